@@ -1,0 +1,199 @@
+//! Running programs to their end, and finding and signalling the processes of a server.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::binaries::Installation;
+use crate::error::{Context, Error};
+use crate::user::RunAs;
+
+/// How much of a failed program's output goes into the error, in bytes.
+const OUTPUT_MAX_BYTES: usize = 4096;
+
+/// Runs a program to its end and returns what it printed on standard output.
+pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
+    let program = PathBuf::from(command.get_program());
+    let output = command.output().context("run", &program)?;
+    succeeded(&program, output)
+}
+
+/// The standard output of a program that succeeded.
+pub(crate) fn succeeded(program: &Path, output: Output) -> Result<String, Error> {
+    if !output.status.success() {
+        return Err(failure(program, &output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The error of a program that failed.
+pub(crate) fn failure(program: &Path, output: &Output) -> Error {
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    let name = program.file_name().unwrap_or(program.as_os_str());
+    Error::Program {
+        program: name.to_string_lossy().into_owned(),
+        status: output.status.to_string(),
+        output: tail(&text, OUTPUT_MAX_BYTES).to_owned(),
+    }
+}
+
+/// The whole lines at the end of `text` that fit into `max_bytes`; of one that is longer, its end.
+pub(crate) fn tail(text: &str, max_bytes: usize) -> &str {
+    let text = text.trim();
+    if text.len() <= max_bytes {
+        return text;
+    }
+    let from = text.len() - max_bytes;
+    match text.as_bytes()[from - 1..].iter().position(|b| *b == b'\n') {
+        Some(newline) => &text[from + newline..],
+        None => &text[text.ceil_char_boundary(from)..],
+    }
+}
+
+/// A signal that ends a PostgreSQL server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGINT, a fast shutdown: sessions are ended, a checkpoint is written.
+    Fast,
+    /// SIGQUIT, an immediate shutdown: as after a crash, the next start recovers.
+    Immediate,
+    /// SIGKILL.
+    Kill,
+}
+
+impl Signal {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "INT",
+            Self::Immediate => "QUIT",
+            Self::Kill => "KILL",
+        }
+    }
+}
+
+/// Sends a signal under the name of the user who runs the server: whatever process has the id
+/// `pid` by now, one of another user is safe. That it is gone already is no failure.
+pub(crate) fn send(signal: Signal, pid: u32, installation: &Installation, run_as: &RunAs) {
+    let mut command = run_as.command(installation.program("pg_ctl"));
+    command.args(["kill", signal.name(), &pid.to_string()]);
+    if let Err(error) = run(&mut command) {
+        tracing::debug!(%error, pid, "could not send a signal");
+    }
+}
+
+/// What a process has to do with a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Postmaster,
+    /// A process that a postmaster started, and that may have outlived it.
+    Backend,
+}
+
+/// The processes that use the cluster at `cluster` under the user id `uid`. Empty where the system
+/// has no `/proc`.
+pub(crate) fn of_cluster(cluster: &Path, uid: u32) -> Vec<(u32, Role)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let owner = entry.metadata().ok()?.uid();
+            let role = (owner == uid).then(|| role_in(cluster, &entry.path()))??;
+            Some((pid, role))
+        })
+        .collect()
+}
+
+/// The role of the process described in the folder `process` of `/proc`. A zombie has none, as
+/// its command line is empty.
+fn role_in(cluster: &Path, process: &Path) -> Option<Role> {
+    let arguments = arguments(fs::read(process.join("cmdline")).ok()?);
+    match role_by_arguments(&arguments)? {
+        // The folder may have been moved since, so the command line is not the last word.
+        (Role::Postmaster, Some(dir)) if dir == cluster => Some(Role::Postmaster),
+        (role, _) => works_in(cluster, process).then_some(role),
+    }
+}
+
+/// A server process changes into the cluster. Looking there needs the right to trace the process,
+/// which root in a container lacks: then this says no.
+fn works_in(cluster: &Path, process: &Path) -> bool {
+    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    match (fs::metadata(process.join("cwd")), fs::metadata(cluster)) {
+        (Ok(a), Ok(b)) => same(a, b),
+        _ => false,
+    }
+}
+
+fn arguments(cmdline: Vec<u8>) -> Vec<OsString> {
+    let parts = cmdline.split(|byte| *byte == 0);
+    parts.map(|part| OsString::from_vec(part.to_vec())).collect()
+}
+
+/// A postmaster shows its arguments and thereby its folder, a backend `postgres: what it does`.
+fn role_by_arguments(arguments: &[OsString]) -> Option<(Role, Option<&Path>)> {
+    let program = arguments.first()?;
+    if program.as_encoded_bytes().starts_with(b"postgres: ") {
+        return Some((Role::Backend, None));
+    }
+    if Path::new(program).file_name() != Some(OsStr::new("postgres")) {
+        return None;
+    }
+    let option = arguments.iter().position(|argument| argument == "-D");
+    let dir = option.and_then(|at| arguments.get(at + 1)).map(Path::new);
+    Some((Role::Postmaster, dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role(cmdline: &str) -> Option<(Role, Option<PathBuf>)> {
+        let arguments = arguments(cmdline.as_bytes().to_vec());
+        role_by_arguments(&arguments).map(|(role, dir)| (role, dir.map(Path::to_path_buf)))
+    }
+
+    #[test]
+    fn server_processes_are_told_by_their_command_lines() {
+        let dir = |dir: &str| Some(PathBuf::from(dir));
+        for (cmdline, expected) in [
+            ("/bin/postgres\0-D\0/a b\0-c\0x=1\0", Some((Role::Postmaster, dir("/a b")))),
+            ("postgres\0", Some((Role::Postmaster, None))),
+            ("postgres: podium-1: checkpointer \0\0\0", Some((Role::Backend, None))),
+            ("/bin/pg_ctl\0-D\0/a b\0", None),
+            ("tail\0-f\0/data/postgres\0", None),
+            ("", None),
+        ] {
+            assert_eq!(role(cmdline), expected, "{cmdline:?}");
+        }
+    }
+
+    #[test]
+    fn tail_keeps_whole_lines() {
+        assert_eq!(tail("one\ntwo\n", 100), "one\ntwo");
+        assert_eq!(tail("one\ntwo\nthree\n", 9), "two\nthree");
+        assert_eq!(tail("one\ntwo\nthree\n", 8), "three");
+        assert_eq!(tail("one\ntwö\nthree\n", 7), "three");
+        assert_eq!(tail("one\ntwo\nthree\n", 5), "three");
+        assert_eq!(tail("thrée", 2), "e");
+    }
+
+    #[test]
+    fn a_failed_program_is_named_with_its_status_and_output() {
+        let mut command = Command::new("/bin/sh");
+        let error = run(command.args(["-c", "echo out; echo err >&2; exit 3"])).unwrap_err();
+        let text = error.to_string();
+        for part in ["`sh`", "3", "out", "err"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_its_path() {
+        let error = run(&mut Command::new("/nonexistent/postgres")).unwrap_err();
+        assert_eq!(error.to_string(), "could not run /nonexistent/postgres");
+    }
+}

@@ -1,0 +1,297 @@
+//! Who has which variant: read, first assignment, login.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
+
+use crate::batch::RunGroup;
+use crate::database::Link;
+use crate::rows::column;
+use crate::{Database, StorageError};
+
+/// The question "which variant does this unit have?", with what to store when it has none.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// Experiment.
+    pub experiment_id: i64,
+    /// The unit: user id, else session id.
+    pub unit: String,
+    /// The session of a user, whose assignment the user takes over at login. `None` when the unit is the session.
+    pub login_session: Option<String>,
+    /// Session to store with a new assignment.
+    pub session_id: Option<String>,
+    /// What to store when nothing is there; `None` only asks.
+    pub candidate: Option<Candidate>,
+}
+
+/// A first assignment.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// Variant to store.
+    pub variant_id: i64,
+    /// Epoch in force.
+    pub epoch: i32,
+    /// Whether the client named the variant.
+    pub by_client: bool,
+    /// Whether a known bot asked.
+    pub is_bot: bool,
+}
+
+/// A stored assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its variant.
+    pub variant_id: i64,
+    /// When it was made, by the clock of the database.
+    pub assigned_at: DateTime<Utc>,
+    /// Whether the client named the variant.
+    pub by_client: bool,
+    /// Whether a known bot made it.
+    pub is_bot: bool,
+}
+
+/// Answer to a [`Lookup`]: `Ok(None)` when nothing is stored and nothing was to be stored. A shared error, because
+/// one statement serves many requests.
+pub type LookupAnswer = Result<Option<Stored>, Unavailable>;
+
+/// The database could not be asked, or did not confirm the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the database is not available")]
+pub struct Unavailable;
+
+const INSERT: &str = "-- assignments::insert
+INSERT INTO user_experiment_assignments AS a
+    (user_id, experiment_id, variant_id, session_id, epoch, source, is_bot, tx_id)
+SELECT i.unit, i.experiment_id, i.variant_id, i.session_id, i.epoch, i.source, i.is_bot,
+       (SELECT pg_current_xact_id()::text::bigint)
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::integer[], $6::smallint[], $7::boolean[])
+    AS i (unit, experiment_id, variant_id, session_id, epoch, source, is_bot)
+WHERE NOT EXISTS (SELECT 1 FROM unit_aliases l WHERE l.alias_unit = i.unit AND l.experiment_id = i.experiment_id)
+ON CONFLICT (user_id, experiment_id) DO NOTHING
+RETURNING a.user_id, a.experiment_id, a.variant_id, a.assigned_at, a.source, a.is_bot";
+
+const READ: &str = "-- assignments::read
+SELECT i.ord::integer AS ord, a.variant_id, a.assigned_at, a.source, a.is_bot,
+       s.variant_id AS session_variant_id, sl.unit IS NOT NULL AS session_is_alias
+FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY AS i (unit, experiment_id, session, ord)
+LEFT JOIN unit_aliases l ON l.alias_unit = i.unit AND l.experiment_id = i.experiment_id
+LEFT JOIN user_experiment_assignments a
+    ON a.user_id = coalesce(l.unit, i.unit) AND a.experiment_id = i.experiment_id
+LEFT JOIN unit_aliases sl ON sl.alias_unit = i.session AND sl.experiment_id = i.experiment_id
+LEFT JOIN user_experiment_assignments s
+    ON s.user_id = coalesce(sl.unit, i.session) AND s.experiment_id = i.experiment_id";
+
+/// Login: the session's assignment becomes the user's, and the session an alias of the user. `tx_id` stays as
+/// it is: folding counts the unit by its first transaction, and must not count it twice.
+const LOG_IN: &str = "-- assignments::log_in
+WITH moved AS (
+    UPDATE user_experiment_assignments SET user_id = $2
+    WHERE user_id = $3 AND experiment_id = $1
+    RETURNING variant_id, assigned_at, source, is_bot),
+repointed AS (
+    UPDATE unit_aliases SET unit = $2, tx_id = pg_current_xact_id()::text::bigint
+    WHERE unit = $3 AND experiment_id = $1 AND EXISTS (SELECT 1 FROM moved)),
+alias AS (
+    INSERT INTO unit_aliases (experiment_id, alias_unit, unit)
+    SELECT $1, $3, $2 FROM moved
+    ON CONFLICT (alias_unit, experiment_id) DO NOTHING)
+SELECT * FROM moved";
+
+/// Answers [`Lookup`]s in groups: one statement for the new units, one for the rest.
+#[derive(Clone, Debug)]
+pub struct Assigner {
+    database: Database,
+}
+
+impl Assigner {
+    /// An assigner over the writers' pool.
+    #[must_use]
+    pub const fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    async fn resolve(&self, lookups: &[Lookup]) -> Result<Vec<Option<Stored>>, StorageError> {
+        let mut link = self.database.write().await?;
+        let mut answers = vec![None; lookups.len()];
+        // Units without a login are tried as new first: one commit and no read before it.
+        let hopeful: Vec<usize> =
+            (0..lookups.len()).filter(|&at| lookups.get(at).is_some_and(|l| l.candidate.is_some() && l.login_session.is_none())).collect();
+        insert(&mut link, lookups, &hopeful, &mut answers).await?;
+        let known = open(&answers);
+        let sessions = read(&mut link, lookups, &known, &mut answers).await?;
+        let mut late = Vec::new();
+        for at in open(&answers) {
+            let (Some(lookup), Some(slot)) = (lookups.get(at), answers.get_mut(at)) else { continue };
+            match sessions.get(&at) {
+                Some(Session::Own) => *slot = log_in(&mut link, lookup).await?,
+                Some(Session::AliasOf { variant_id }) => {
+                    *slot = insert_as_second_user(&mut link, lookup, *variant_id).await?;
+                }
+                None if lookup.candidate.is_some() => late.push(at),
+                None => {}
+            }
+        }
+        insert(&mut link, lookups, &late, &mut answers).await?;
+        // Whoever lost a race reads what the winner wrote.
+        let lost: Vec<usize> =
+            open(&answers).into_iter().filter(|&at| lookups.get(at).is_some_and(|l| l.candidate.is_some())).collect();
+        read(&mut link, lookups, &lost, &mut answers).await?;
+        Ok(answers)
+    }
+}
+
+impl RunGroup for Assigner {
+    type Job = Lookup;
+    type Answer = LookupAnswer;
+
+    async fn run(&self, jobs: Vec<Lookup>) -> Vec<LookupAnswer> {
+        for attempt in 1.. {
+            match self.resolve(&jobs).await {
+                Ok(answers) => return answers.into_iter().map(Ok).collect(),
+                Err(error) if error.is_contention() && attempt < 3 => {}
+                Err(error) => {
+                    tracing::warn!(error = %error.chain(), jobs = jobs.len(), "assignments could not be stored");
+                    break;
+                }
+            }
+        }
+        vec![Err(Unavailable); jobs.len()]
+    }
+
+    fn rows(_: &Lookup) -> usize {
+        1
+    }
+}
+
+enum Session {
+    /// The session has an assignment of its own.
+    Own,
+    /// The session belongs to another user already.
+    AliasOf { variant_id: i64 },
+}
+
+fn open(answers: &[Option<Stored>]) -> Vec<usize> {
+    answers.iter().enumerate().filter(|(_, answer)| answer.is_none()).map(|(at, _)| at).collect()
+}
+
+async fn insert(link: &mut Link, lookups: &[Lookup], which: &[usize], answers: &mut [Option<Stored>]) -> Result<(), StorageError> {
+    if which.is_empty() {
+        return Ok(());
+    }
+    // In one order everywhere, so that two writers cannot wait for each other.
+    let mut rows: Vec<(&Lookup, Candidate)> =
+        which.iter().filter_map(|&at| lookups.get(at)).filter_map(|l| Some((l, l.candidate?))).collect();
+    rows.sort_unstable_by(|(a, _), (b, _)| (&a.unit, a.experiment_id).cmp(&(&b.unit, b.experiment_id)));
+    let units: Vec<&str> = rows.iter().map(|(l, _)| l.unit.as_str()).collect();
+    let experiments: Vec<i64> = rows.iter().map(|(l, _)| l.experiment_id).collect();
+    let variants: Vec<i64> = rows.iter().map(|(_, c)| c.variant_id).collect();
+    let sessions: Vec<Option<&str>> = rows.iter().map(|(l, _)| l.session_id.as_deref()).collect();
+    let epochs: Vec<i32> = rows.iter().map(|(_, c)| c.epoch).collect();
+    let sources: Vec<i16> = rows.iter().map(|(_, c)| i16::from(c.by_client)).collect();
+    let bots: Vec<bool> = rows.iter().map(|(_, c)| c.is_bot).collect();
+    let inserted = link
+        .query(INSERT, &[&units, &experiments, &variants, &sessions, &epochs, &sources, &bots])
+        .await?;
+    let mut stored = HashMap::with_capacity(inserted.len());
+    for row in &inserted {
+        let unit: &str = column(row, TABLE, "user_id")?;
+        let experiment: i64 = column(row, TABLE, "experiment_id")?;
+        stored.insert((unit, experiment), stored_row(row)?);
+    }
+    for &at in which {
+        if let (Some(lookup), Some(slot)) = (lookups.get(at), answers.get_mut(at)) {
+            *slot = stored.get(&(lookup.unit.as_str(), lookup.experiment_id)).copied();
+        }
+    }
+    Ok(())
+}
+
+async fn read(
+    link: &mut Link,
+    lookups: &[Lookup],
+    which: &[usize],
+    answers: &mut [Option<Stored>],
+) -> Result<HashMap<usize, Session>, StorageError> {
+    let mut sessions = HashMap::new();
+    if which.is_empty() {
+        return Ok(sessions);
+    }
+    let asked: Vec<&Lookup> = which.iter().filter_map(|&at| lookups.get(at)).collect();
+    let units: Vec<&str> = asked.iter().map(|l| l.unit.as_str()).collect();
+    let experiments: Vec<i64> = asked.iter().map(|l| l.experiment_id).collect();
+    let logins: Vec<Option<&str>> = asked.iter().map(|l| l.login_session.as_deref()).collect();
+    for row in link.query(READ, &[&units, &experiments, &logins]).await? {
+        let ord: i32 = column(&row, TABLE, "ord")?;
+        let Some(&at) = usize::try_from(ord - 1).ok().and_then(|i| which.get(i)) else { continue };
+        let own: Option<i64> = column(&row, TABLE, "variant_id")?;
+        let by_session: Option<i64> = column(&row, TABLE, "session_variant_id")?;
+        let is_alias: bool = column(&row, TABLE, "session_is_alias")?;
+        match (own, by_session) {
+            (Some(_), _) => {
+                if let Some(slot) = answers.get_mut(at) {
+                    *slot = Some(stored_row(&row)?);
+                }
+            }
+            (None, Some(variant_id)) if is_alias => {
+                sessions.insert(at, Session::AliasOf { variant_id });
+            }
+            (None, Some(_)) => {
+                sessions.insert(at, Session::Own);
+            }
+            (None, None) => {}
+        }
+    }
+    Ok(sessions)
+}
+
+async fn log_in(link: &mut Link, lookup: &Lookup) -> Result<Option<Stored>, StorageError> {
+    let Some(session) = &lookup.login_session else { return Ok(None) };
+    match link.query_opt(LOG_IN, &[&lookup.experiment_id, &lookup.unit, session]).await {
+        Ok(row) => row.as_ref().map(stored_row).transpose(),
+        // The user got an assignment of his own in this moment; it wins, and is read by the caller.
+        Err(error) if error.unique_violation().is_some() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn insert_as_second_user(link: &mut Link, lookup: &Lookup, variant_id: i64) -> Result<Option<Stored>, StorageError> {
+    let Some(candidate) = lookup.candidate else { return Ok(None) };
+    let mine = Lookup { candidate: Some(Candidate { variant_id, ..candidate }), ..lookup.clone() };
+    let mut answers = [None];
+    insert(link, &[mine], &[0], &mut answers).await?;
+    let [answer] = answers;
+    Ok(answer)
+}
+
+const TABLE: &str = "user_experiment_assignments";
+
+fn stored_row(row: &Row) -> Result<Stored, StorageError> {
+    let source: i16 = column(row, TABLE, "source")?;
+    Ok(Stored {
+        variant_id: column(row, TABLE, "variant_id")?,
+        assigned_at: column(row, TABLE, "assigned_at")?,
+        by_client: source == 1,
+        is_bot: column(row, TABLE, "is_bot")?,
+    })
+}
+
+const BY_UNIT: &str = "-- assignments::by_unit
+SELECT a.experiment_id, a.variant_id, a.assigned_at, a.source, a.is_bot
+FROM user_experiment_assignments a WHERE a.user_id = $1
+UNION ALL
+SELECT a.experiment_id, a.variant_id, a.assigned_at, a.source, a.is_bot
+FROM unit_aliases l JOIN user_experiment_assignments a ON a.user_id = l.unit AND a.experiment_id = l.experiment_id
+WHERE l.alias_unit = $1";
+
+/// Every experiment in which the unit (or the user that it is an alias of) has an assignment.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer.
+pub async fn of_unit(link: &mut Link, unit: &str) -> Result<Vec<(i64, Stored)>, StorageError> {
+    link.query(BY_UNIT, &[&unit])
+        .await?
+        .iter()
+        .map(|row| Ok((column(row, TABLE, "experiment_id")?, stored_row(row)?)))
+        .collect()
+}

@@ -1,0 +1,274 @@
+//! Pools, client-side timers and transactions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
+use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
+
+use crate::connect::{ConnectSettings, Purpose};
+use crate::StorageError;
+
+/// How often a contended transaction is tried.
+const ATTEMPTS: u32 = 3;
+
+/// The database as the rest of the program sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: ConnectSettings,
+    serve: Pool,
+    write: Pool,
+    report: Pool,
+    work: Pool,
+    reachable: AtomicBool,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("reachable", &self.reachable).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Makes the pools; opens no connection yet.
+    ///
+    /// # Errors
+    /// [`StorageError::Settings`] when a pool cannot be built.
+    pub fn new(settings: ConnectSettings) -> Result<Self, StorageError> {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let pool = |purpose, size| build_pool(&settings, purpose, size);
+        let (serve, write) = (pool(Purpose::Serve, (2 * cores).min(32))?, pool(Purpose::Serve, 6)?);
+        let (report, work) = (pool(Purpose::Report, 2)?, pool(Purpose::Work, 2)?);
+        let reachable = AtomicBool::new(true);
+        Ok(Self { inner: Arc::new(Inner { settings, serve, write, report, work, reachable }) })
+    }
+
+    /// The settings, for connections outside the pools.
+    #[must_use]
+    pub fn settings(&self) -> &ConnectSettings {
+        &self.inner.settings
+    }
+
+    /// Whether the last attempt to reach the server succeeded.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.inner.reachable.load(Ordering::Relaxed)
+    }
+
+    /// Records what an attempt to reach the server showed.
+    pub fn set_reachable(&self, reachable: bool) {
+        if self.inner.reachable.swap(reachable, Ordering::Relaxed) != reachable {
+            if reachable {
+                tracing::info!("database is reachable again");
+            } else {
+                tracing::warn!("database is not reachable");
+            }
+        }
+    }
+
+    /// A connection for requests.
+    ///
+    /// # Errors
+    /// [`StorageError::Pool`] when none is free within a second.
+    pub async fn serve(&self) -> Result<Link, StorageError> {
+        self.link(&self.inner.serve, Purpose::Serve).await
+    }
+
+    /// A connection for the grouped writers, which must not wait behind admin requests.
+    ///
+    /// # Errors
+    /// As [`Database::serve`].
+    pub async fn write(&self) -> Result<Link, StorageError> {
+        self.link(&self.inner.write, Purpose::Serve).await
+    }
+
+    /// A connection for reports.
+    ///
+    /// # Errors
+    /// As [`Database::serve`].
+    pub async fn report(&self) -> Result<Link, StorageError> {
+        self.link(&self.inner.report, Purpose::Report).await
+    }
+
+    /// A connection for background work.
+    ///
+    /// # Errors
+    /// As [`Database::serve`].
+    pub async fn work(&self) -> Result<Link, StorageError> {
+        self.link(&self.inner.work, Purpose::Work).await
+    }
+
+    async fn link(&self, pool: &Pool, purpose: Purpose) -> Result<Link, StorageError> {
+        let object = pool.get().await.inspect_err(|_| self.set_reachable(false))?;
+        Ok(Link { object: Some(object), limit: purpose.client_limit(), database: self.clone() })
+    }
+
+    /// Asks the server for a sign of life and remembers the answer.
+    pub async fn probe(&self) -> bool {
+        let alive = match self.serve().await {
+            Ok(mut link) => link.query("-- database::probe\nSELECT 1", &[]).await.is_ok(),
+            Err(_) => false,
+        };
+        self.set_reachable(alive);
+        alive
+    }
+
+    /// Runs `body` in a transaction: committed when it returns `Ok`, rolled back otherwise, and tried again
+    /// when PostgreSQL reports a deadlock or a serialization failure.
+    ///
+    /// # Errors
+    /// What `body` returns, or a [`StorageError`] turned into its error type.
+    pub async fn transaction<T, E, F>(&self, body: F) -> Result<T, E>
+    where
+        E: From<StorageError> + AsStorageError,
+        F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
+    {
+        let mut attempt = 1;
+        loop {
+            let mut link = self.serve().await?;
+            let outcome = link.transaction_once(&body).await;
+            match outcome {
+                Err(error) if error.as_storage().is_some_and(StorageError::is_contention) => {
+                    if attempt == ATTEMPTS {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+            // Different attempts wait differently long, so that two losers do not meet again.
+            tokio::time::sleep(Duration::from_millis(u64::from(10 + 30 * (attempt - 1)))).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// Errors that may hold a [`StorageError`], so that contention inside a transaction can be seen.
+pub trait AsStorageError {
+    /// The storage error inside, if there is one.
+    fn as_storage(&self) -> Option<&StorageError>;
+}
+
+impl AsStorageError for StorageError {
+    fn as_storage(&self) -> Option<&StorageError> {
+        Some(self)
+    }
+}
+
+fn build_pool(settings: &ConnectSettings, purpose: Purpose, size: usize) -> Result<Pool, StorageError> {
+    let manager = Manager::from_config(
+        settings.config_for(purpose),
+        settings.tls(),
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
+    Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(Duration::from_secs(1)))
+        .create_timeout(Some(Duration::from_secs(2)))
+        .recycle_timeout(Some(Duration::from_secs(1)))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| StorageError::Settings(error.to_string()))
+}
+
+/// A borrowed connection whose every statement runs under a client-side timer: a frozen server enforces no limit
+/// of its own. When the timer ends a statement, the connection is thrown away.
+pub struct Link {
+    object: Option<Object>,
+    limit: Duration,
+    database: Database,
+}
+
+impl Link {
+    fn object(&self) -> Result<&Object, StorageError> {
+        self.object.as_ref().ok_or(StorageError::TimedOut)
+    }
+
+    fn settle<T>(&mut self, outcome: Result<Result<T, StorageError>, tokio::time::error::Elapsed>) -> Result<T, StorageError> {
+        match outcome {
+            Ok(Ok(value)) => {
+                self.database.set_reachable(true);
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                if let StorageError::Db(db) = &error && db.as_db_error().is_none() {
+                    self.database.set_reachable(false);
+                }
+                Err(error)
+            }
+            Err(_) => {
+                self.discard();
+                Err(StorageError::TimedOut)
+            }
+        }
+    }
+
+    fn discard(&mut self) {
+        self.database.set_reachable(false);
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+
+    /// Runs a prepared statement and reads its rows.
+    ///
+    /// # Errors
+    /// [`StorageError::Db`], or [`StorageError::TimedOut`] after the purpose's limit.
+    pub async fn query(&mut self, sql: &'static str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StorageError> {
+        let outcome = {
+            let object = self.object()?;
+            timeout(self.limit, async {
+                let statement = object.prepare_cached(sql).await?;
+                Ok(object.query(&statement, params).await?)
+            })
+            .await
+        };
+        self.settle(outcome)
+    }
+
+    /// Runs a prepared statement that returns at most one row.
+    ///
+    /// # Errors
+    /// As [`Link::query`].
+    pub async fn query_opt(&mut self, sql: &'static str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, StorageError> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// Runs `body` in one transaction under the timer.
+    async fn transaction_once<T, E, F>(&mut self, body: &F) -> Result<T, E>
+    where
+        E: From<StorageError>,
+        F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
+    {
+        let limit = self.limit;
+        let object = self.object.as_mut().ok_or(StorageError::TimedOut)?;
+        let outcome = timeout(limit, async {
+            let transaction = object.transaction().await.map_err(StorageError::from)?;
+            let value = body(&transaction).await?;
+            transaction.commit().await.map_err(StorageError::from)?;
+            Ok::<T, E>(value)
+        })
+        .await;
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.discard();
+                Err(StorageError::TimedOut.into())
+            }
+        }
+    }
+
+    /// The bare client, for code that streams or runs its own transaction. Its caller owns the timer.
+    ///
+    /// # Errors
+    /// [`StorageError::TimedOut`] when an earlier statement lost the connection.
+    pub fn client(&mut self) -> Result<&mut Client, StorageError> {
+        self.object.as_mut().map(|object| &mut ***object).ok_or(StorageError::TimedOut)
+    }
+}

@@ -1,0 +1,187 @@
+//! What every replica holds in memory: experiments, variants, overrides, people.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use podium_domain::decimal::Decimal4;
+use serde_json::Value;
+use tokio_postgres::Row;
+
+use crate::database::Link;
+use crate::rows::{column, decimal};
+use crate::{Database, StorageError};
+
+/// All definitions at one version.
+#[derive(Clone, Debug, Default)]
+pub struct Definitions {
+    /// Rises with every change; see [`version`].
+    pub version: i64,
+    /// Every experiment; drafts and archived ones without variants and overrides.
+    pub experiments: Vec<ExperimentDefinition>,
+    /// People by id.
+    pub users: HashMap<String, UserDefinition>,
+}
+
+/// An experiment as the storefront path needs it.
+#[derive(Clone, Debug)]
+pub struct ExperimentDefinition {
+    /// Numeric id.
+    pub id: i64,
+    /// Unique name.
+    pub name: String,
+    /// Placement that it runs on.
+    pub target: String,
+    /// Type as in the column: `ab_test`, `multivariate`, `bandit`.
+    pub experiment_type: String,
+    /// Status as in the column.
+    pub status: String,
+    /// Last start.
+    pub start_date: Option<DateTime<Utc>>,
+    /// When it was completed.
+    pub end_date: Option<DateTime<Utc>>,
+    /// Share of units that take part, in percent.
+    pub traffic_allocation: Decimal4,
+    /// Prefix of what is hashed.
+    pub salt: String,
+    /// 1 or 2.
+    pub hash_version: i16,
+    /// Stretch of constant weights that is in force.
+    pub epoch: i32,
+    /// Free configuration.
+    pub config: Value,
+    /// Variants in id order.
+    pub variants: Vec<VariantDefinition>,
+    /// Units pinned to a variant id.
+    pub overrides: HashMap<String, i64>,
+}
+
+/// A variant as the storefront path needs it.
+#[derive(Clone, Debug)]
+pub struct VariantDefinition {
+    /// Numeric id.
+    pub id: i64,
+    /// Name, unique in its experiment.
+    pub name: String,
+    /// Weight relative to the others; 0 retires it.
+    pub traffic_weight: Decimal4,
+    /// Handed to the storefront as `params`.
+    pub config: Value,
+    /// Whether it is the control.
+    pub is_control: bool,
+}
+
+/// A person as access checks need it.
+#[derive(Clone, Debug)]
+pub struct UserDefinition {
+    /// `viewer`, `editor`, `promoter` or `admin`.
+    pub role: String,
+    /// Whether every token is refused.
+    pub disabled: bool,
+    /// Tokens issued earlier are refused.
+    pub tokens_valid_after: Option<DateTime<Utc>>,
+}
+
+const VERSION: &str = "-- definitions::version
+SELECT version FROM config_version";
+
+const EXPERIMENTS: &str = "-- definitions::experiments
+SELECT id, name, target, experiment_type, status, start_date, end_date, traffic_allocation::text, salt, hash_version, epoch, config
+FROM experiments ORDER BY id";
+
+const VARIANTS: &str = "-- definitions::variants
+SELECT v.experiment_id, v.id, v.name, v.traffic_weight::text, v.config, v.is_control
+FROM experiment_variants v JOIN experiments e ON e.id = v.experiment_id
+WHERE e.status IN ('running', 'paused', 'completed') ORDER BY v.experiment_id, v.id";
+
+const OVERRIDES: &str = "-- definitions::overrides
+SELECT o.experiment_id, o.unit, o.variant_id
+FROM experiment_overrides o JOIN experiments e ON e.id = o.experiment_id
+WHERE e.status IN ('running', 'paused', 'completed')";
+
+const USERS: &str = "-- definitions::users
+SELECT id, role, disabled, tokens_valid_after FROM podium_users";
+
+/// The version of the definitions now in the database.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer.
+pub async fn version(link: &mut Link) -> Result<i64, StorageError> {
+    let row = link.query_opt(VERSION, &[]).await?;
+    let row = row.ok_or(StorageError::CorruptRow { table: "config_version", column: "version" })?;
+    column(&row, "config_version", "version")
+}
+
+/// Reads everything. The version is read first, so that a change during the reading makes the result look
+/// older than it is and is read again, never missed.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer or a row cannot be read.
+pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
+    let mut link = database.serve().await?;
+    let version = version(&mut link).await?;
+    let mut experiments = Vec::new();
+    let mut index = HashMap::new();
+    for row in link.query(EXPERIMENTS, &[]).await? {
+        let experiment = experiment(&row)?;
+        index.insert(experiment.id, experiments.len());
+        experiments.push(experiment);
+    }
+    for row in link.query(VARIANTS, &[]).await? {
+        let id: i64 = column(&row, "experiment_variants", "experiment_id")?;
+        if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
+            experiment.variants.push(variant(&row)?);
+        }
+    }
+    for row in link.query(OVERRIDES, &[]).await? {
+        let id: i64 = column(&row, "experiment_overrides", "experiment_id")?;
+        if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
+            let unit = column(&row, "experiment_overrides", "unit")?;
+            experiment.overrides.insert(unit, column(&row, "experiment_overrides", "variant_id")?);
+        }
+    }
+    let mut users = HashMap::new();
+    for row in link.query(USERS, &[]).await? {
+        users.insert(column(&row, "podium_users", "id")?, user(&row)?);
+    }
+    Ok(Definitions { version, experiments, users })
+}
+
+fn experiment(row: &Row) -> Result<ExperimentDefinition, StorageError> {
+    const T: &str = "experiments";
+    Ok(ExperimentDefinition {
+        id: column(row, T, "id")?,
+        name: column(row, T, "name")?,
+        target: column(row, T, "target")?,
+        experiment_type: column(row, T, "experiment_type")?,
+        status: column(row, T, "status")?,
+        start_date: column(row, T, "start_date")?,
+        end_date: column(row, T, "end_date")?,
+        traffic_allocation: decimal(row, T, "traffic_allocation")?,
+        salt: column(row, T, "salt")?,
+        hash_version: column(row, T, "hash_version")?,
+        epoch: column(row, T, "epoch")?,
+        config: column(row, T, "config")?,
+        variants: Vec::new(),
+        overrides: HashMap::new(),
+    })
+}
+
+fn variant(row: &Row) -> Result<VariantDefinition, StorageError> {
+    const T: &str = "experiment_variants";
+    Ok(VariantDefinition {
+        id: column(row, T, "id")?,
+        name: column(row, T, "name")?,
+        traffic_weight: decimal(row, T, "traffic_weight")?,
+        config: column(row, T, "config")?,
+        is_control: column(row, T, "is_control")?,
+    })
+}
+
+fn user(row: &Row) -> Result<UserDefinition, StorageError> {
+    const T: &str = "podium_users";
+    Ok(UserDefinition {
+        role: column(row, T, "role")?,
+        disabled: column(row, T, "disabled")?,
+        tokens_valid_after: column(row, T, "tokens_valid_after")?,
+    })
+}

@@ -1,0 +1,113 @@
+//! News of changed definitions: LISTEN, with polling as a safety net.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::poll_fn;
+use tokio::sync::Notify;
+use tokio_postgres::AsyncMessage;
+
+use crate::connect::{ConnectSettings, Purpose};
+use crate::{Database, StorageError, definitions};
+
+/// How often the version is polled while LISTEN is up; without it (a transaction pooler) every half second.
+const POLL_WITH_LISTEN: Duration = Duration::from_millis(900);
+const POLL_WITHOUT_LISTEN: Duration = Duration::from_millis(500);
+
+/// Waits for changes of the definitions.
+pub struct Feed {
+    database: Database,
+    news: Arc<Notify>,
+}
+
+impl Feed {
+    /// Starts to listen, on a connection of its own made with `direct` (no transaction pooler in between).
+    /// `direct` is `None` where there is only a pooler: then the feed polls.
+    #[must_use]
+    pub fn start(database: Database, direct: Option<ConnectSettings>) -> Self {
+        let news = Arc::new(Notify::new());
+        if let Some(settings) = direct {
+            let heard = news.clone();
+            tokio::spawn(async move { listen_for_ever(&settings, &heard).await });
+            Self { database, news }
+        } else {
+            let ticker = news.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(POLL_WITHOUT_LISTEN).await;
+                    ticker.notify_one();
+                }
+            });
+            Self { database, news }
+        }
+    }
+
+    /// Returns when the version in the database differs from `known`. While the database is away it goes on trying.
+    pub async fn changed(&self, known: i64) {
+        loop {
+            let _ = tokio::time::timeout(POLL_WITH_LISTEN, self.news.notified()).await;
+            match self.version().await {
+                Ok(version) if version != known => return,
+                Ok(_) => {}
+                Err(error) => tracing::debug!(error = %error.chain(), "definitions cannot be polled"),
+            }
+        }
+    }
+
+    async fn version(&self) -> Result<i64, StorageError> {
+        definitions::version(&mut self.database.work().await?).await
+    }
+}
+
+async fn listen_for_ever(settings: &ConnectSettings, news: &Notify) {
+    loop {
+        if let Err(error) = listen(settings, news).await {
+            tracing::debug!(error = %error.chain(), "listening for changes ended; will try again");
+        }
+        // Whatever was announced while nobody listened is found by looking once.
+        news.notify_one();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn listen(settings: &ConnectSettings, news: &Notify) -> Result<(), StorageError> {
+    let config = settings.config_for(Purpose::Work);
+    let (client, mut connection) =
+        tokio::time::timeout(Duration::from_secs(5), config.connect(settings.tls()))
+            .await
+            .map_err(|_| StorageError::TimedOut)??;
+    let mut listening = Box::pin(async { client.batch_execute("LISTEN podium_config").await });
+    let mut asked = false;
+    poll_fn(|cx| {
+        if !asked && let std::task::Poll::Ready(outcome) = listening.as_mut().poll(cx) {
+            asked = true;
+            if let Err(error) = outcome {
+                return std::task::Poll::Ready(Err(error));
+            }
+            news.notify_one();
+        }
+        loop {
+            match connection.poll_message(cx) {
+                std::task::Poll::Ready(Some(Ok(AsyncMessage::Notification(_)))) => news.notify_one(),
+                std::task::Poll::Ready(Some(Ok(_))) => {}
+                std::task::Poll::Ready(Some(Err(error))) => return std::task::Poll::Ready(Err(error)),
+                std::task::Poll::Ready(None) => return std::task::Poll::Ready(Ok(())),
+                std::task::Poll::Pending => {
+                    // The LISTEN statement moves on only when the connection was driven, so look at it again.
+                    if !asked {
+                        if let std::task::Poll::Ready(outcome) = listening.as_mut().poll(cx) {
+                            asked = true;
+                            if let Err(error) = outcome {
+                                return std::task::Poll::Ready(Err(error));
+                            }
+                            news.notify_one();
+                        }
+                    }
+                    return std::task::Poll::Pending;
+                }
+            }
+        }
+    })
+    .await?;
+    Ok(())
+}

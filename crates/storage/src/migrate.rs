@@ -1,0 +1,65 @@
+//! Migrations, run by one process at a time.
+
+use std::time::Duration;
+
+use crate::connect::{ConnectSettings, Purpose};
+use crate::StorageError;
+
+mod embedded {
+    #![allow(missing_docs, clippy::all, unreachable_pub)]
+    refinery::embed_migrations!("../../migrations");
+}
+
+/// Key of the advisory lock that lets one process migrate; any constant that nobody else uses.
+const LOCK_KEY: i64 = 0x706f_6469_756d_0001;
+
+/// Brings the schema up to date and makes the event partitions of the coming weeks. Idempotent; several processes
+/// may call it together, one does the work and the others wait for it (at most a minute).
+///
+/// Returns the names of the migrations that were applied by this call.
+///
+/// # Errors
+/// [`StorageError::Migration`] says which migration failed and why.
+pub async fn migrate(settings: &ConnectSettings) -> Result<Vec<String>, StorageError> {
+    let mut client = settings.connect(Purpose::Maintain).await?;
+    // Session-level: refinery commits several transactions. It ends with this connection at the latest.
+    // A waiting `pg_advisory_lock` would hold a snapshot back, so ask again instead of waiting inside the server.
+    let mut waited = Duration::ZERO;
+    while !try_lock(&client).await? {
+        if waited > Duration::from_secs(60) {
+            return Err(StorageError::Migration("another process holds the migration lock for over a minute".into()));
+        }
+        let pause = Duration::from_millis(50);
+        tokio::time::sleep(pause).await;
+        waited += pause;
+    }
+    let report = embedded::migrations::runner()
+        .run_async(&mut client)
+        .await
+        .map_err(|error| StorageError::Migration(explain(&error)))?;
+    client.execute("SELECT podium_create_event_partitions(4)", &[]).await?;
+    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY]).await?;
+    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+async fn try_lock(client: &tokio_postgres::Client) -> Result<bool, StorageError> {
+    Ok(client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK_KEY]).await?.get(0))
+}
+
+/// The chain of causes, with PostgreSQL's hint, which tells the operator what to do.
+fn explain(error: &refinery::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        if let Some(db) = cause.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.as_db_error()) {
+            text = format!("{text}: {}", db.message());
+            if let Some(hint) = db.hint() {
+                text = format!("{text} ({hint})");
+            }
+            break;
+        }
+        source = cause.source();
+    }
+    text
+}

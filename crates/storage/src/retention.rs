@@ -1,0 +1,49 @@
+//! Partitions ahead, and events that are older than the retention.
+
+use chrono::{DateTime, Utc};
+
+use crate::connect::Purpose;
+use crate::rows::column;
+use crate::{Database, StorageError};
+
+/// Makes the partitions of the coming four weeks. Idempotent. Returns how many are new.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer.
+pub async fn create_partitions(database: &Database) -> Result<i32, StorageError> {
+    let row = database.work().await?.query_opt("-- retention::create\nSELECT podium_create_event_partitions(4) AS made", &[]).await?;
+    row.map_or(Ok(0), |row| column(&row, "experiment_events", "made"))
+}
+
+const OLD_PARTITIONS: &str = "-- retention::old_partitions
+SELECT c.relname AS name, to_date(substring(c.relname FROM '[0-9]{4}w[0-9]{2}$'), 'IYYY\"w\"IW') + 7 AS ends
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'experiment_events'::regclass
+  AND c.relname ~ '^experiment_events_[0-9]{4}w[0-9]{2}$'
+  AND to_date(substring(c.relname FROM '[0-9]{4}w[0-9]{2}$'), 'IYYY\"w\"IW') + 7
+      <= ((now() AT TIME ZONE 'UTC') - make_interval(days => $1))::date
+  AND EXISTS (SELECT 1 FROM fold_state f WHERE f.folded_at >= to_date(substring(c.relname FROM '[0-9]{4}w[0-9]{2}$'), 'IYYY\"w\"IW') + 8)
+ORDER BY 1";
+
+/// Drops the partitions whose youngest event arrived more than `days` ago, and the event ids with them. Totals stay.
+/// Whatever is dropped had been folded before. Returns the names of the dropped partitions.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer; what was dropped until then stays dropped.
+pub async fn drop_old(database: &Database, days: i32) -> Result<Vec<String>, StorageError> {
+    let mut client = database.settings().connect(Purpose::Maintain).await?;
+    let mut dropped = Vec::new();
+    for row in client.query(OLD_PARTITIONS, &[&days]).await? {
+        let name: String = column(&row, "pg_class", "name")?;
+        let ends: chrono::NaiveDate = column(&row, "pg_class", "ends")?;
+        let ends: DateTime<Utc> = ends.and_time(chrono::NaiveTime::MIN).and_utc();
+        let transaction = client.transaction().await?;
+        // The name came from the catalog and matched the pattern above, so it is safe to put into the statement.
+        transaction.batch_execute(&format!("DROP TABLE {name}")).await?;
+        transaction.execute("UPDATE fold_state SET dropped_before = greatest(dropped_before, $1)", &[&ends]).await?;
+        transaction.commit().await?;
+        client.execute("DELETE FROM experiment_event_keys WHERE created_at < $1", &[&ends]).await?;
+        dropped.push(name);
+    }
+    Ok(dropped)
+}

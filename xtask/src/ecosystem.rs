@@ -1,0 +1,89 @@
+//! Published client packages against a running API, as its users would run them.
+//!
+//! The scripts lie in `xtask/ecosystem`, the packages in `requirements.txt` beside them. To add a check, write a script
+//! that takes the API's address and ends with status 0 or a message, and name it in [`SCRIPTS`].
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::Error;
+use crate::server::Server;
+use crate::{step, tools};
+
+/// The name of a step and its script.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("openapi: the document is valid", "openapi.py"),
+    ("metrics: the exposition can be parsed", "metrics.py"),
+];
+
+/// Runs every script against one fresh API.
+///
+/// # Errors
+/// The failing step's.
+pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
+    let folder = folder()?;
+    tools::python()?;
+    let python = packages(&folder)?;
+    let program = build()?;
+    let server = step::step("start podium-api", || {
+        Server::start(Command::new(program), &folder)
+    })?;
+    step::say(&format!("it listens on {}", server.url));
+    for (name, script) in SCRIPTS {
+        step::run(
+            name,
+            Command::new(&python)
+                .arg(scripts().join(script))
+                .arg(&server.url),
+        )?;
+    }
+    step::step("stop podium-api", || server.stop())
+}
+
+/// The folder for what these checks need and leave: beside the folder of debug binaries.
+fn folder() -> Result<PathBuf, Error> {
+    let folder = step::debug_folder()?.with_file_name("ecosystem");
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    Ok(folder)
+}
+
+fn scripts() -> PathBuf {
+    step::root().join("xtask/ecosystem")
+}
+
+/// Installs the packages into an environment of their own and returns its Python.
+fn packages(folder: &Path) -> Result<PathBuf, Error> {
+    let venv = folder.join("venv");
+    let python = venv.join("bin/python");
+    if !step::works(&python, &["-m", "pip", "--version"]) {
+        step::run(
+            "python environment",
+            Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(&venv),
+        )?;
+    }
+    let mut pip = Command::new(&python);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--requirement",
+    ]);
+    step::run(
+        "python packages",
+        pip.arg(scripts().join("requirements.txt")),
+    )?;
+    Ok(python)
+}
+
+fn build() -> Result<PathBuf, Error> {
+    step::run(
+        "build podium-api",
+        &mut step::cargo(["build", "--locked", "-p", "podium-api"]),
+    )?;
+    Ok(step::debug_folder()?.join("podium-api"))
+}
