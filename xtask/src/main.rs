@@ -30,7 +30,7 @@ const COMMANDS: &[Command] = &[
     ),
     (
         "ci",
-        "everything that CI runs: fmt, clippy, doc, deny, migrations-frozen, test, ecosystem",
+        "everything that CI runs: fmt, migrations-frozen, deny, clippy, doc, test, ecosystem",
         ci::run,
     ),
     (

@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::decimal::Decimal4;
-use crate::experiment::{Status, wire_names};
+use crate::experiment::Status;
+use crate::words::wire_names;
 
 /// Events in one request.
 pub const MAX_BATCH: usize = 1_000;

@@ -1,6 +1,6 @@
 //! Numeric ids, as checked newtypes.
 //!
-//! To add one, name it in the [`numeric_id!`] line at the end of this file.
+//! To add one, give it a `numeric_id!` block below.
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -8,8 +8,12 @@
 //! | [`fault`] | faults of a body, collected |
 //! | [`bucketing`] | unit → draw → variant |
 //! | [`experiment`] | types, life cycle, what may change when |
+//! | [`object`] | rules for free-form JSON objects |
+//! | [`words`] | enums whose values are words on the wire |
 //! | [`metric`] | the catalogue of metrics |
 //! | [`event`] | event types, limits, and which events count |
+//! | [`moments`] | exact sums per variant, and what follows from them |
+//! | [`stats`] | statistical methods |
 //!
 //! Everything is a function of its arguments, so that every answer can be computed again.
 
@@ -20,4 +24,8 @@ pub mod experiment;
 pub mod fault;
 pub mod ids;
 pub mod metric;
+pub mod moments;
+pub mod object;
+pub mod stats;
 pub mod text;
+pub mod words;

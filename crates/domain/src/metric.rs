@@ -6,7 +6,7 @@
 //! To add a metric: a variant of [`Metric`], its wire name, and its kind in [`Metric::kind`].
 
 use crate::event::EventType;
-use crate::experiment::wire_names;
+use crate::words::wire_names;
 
 /// A metric of the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

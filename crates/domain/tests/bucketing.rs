@@ -1,6 +1,14 @@
 //! Bucketing against frozen vectors, and its promises over many units.
 
-use podium_domain::bucketing::{Allocation, Bucketing, HashVersion, Purpose, VariantTable, VariantTableError};
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may end them"
+)]
+
+use podium_domain::bucketing::{
+    Allocation, Bucketing, HashVersion, Purpose, VariantTable, VariantTableError,
+};
 use podium_domain::bucketing::{draw, draw_v1};
 use podium_domain::ids::VariantId;
 use podium_domain::stats::srm;
@@ -47,21 +55,36 @@ fn draws_match_the_vectors() {
         }
     }
     for case in list(&vectors(), "draws_v1") {
-        assert_eq!(u64::from(draw_v1(text(case, "unit"))), case["value"].as_u64().unwrap(), "{case}");
+        assert_eq!(
+            u64::from(draw_v1(text(case, "unit"))),
+            case["value"].as_u64().unwrap(),
+            "{case}"
+        );
     }
 }
 
 #[test]
 fn picks_and_admissions_match_the_vectors() {
     for case in list(&vectors(), "picks") {
-        let weights: Vec<_> = list(case, "weights").iter().map(|weight| weight.as_u64().unwrap()).collect();
+        let weights: Vec<_> = list(case, "weights")
+            .iter()
+            .map(|weight| weight.as_u64().unwrap())
+            .collect();
         let (table, unit) = (table(&weights), text(case, "unit"));
-        assert_eq!(table.pick(draw(SALT, Purpose::Variant, unit)), index(&case["v2"]), "{case}");
+        assert_eq!(
+            table.pick(draw(SALT, Purpose::Variant, unit)),
+            index(&case["v2"]),
+            "{case}"
+        );
         assert_eq!(table.pick_v1(draw_v1(unit)), index(&case["v1"]), "{case}");
     }
     for case in list(&vectors(), "admissions") {
         let units = u32::try_from(case["allocation"].as_u64().unwrap()).unwrap();
-        let admitted = Allocation::from_units(units).unwrap().admits(draw(SALT, Purpose::Allocation, text(case, "unit")));
+        let admitted = Allocation::from_units(units).unwrap().admits(draw(
+            SALT,
+            Purpose::Allocation,
+            text(case, "unit"),
+        ));
         assert_eq!(admitted, case["admitted"].as_bool().unwrap(), "{case}");
     }
 }
@@ -85,10 +108,20 @@ fn limits_between_variants_are_exact() {
 #[test]
 fn version_one_compares_with_at_least() {
     let halves = table(&[500_000, 500_000]);
-    assert_eq!((halves.pick_v1(0), halves.pick_v1(5_000), halves.pick_v1(5_001)), (0, 0, 1));
+    assert_eq!(
+        (
+            halves.pick_v1(0),
+            halves.pick_v1(5_000),
+            halves.pick_v1(5_001)
+        ),
+        (0, 0, 1)
+    );
     assert_eq!(halves.pick_v1(9_999), 1);
     let leading_zero = table(&[0, 500_000, 500_000]);
-    assert_eq!((leading_zero.pick_v1(0), leading_zero.pick_v1(9_999)), (1, 2));
+    assert_eq!(
+        (leading_zero.pick_v1(0), leading_zero.pick_v1(9_999)),
+        (1, 2)
+    );
 }
 
 #[test]
@@ -104,7 +137,10 @@ fn variants_are_taken_in_id_order_whatever_the_order_given() {
 #[test]
 fn a_split_needs_traffic() {
     assert_eq!(VariantTable::new(&[]), Err(VariantTableError::NoTraffic));
-    assert_eq!(VariantTable::new(&[(id(1), 0)]), Err(VariantTableError::NoTraffic));
+    assert_eq!(
+        VariantTable::new(&[(id(1), 0)]),
+        Err(VariantTableError::NoTraffic)
+    );
     let too_much = VariantTable::new(&[(id(1), u64::MAX), (id(2), 1)]);
     assert_eq!(too_much, Err(VariantTableError::TooMuchTraffic));
 }
@@ -132,7 +168,9 @@ fn a_million_units_split_as_configured() {
     ];
     for (number, weights) in sets.iter().enumerate() {
         let salt = format!("split {number}");
-        let counts = counts(weights, |table, unit| table.pick(draw(&salt, Purpose::Variant, unit)));
+        let counts = counts(weights, |table, unit| {
+            table.pick(draw(&salt, Purpose::Variant, unit))
+        });
         let weights: Vec<f64> = weights.iter().map(|weight| *weight as f64).collect();
         let test = srm::chi_square(&counts, &weights, CHANCE).unwrap();
         assert!(!test.mismatch, "{weights:?}: {counts:?}, p = {}", test.p);
@@ -142,13 +180,18 @@ fn a_million_units_split_as_configured() {
 /// Version 1 gives the first variant one ten-thousandth more, so that is what is expected of it.
 #[test]
 fn a_million_units_split_as_the_earlier_system_did() {
-    let counts = counts(&[500_000, 500_000], |table, unit| table.pick_v1(draw_v1(unit)));
+    let counts = counts(&[500_000, 500_000], |table, unit| {
+        table.pick_v1(draw_v1(unit))
+    });
     let test = srm::chi_square(&counts, &[5_001.0, 4_999.0], CHANCE).unwrap();
     assert!(!test.mismatch, "{counts:?}, p = {}", test.p);
 }
 
 /// Pearson's chi-square for independence of two two-way splits, over a million units.
-fn independence_p(mut first: impl FnMut(&str) -> usize, mut second: impl FnMut(&str) -> usize) -> f64 {
+fn independence_p(
+    mut first: impl FnMut(&str) -> usize,
+    mut second: impl FnMut(&str) -> usize,
+) -> f64 {
     let mut cells = [[0.0_f64; 2]; 2];
     for unit in 0..UNITS {
         let unit = format!("u{unit}");
@@ -214,9 +257,16 @@ fn raising_the_allocation_never_throws_anyone_out() {
 #[test]
 fn the_allocation_lets_in_its_share() {
     let share = Allocation::from_units(123_456).unwrap();
-    let admitted = (0..UNITS).filter(|unit| share.admits(draw(SALT, Purpose::Allocation, &format!("u{unit}")))).count();
+    let admitted = (0..UNITS)
+        .filter(|unit| share.admits(draw(SALT, Purpose::Allocation, &format!("u{unit}"))))
+        .count();
     let admitted = admitted as f64;
-    let test = srm::chi_square(&[admitted, f64::from(UNITS) - admitted], &[123_456.0, 876_544.0], CHANCE).unwrap();
+    let test = srm::chi_square(
+        &[admitted, f64::from(UNITS) - admitted],
+        &[123_456.0, 876_544.0],
+        CHANCE,
+    )
+    .unwrap();
     assert!(!test.mismatch, "{admitted}, p = {}", test.p);
 }
 
@@ -229,7 +279,13 @@ fn shares_are_percents_from_0_to_100() {
     assert_eq!(share("12.3456").map(Allocation::units), Some(123_456));
     assert_eq!(share("100.0001"), None);
     assert_eq!(share("-0.0001"), None);
-    assert_eq!(Allocation::from_units(123_456).unwrap().percent().to_string(), "12.3456");
+    assert_eq!(
+        Allocation::from_units(123_456)
+            .unwrap()
+            .percent()
+            .to_string(),
+        "12.3456"
+    );
 }
 
 #[test]
@@ -240,9 +296,15 @@ fn units_outside_the_allocation_get_nothing() {
         allocation,
         split: table(&[1, 1]),
     };
-    let (half, full) = (experiment(Allocation::from_units(500_000).unwrap()), experiment(Allocation::FULL));
+    let (half, full) = (
+        experiment(Allocation::from_units(500_000).unwrap()),
+        experiment(Allocation::FULL),
+    );
     for unit in (0..1_000).map(|unit| format!("u{unit}")) {
-        assert_eq!(half.place(&unit), half.takes_part(&unit).then(|| full.variant(&unit)));
+        assert_eq!(
+            half.place(&unit),
+            half.takes_part(&unit).then(|| full.variant(&unit))
+        );
         assert_eq!(full.place(&unit), Some(full.variant(&unit)));
     }
 }
@@ -250,7 +312,10 @@ fn units_outside_the_allocation_get_nothing() {
 #[test]
 fn hash_versions_have_numbers() {
     for version in [HashVersion::V1, HashVersion::V2] {
-        assert_eq!(HashVersion::from_number(version.number().into()), Some(version));
+        assert_eq!(
+            HashVersion::from_number(version.number().into()),
+            Some(version)
+        );
     }
     assert_eq!(HashVersion::from_number(0), None);
     assert_eq!(HashVersion::from_number(3), None);

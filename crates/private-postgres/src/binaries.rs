@@ -77,7 +77,9 @@ impl Search {
             }
             match major_version(&bin_dir, run_as) {
                 Some(major) => found.push(Installation { bin_dir, major }),
-                None => tracing::debug!(dir = %bin_dir.display(), "passing over a PostgreSQL that does not tell its version"),
+                None => {
+                    tracing::debug!(dir = %bin_dir.display(), "PostgreSQL without a version");
+                }
             }
         }
         found
@@ -256,7 +258,10 @@ mod tests {
     #[test]
     fn versions_are_read_as_the_programs_print_them() {
         for (printed, major) in [
-            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n", Some(15)),
+            (
+                "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n",
+                Some(15),
+            ),
             ("postgres (PostgreSQL) 9.6.24\n", Some(9)),
             ("postgres (PostgreSQL) 18beta1\n", Some(18)),
             ("postgres (PostgreSQL) 17", Some(17)),
@@ -372,7 +377,10 @@ mod tests {
         assert_eq!(found.bin_dir, sixteen);
         let error = find(&search, &run_as(), data_dir, Some(15), false).unwrap_err();
         let text = error.to_string();
-        assert!(matches!(error, Error::OtherMajorVersion { cluster: 15, .. }), "{text}");
+        assert!(
+            matches!(error, Error::OtherMajorVersion { cluster: 15, .. }),
+            "{text}"
+        );
         assert!(text.contains("/data") && text.contains("17, 16"), "{text}");
     }
 

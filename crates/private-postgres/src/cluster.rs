@@ -6,12 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::binaries::Installation;
+use crate::binaries::{self, Installation, Search};
 use crate::error::{Context, Error};
 use crate::folder::{Folder, Password, create_private_dir, sync_parent};
+use crate::lock::LockGuard;
 use crate::processes::{failure, run, succeeded};
 use crate::random;
-use crate::server::Durability;
+use crate::server::{Durability, Settings};
 use crate::user::RunAs;
 
 /// The superuser, and the database that exists from the beginning.
@@ -30,6 +31,20 @@ pub(crate) struct Site {
 }
 
 impl Site {
+    /// Takes the folder of the settings for this process and finds programs that fit it.
+    pub(crate) fn claim(settings: &Settings) -> Result<(Self, LockGuard), Error> {
+        let (folder, run_as) = Folder::prepare(&settings.data_dir)?;
+        let owner = folder.claim(&run_as)?;
+        let version = folder.cluster_version();
+        let site = Self {
+            installation: find_installation(settings, &run_as, version)?,
+            folder,
+            run_as,
+            durability: settings.durability,
+        };
+        Ok((site, owner))
+    }
+
     /// Makes the cluster if there is none. Returns the password of its superuser.
     pub(crate) fn ensure_cluster(&self) -> Result<Password, Error> {
         let (password, fresh) = self.folder.load_or_create_password(&self.run_as)?;
@@ -88,7 +103,9 @@ impl Site {
     /// Gives the superuser a new password when the file with the old one is lost. Whoever can do
     /// this owns the cluster's files anyway.
     fn reset_password(&self, password: &Password) -> Result<(), Error> {
-        tracing::warn!("the file with the password of the private PostgreSQL was lost, setting a new one");
+        tracing::warn!(
+            "the file with the password of the private PostgreSQL was lost, setting a new one"
+        );
         let statement = format!("ALTER ROLE {NAME} PASSWORD '{}'", password.reveal());
         self.single_user(&self.folder.cluster(), &statement)
     }
@@ -110,9 +127,17 @@ impl Site {
         command.arg("--single").arg("-D").arg(dir);
         // The statement may hold the password, which belongs in no message.
         command.args(["-c", "log_min_error_statement=panic"]);
-        command.args(self.durability.options().iter().flat_map(|option| ["-c", *option]));
+        command.args(
+            self.durability
+                .options()
+                .iter()
+                .flat_map(|option| ["-c", *option]),
+        );
         command.arg("template1");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().context("run", &program)?;
         if let Some(mut stdin) = child.stdin.take() {
             writeln!(stdin, "{statement}").context("talk to", &program)?;
@@ -123,6 +148,22 @@ impl Site {
         if ["ERROR:", "FATAL:"].iter().any(|bad| said.contains(bad)) {
             return Err(failure(&program, &output));
         }
-        succeeded(&program, output).map(drop)
+        succeeded(&program, &output).map(drop)
     }
+}
+
+/// Programs for a cluster of the major version given, if there is one yet.
+pub(crate) fn find_installation(
+    settings: &Settings,
+    run_as: &RunAs,
+    version: Option<u32>,
+) -> Result<Installation, Error> {
+    let search = Search::of_system();
+    binaries::find(
+        &search,
+        run_as,
+        &settings.data_dir,
+        version,
+        settings.install,
+    )
 }

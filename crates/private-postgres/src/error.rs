@@ -101,7 +101,9 @@ pub enum Error {
         output: String,
     },
     /// A program that the test server needs is missing.
-    #[error("the shared test server needs the program `{program}`: install it, or set DATABASE_URL")]
+    #[error(
+        "the shared test server needs the program `{program}`: install it, or set DATABASE_URL"
+    )]
     MissingProgram {
         /// Its name.
         program: &'static str,

@@ -40,8 +40,8 @@ pub fn default_data_dir(checkout: &Path, configured: Option<PathBuf>) -> PathBuf
 
 /// The last part of the path and a hash of the whole of it.
 pub(crate) fn name_for(checkout: &Path) -> String {
-    let checkout = checkout.canonicalize();
-    let checkout = checkout.as_deref().unwrap_or(Path::new(""));
+    let canonical = checkout.canonicalize();
+    let checkout = canonical.as_deref().unwrap_or(checkout);
     let hash = random::fnv1a(checkout.as_os_str().as_encoded_bytes());
     let name = checkout.file_name().unwrap_or_default().to_string_lossy();
     format!("{name}-{hash:016x}")
@@ -112,7 +112,10 @@ impl Folder {
     }
 
     /// The password of the server, and whether it has just been made up.
-    pub(crate) fn load_or_create_password(&self, run_as: &RunAs) -> Result<(Password, bool), Error> {
+    pub(crate) fn load_or_create_password(
+        &self,
+        run_as: &RunAs,
+    ) -> Result<(Password, bool), Error> {
         if let Some(password) = self.load_password() {
             return Ok((password, false));
         }
@@ -192,7 +195,10 @@ pub(crate) struct Postmaster {
 /// Line 1 is the process id, line 8 the state, padded with spaces.
 fn parse_postmaster(text: &str) -> Option<Postmaster> {
     let pid = text.lines().next()?.trim().parse().ok()?;
-    let ready = text.lines().nth(7).is_some_and(|state| state.trim() == "ready");
+    let ready = text
+        .lines()
+        .nth(7)
+        .is_some_and(|state| state.trim() == "ready");
     Some(Postmaster { pid, ready })
 }
 
@@ -233,7 +239,10 @@ pub(crate) fn create_open_to(dir: &Path, run_as: &RunAs) -> Result<(), Error> {
 
 /// Creates a folder for the server alone.
 pub(crate) fn create_private_dir(dir: &Path, run_as: &RunAs) -> Result<(), Error> {
-    DirBuilder::new().mode(0o700).create(dir).context("create", dir)?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(dir)
+        .context("create", dir)?;
     run_as.own(dir)
 }
 
@@ -273,7 +282,9 @@ pub(crate) fn write_private(path: &Path, text: &str, run_as: &RunAs) -> Result<(
 /// Makes a change of the folder that holds `path` durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
     let parent = path.parent().unwrap_or(path);
-    File::open(parent).and_then(|dir| dir.sync_all()).context("sync", parent)
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .context("sync", parent)
 }
 
 fn write_holder(mut file: &File) -> std::io::Result<()> {
@@ -331,14 +342,18 @@ mod tests {
             assert_ne!(dir_one, dir_two);
             assert_eq!(dir_one, default_data_dir(&closed.join("two/../one"), None));
         } else {
-            assert_eq!([dir_one, dir_two], [one.join(".podium"), two.join(".podium")]);
+            assert_eq!(
+                [dir_one, dir_two],
+                [one.join(".podium"), two.join(".podium")]
+            );
         }
         fs::remove_dir_all(closed).unwrap();
     }
 
     #[test]
     fn the_state_file_of_the_server_is_understood() {
-        let text = |state: &str| format!("4711\n/data\n1700000000\n5432\n\n127.0.0.1\n  1 2\n{state}");
+        let text =
+            |state: &str| format!("4711\n/data\n1700000000\n5432\n\n127.0.0.1\n  1 2\n{state}");
         let ready = |ready| Some(Postmaster { pid: 4711, ready });
         assert_eq!(parse_postmaster(&text("ready   \n")), ready(true));
         assert_eq!(parse_postmaster(&text("starting\n")), ready(false));
@@ -355,7 +370,10 @@ mod tests {
         write_private(&file, "23", &run_as).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "23\n");
         assert_eq!(mode(&file), 0o600);
-        let names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(&dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["postgres.port"]);
         fs::remove_dir_all(dir).unwrap();
     }

@@ -11,10 +11,19 @@ use crate::user::RunAs;
 
 /// Package managers in the order in which they are looked for, and what to type.
 const HINTS: [(&str, &str); 6] = [
-    ("apt-get", "install it with `sudo apt-get install postgresql`"),
-    ("dnf", "install it with `sudo dnf install postgresql-server`"),
+    (
+        "apt-get",
+        "install it with `sudo apt-get install postgresql`",
+    ),
+    (
+        "dnf",
+        "install it with `sudo dnf install postgresql-server`",
+    ),
     ("apk", "install it with `apk add postgresql`"),
-    ("zypper", "install it with `sudo zypper install postgresql-server`"),
+    (
+        "zypper",
+        "install it with `sudo zypper install postgresql-server`",
+    ),
     ("pacman", "install it with `sudo pacman -S postgresql`"),
     ("brew", "install it with `brew install postgresql@17`"),
 ];
@@ -100,7 +109,9 @@ fn check_offered_version() -> Result<(), Error> {
 
 /// `Version: 15+248+deb12u1` is 15.
 fn offered_version(show: &str) -> Option<u32> {
-    let line = show.lines().find_map(|line| line.strip_prefix("Version: "))?;
+    let line = show
+        .lines()
+        .find_map(|line| line.strip_prefix("Version: "))?;
     let end = line.find(|c: char| !c.is_ascii_digit());
     line[..end.unwrap_or(line.len())].parse().ok()
 }

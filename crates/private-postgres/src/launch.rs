@@ -56,8 +56,16 @@ pub(crate) struct Running {
 
 /// Why one attempt came to nothing.
 enum Failure {
-    PortTaken,
+    PortTaken(Error),
     Other(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::PortTaken(error) | Failure::Other(error) => error,
+        }
+    }
 }
 
 impl From<Error> for Failure {
@@ -72,32 +80,24 @@ impl Site {
         let lock = self.clear()?;
         let last = self.folder.load_port().filter(|port| is_free(*port));
         let mut port = last.map_or_else(free_port, Ok)?;
-        for _ in 1..PORT_ATTEMPTS {
+        let mut attempts = 1;
+        loop {
             match self.attempt(&lock, port, options) {
-                Err(Failure::PortTaken) => port = free_port()?,
-                Err(Failure::Other(error)) => return Err(error),
-                Ok(running) => return self.remember(running),
+                Err(Failure::PortTaken(_)) if attempts < PORT_ATTEMPTS => port = free_port()?,
+                result => return self.remember(result?),
             }
+            attempts += 1;
         }
-        self.launch_holding(&lock, port, options)
     }
 
     /// Starts the server on this port or not at all.
-    pub(crate) fn launch_on(&self, port: u16, options: &[(String, String)]) -> Result<Running, Error> {
+    pub(crate) fn launch_on(
+        &self,
+        port: u16,
+        options: &[(String, String)],
+    ) -> Result<Running, Error> {
         let lock = self.clear()?;
-        self.launch_holding(&lock, port, options)
-    }
-
-    fn launch_holding(&self, lock: &File, port: u16, options: &[(String, String)]) -> Result<Running, Error> {
-        match self.attempt(lock, port, options) {
-            Ok(running) => self.remember(running),
-            Err(Failure::Other(error)) => Err(error),
-            Err(Failure::PortTaken) => Err(Error::DidNotStart {
-                data_dir: self.folder.root().to_path_buf(),
-                reason: format!("port {port} is in use"),
-                log: String::new(),
-            }),
-        }
+        self.remember(self.attempt(&lock, port, options)?)
     }
 
     fn remember(&self, mut running: Running) -> Result<Running, Error> {
@@ -110,15 +110,31 @@ impl Site {
         }
     }
 
-    fn attempt(&self, lock: &File, port: u16, options: &[(String, String)]) -> Result<Running, Failure> {
+    fn attempt(
+        &self,
+        lock: &File,
+        port: u16,
+        options: &[(String, String)],
+    ) -> Result<Running, Failure> {
         let (log, log_start) = self.folder.open_log(&self.run_as)?;
         let errors = log.try_clone().context("open", self.folder.log())?;
         // The server and all its backends hold the lock by this descriptor.
-        let stdin = lock.try_clone().context("open", self.folder.server_lock())?;
+        let stdin = lock
+            .try_clone()
+            .context("open", self.folder.server_lock())?;
         let program = self.installation.program("postgres");
         let mut command = self.run_as.command(&program);
-        command.args(arguments(&self.folder.cluster(), port, self.durability.options(), options));
-        command.stdin(stdin).stdout(log).stderr(errors).process_group(0);
+        command.args(arguments(
+            &self.folder.cluster(),
+            port,
+            self.durability.options(),
+            options,
+        ));
+        command
+            .stdin(stdin)
+            .stdout(log)
+            .stderr(errors)
+            .process_group(0);
         let mut child = command.spawn().context("run", &program)?;
         match self.await_ready(&mut child, port, log_start) {
             Ok(()) => Ok(Running { child, port }),
@@ -137,7 +153,9 @@ impl Site {
             if let Some(status) = exit_status(child) {
                 return Err(format!("it ended with {status}"));
             }
-            if self.says_ready(child.id()) && TcpStream::connect_timeout(&address, START_STALL).is_ok() {
+            if self.says_ready(child.id())
+                && TcpStream::connect_timeout(&address, START_STALL).is_ok()
+            {
                 return Ok(());
             }
             let length = fs::metadata(self.folder.log()).map_or(0, |log| log.len());
@@ -146,7 +164,10 @@ impl Site {
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-        Err(format!("it made no progress for {} s", START_STALL.as_secs()))
+        Err(format!(
+            "it made no progress for {} s",
+            START_STALL.as_secs()
+        ))
     }
 
     fn says_ready(&self, pid: u32) -> bool {
@@ -157,14 +178,18 @@ impl Site {
 
     fn failure(&self, reason: String, log_start: u64) -> Failure {
         let log = self.folder.log_since(log_start);
-        if log.contains("could not bind") {
-            return Failure::PortTaken;
-        }
-        Failure::Other(Error::DidNotStart {
-            data_dir: self.folder.root().to_path_buf(),
+        let port_taken = log.contains("could not bind");
+        let data_dir = self.folder.root().to_path_buf();
+        let error = Error::DidNotStart {
+            data_dir,
             reason,
             log,
-        })
+        };
+        if port_taken {
+            Failure::PortTaken(error)
+        } else {
+            Failure::Other(error)
+        }
     }
 
     /// Ends a child of which nothing good is expected any more.
@@ -174,7 +199,11 @@ impl Site {
 
     /// Sends the signals one after the other until the child has ended, the last resort being
     /// SIGKILL. Returns the signal that did it; `None`: it had ended before.
-    pub(crate) fn end_child(&self, child: &mut Child, plan: &[(Signal, Duration)]) -> Option<Signal> {
+    pub(crate) fn end_child(
+        &self,
+        child: &mut Child,
+        plan: &[(Signal, Duration)],
+    ) -> Option<Signal> {
         if exit_status(child).is_some() {
             return None;
         }
@@ -200,7 +229,11 @@ impl Site {
                 return self.remove_stale_state().map(|()| lock);
             }
             for pid in self.targets(signal) {
-                tracing::info!(pid, ?signal, "ending a PostgreSQL server left by another process");
+                tracing::info!(
+                    pid,
+                    ?signal,
+                    "ending a PostgreSQL server left by another process"
+                );
                 processes::send(signal, pid, &self.installation, &self.run_as);
             }
             wait_until(patience, || self.nothing_left_for(signal, &lock));
@@ -235,7 +268,11 @@ impl Site {
     fn targets(&self, signal: Signal) -> Vec<u32> {
         let users = self.users();
         let wanted = |role: Role| signal != Signal::Fast || role == Role::Postmaster;
-        let mut pids: Vec<u32> = users.iter().filter(|(_, role)| wanted(*role)).map(|(pid, _)| *pid).collect();
+        let mut pids: Vec<u32> = users
+            .iter()
+            .filter(|(_, role)| wanted(*role))
+            .map(|(pid, _)| *pid)
+            .collect();
         // Where processes can not be listed, the server's own word must do. It is not to be trusted
         // where they can: after a crash the id may be another program's.
         if !Path::new("/proc/self/cmdline").exists() {
@@ -249,7 +286,9 @@ impl Site {
     fn remove_stale_state(&self) -> Result<(), Error> {
         let path = self.folder.postmaster_file();
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("remove", path),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("remove", path)
+            }
             _ => Ok(()),
         }
     }
@@ -257,7 +296,12 @@ impl Site {
 
 /// The command line of the server. The last of several values wins: the caller's over our
 /// defaults, and what the privacy of the server rests on over all.
-fn arguments(cluster: &Path, port: u16, durability: &[&str], options: &[(String, String)]) -> Vec<OsString> {
+fn arguments(
+    cluster: &Path,
+    port: u16,
+    durability: &[&str],
+    options: &[(String, String)],
+) -> Vec<OsString> {
     let fixed = [
         "listen_addresses=127.0.0.1".to_owned(),
         format!("port={port}"),
@@ -267,8 +311,13 @@ fn arguments(cluster: &Path, port: u16, durability: &[&str], options: &[(String,
         "logging_collector=off".to_owned(),
         "log_destination=stderr".to_owned(),
     ];
-    let chosen = options.iter().map(|(name, value)| format!("{name}={value}"));
-    let presets = DEFAULTS.iter().chain(durability).map(|option| (*option).to_owned());
+    let chosen = options
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    let presets = DEFAULTS
+        .iter()
+        .chain(durability)
+        .map(|option| (*option).to_owned());
     let mut arguments: Vec<OsString> = vec!["-D".into(), cluster.into()];
     for setting in presets.chain(chosen).chain(fixed) {
         arguments.extend(["-c".into(), setting.into()]);
@@ -310,7 +359,8 @@ fn free_port() -> Result<u16, Error> {
             return Ok(port.unwrap_or_default());
         }
     }
-    let any = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    let any =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     Ok(any.context("find a free port on", "127.0.0.1")?.port())
 }
 
@@ -318,8 +368,14 @@ fn free_port() -> Result<u16, Error> {
 /// the system leaves no room there.
 fn port_below_ephemeral(range: &str, draw: u16) -> Option<u16> {
     const FIRST: u16 = 10_000;
-    let begin = range.split_whitespace().next().and_then(|begin| begin.parse().ok());
-    let room = begin.unwrap_or(32_768_u16).checked_sub(FIRST).filter(|room| *room >= 1_000)?;
+    let begin = range
+        .split_whitespace()
+        .next()
+        .and_then(|begin| begin.parse().ok());
+    let room = begin
+        .unwrap_or(32_768_u16)
+        .checked_sub(FIRST)
+        .filter(|room| *room >= 1_000)?;
     Some(FIRST + draw % room)
 }
 
@@ -329,13 +385,19 @@ mod tests {
 
     fn value_of(arguments: &[OsString], name: &str) -> Option<String> {
         let prefix = format!("{name}=");
-        let mut values = arguments.iter().filter_map(|argument| argument.to_str()?.strip_prefix(&prefix));
+        let mut values = arguments
+            .iter()
+            .filter_map(|argument| argument.to_str()?.strip_prefix(&prefix));
         values.next_back().map(str::to_owned)
     }
 
     #[test]
     fn the_caller_overrides_defaults_but_not_the_privacy() {
-        let options = [("max_connections", "7"), ("listen_addresses", "*"), ("port", "1")];
+        let options = [
+            ("max_connections", "7"),
+            ("listen_addresses", "*"),
+            ("port", "1"),
+        ];
         let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let arguments = arguments(Path::new("/c"), 5555, &["fsync=off"], &options);
         for (name, expected) in [
@@ -346,7 +408,11 @@ mod tests {
             ("unix_socket_directories", ""),
             ("port", "5555"),
         ] {
-            assert_eq!(value_of(&arguments, name).as_deref(), Some(expected), "{name}");
+            assert_eq!(
+                value_of(&arguments, name).as_deref(),
+                Some(expected),
+                "{name}"
+            );
         }
         assert_eq!(arguments[..2], ["-D", "/c"]);
     }

@@ -18,13 +18,13 @@ const OUTPUT_MAX_BYTES: usize = 4096;
 pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
     let program = PathBuf::from(command.get_program());
     let output = command.output().context("run", &program)?;
-    succeeded(&program, output)
+    succeeded(&program, &output)
 }
 
 /// The standard output of a program that succeeded.
-pub(crate) fn succeeded(program: &Path, output: Output) -> Result<String, Error> {
+pub(crate) fn succeeded(program: &Path, output: &Output) -> Result<String, Error> {
     if !output.status.success() {
-        return Err(failure(program, &output));
+        return Err(failure(program, output));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -110,7 +110,7 @@ pub(crate) fn of_cluster(cluster: &Path, uid: u32) -> Vec<(u32, Role)> {
 /// The role of the process described in the folder `process` of `/proc`. A zombie has none, as
 /// its command line is empty.
 fn role_in(cluster: &Path, process: &Path) -> Option<Role> {
-    let arguments = arguments(fs::read(process.join("cmdline")).ok()?);
+    let arguments = arguments(&fs::read(process.join("cmdline")).ok()?);
     match role_by_arguments(&arguments)? {
         // The folder may have been moved since, so the command line is not the last word.
         (Role::Postmaster, Some(dir)) if dir == cluster => Some(Role::Postmaster),
@@ -128,9 +128,11 @@ fn works_in(cluster: &Path, process: &Path) -> bool {
     }
 }
 
-fn arguments(cmdline: Vec<u8>) -> Vec<OsString> {
+fn arguments(cmdline: &[u8]) -> Vec<OsString> {
     let parts = cmdline.split(|byte| *byte == 0);
-    parts.map(|part| OsString::from_vec(part.to_vec())).collect()
+    parts
+        .map(|part| OsString::from_vec(part.to_vec()))
+        .collect()
 }
 
 /// A postmaster shows its arguments and thereby its folder, a backend `postgres: what it does`.
@@ -152,7 +154,7 @@ mod tests {
     use super::*;
 
     fn role(cmdline: &str) -> Option<(Role, Option<PathBuf>)> {
-        let arguments = arguments(cmdline.as_bytes().to_vec());
+        let arguments = arguments(cmdline.as_bytes());
         role_by_arguments(&arguments).map(|(role, dir)| (role, dir.map(Path::to_path_buf)))
     }
 
@@ -160,9 +162,15 @@ mod tests {
     fn server_processes_are_told_by_their_command_lines() {
         let dir = |dir: &str| Some(PathBuf::from(dir));
         for (cmdline, expected) in [
-            ("/bin/postgres\0-D\0/a b\0-c\0x=1\0", Some((Role::Postmaster, dir("/a b")))),
+            (
+                "/bin/postgres\0-D\0/a b\0-c\0x=1\0",
+                Some((Role::Postmaster, dir("/a b"))),
+            ),
             ("postgres\0", Some((Role::Postmaster, None))),
-            ("postgres: podium-1: checkpointer \0\0\0", Some((Role::Backend, None))),
+            (
+                "postgres: podium-1: checkpointer \0\0\0",
+                Some((Role::Backend, None)),
+            ),
             ("/bin/pg_ctl\0-D\0/a b\0", None),
             ("tail\0-f\0/data/postgres\0", None),
             ("", None),

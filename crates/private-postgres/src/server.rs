@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::binaries::{self, Search};
 use crate::cluster::{NAME, Site};
 use crate::error::Error;
-use crate::folder::{Folder, Password};
+use crate::folder::Password;
 use crate::launch::{Running, exit_status};
 use crate::lock::LockGuard;
 use crate::processes::Signal;
@@ -32,8 +31,8 @@ pub enum Durability {
     /// Every acknowledged commit.
     #[default]
     Full,
-    /// Nothing, not even the cluster. For tests alone. A crash of the server loses nothing all the
-    /// same.
+    /// Nothing, not even the cluster. For tests alone. A crash of the server, as opposed to the
+    /// machine, loses nothing all the same: commits still reach the operating system.
     None,
 }
 
@@ -43,7 +42,7 @@ impl Durability {
             Self::Full => &["fsync=on", "synchronous_commit=on", "full_page_writes=on"],
             Self::None => &[
                 "fsync=off",
-                "synchronous_commit=off",
+                "synchronous_commit=on",
                 "full_page_writes=off",
                 "wal_level=minimal",
                 "max_wal_senders=0",
@@ -113,30 +112,11 @@ impl PrivatePostgres {
     /// [`Error::DidNotStart`] with the end of the log if the server ends or writes nothing for
     /// 60 s; and what else the variants of [`Error`] name.
     pub fn start(settings: &Settings) -> Result<Self, Error> {
-        let (folder, run_as) = Folder::prepare(&settings.data_dir)?;
-        let owner = folder.claim(&run_as)?;
-        let installation = binaries::find(
-            &Search::of_system(),
-            &run_as,
-            folder.root(),
-            folder.cluster_version(),
-            settings.install,
-        )?;
-        let durability = settings.durability;
-        let site = Site {
-            folder,
-            run_as,
-            installation,
-            durability,
-        };
-        Self::start_at(site, settings.options.clone(), owner)
-    }
-
-    fn start_at(site: Site, options: Vec<(String, String)>, owner: LockGuard) -> Result<Self, Error> {
+        let (site, owner) = Site::claim(settings)?;
         // Setting a lost password needs the cluster to be unused, too.
         drop(site.clear()?);
         let password = site.ensure_cluster()?;
-        let running = site.launch(&options)?;
+        let running = site.launch(&settings.options)?;
         tracing::info!(
             port = running.port,
             pid = running.child.id(),
@@ -146,7 +126,7 @@ impl PrivatePostgres {
         );
         Ok(Self {
             site,
-            options,
+            options: settings.options.clone(),
             password,
             running: Some(running),
             _owner: owner,
@@ -167,7 +147,9 @@ impl PrivatePostgres {
 
     /// Process id of the postmaster.
     pub fn postmaster_pid(&self) -> u32 {
-        self.running.as_ref().map_or(0, |running| running.child.id())
+        self.running
+            .as_ref()
+            .map_or(0, |running| running.child.id())
     }
 
     /// The data folder, as an absolute path.

@@ -93,7 +93,10 @@ impl RunAs {
             return Ok(());
         };
         lchown(path, Some(user.uid), Some(user.gid)).context("change the owner of", path)?;
-        if fs::symlink_metadata(path).context("look at", path)?.is_dir() {
+        if fs::symlink_metadata(path)
+            .context("look at", path)?
+            .is_dir()
+        {
             for entry in fs::read_dir(path).context("read", path)? {
                 self.own_all(&entry.context("read", path)?.path())?;
             }
@@ -144,8 +147,7 @@ impl User {
 /// Whether we are root and the user whom the server would run under can not get to `folder`.
 pub(crate) fn closed_to_service_user(folder: &Path) -> bool {
     matches!(effective_uid(), Ok(0))
-        && service_user(&passwd())
-            .is_some_and(|user| !matches!(user.blocked_at(folder), Ok(None)))
+        && service_user(&passwd()).is_some_and(|user| !matches!(user.blocked_at(folder), Ok(None)))
 }
 
 /// The effective user id of this process.

@@ -182,7 +182,8 @@ async fn insert(link: &mut Link, lookups: &[Lookup], which: &[usize], answers: &
     // In one order everywhere, so that two writers cannot wait for each other.
     let mut rows: Vec<(&Lookup, Candidate)> =
         which.iter().filter_map(|&at| lookups.get(at)).filter_map(|l| Some((l, l.candidate?))).collect();
-    rows.sort_unstable_by(|(a, _), (b, _)| (&a.unit, a.experiment_id).cmp(&(&b.unit, b.experiment_id)));
+    // Stable: of two candidates for one unit in one group the first one wins.
+    rows.sort_by(|(a, _), (b, _)| (&a.unit, a.experiment_id).cmp(&(&b.unit, b.experiment_id)));
     let units: Vec<&str> = rows.iter().map(|(l, _)| l.unit.as_str()).collect();
     let experiments: Vec<i64> = rows.iter().map(|(l, _)| l.experiment_id).collect();
     let variants: Vec<i64> = rows.iter().map(|(_, c)| c.variant_id).collect();

@@ -29,13 +29,14 @@ pub trait RunGroup: Send + Sync + 'static {
 struct Queued<G: RunGroup> {
     job: G::Job,
     answer: oneshot::Sender<G::Answer>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 /// A bounded queue with its writers. Dropping it lets the writers finish what was accepted.
 pub struct Batcher<G: RunGroup> {
     queue: mpsc::UnboundedSender<Queued<G>>,
     room: Arc<Semaphore>,
+    capacity_rows: usize,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -61,7 +62,7 @@ impl<G: RunGroup> Batcher<G> {
             .map(|_| tokio::spawn(write(receiver.clone(), group.clone(), sizes.group_rows, waiting.clone())))
             .collect();
         let room = Arc::new(Semaphore::new(sizes.capacity_rows));
-        (Self { queue, room, waiting }, writers)
+        (Self { queue, room, capacity_rows: sizes.capacity_rows, waiting }, writers)
     }
 
     /// Queues a job. The answer comes after the commit; dropping the receiver does not undo the job.
@@ -73,8 +74,16 @@ impl<G: RunGroup> Batcher<G> {
         let room = self.room.clone().try_acquire_many_owned(rows).map_err(|_| StorageError::QueueFull)?;
         let (answer, receiver) = oneshot::channel();
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.queue.send(Queued { job, answer, _room: room }).map_err(|_| StorageError::QueueFull)?;
+        self.queue.send(Queued { job, answer, room: room }).map_err(|_| StorageError::QueueFull)?;
         Ok(receiver)
+    }
+
+    /// Waits until every accepted job is done.
+    pub async fn drain(&self) {
+        // All rows of room are free only when nothing waits and nothing is under way.
+        if let Ok(all) = u32::try_from(self.capacity_rows) {
+            let _ = self.room.acquire_many(all).await;
+        }
     }
 
     /// Jobs that wait for a writer.
@@ -98,7 +107,7 @@ async fn write<G: RunGroup>(
         for queued in taken {
             jobs.push(queued.job);
             answers.push(queued.answer);
-            room.push(queued._room);
+            room.push(queued.room);
         }
         for (answer, outcome) in answers.into_iter().zip(group.run(jobs).await) {
             // The caller may have gone away; its rows are committed all the same.

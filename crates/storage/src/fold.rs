@@ -11,12 +11,15 @@
 //! contribution to a sum of squares is added as `new² − old²`.
 //!
 //! **Identity.** A session that logged in is an alias of its user. While the session still has a row of totals, its
-//! events go there, and the row is renamed when the alias is folded; afterwards the alias leads to the user's row.
+//! events go there, and the row is renamed when the alias is folded; afterwards the alias leads to the user's row. An
+//! assignment under a name that is an alias already (two requests raced) is no unit.
+//!
+//! **Exclusion.** A unit is left out when it is a bot, or when any name that it has or had was excluded.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use tokio_postgres::Transaction;
+use tokio_postgres::{IsolationLevel, Transaction};
 
 use crate::rows::column;
 use crate::{Database, StorageError};
@@ -226,10 +229,18 @@ SELECT (SELECT count(*) FROM src) AS events, (SELECT count(*) FROM who WHERE uni
 const ASSIGNMENTS: &str = "-- fold::assignments
 WITH new AS (
     INSERT INTO unit_totals (experiment_id, unit, variant_id, epoch, source, excluded, sessions)
-    SELECT a.experiment_id, a.user_id, a.variant_id, a.epoch, a.source, a.is_bot OR x.unit IS NOT NULL, (a.session_id IS NOT NULL)::integer
+    SELECT a.experiment_id, a.user_id, a.variant_id, a.epoch, a.source,
+           a.is_bot
+           OR EXISTS (SELECT 1 FROM excluded_units x
+                      WHERE x.experiment_id = a.experiment_id AND x.unit = a.user_id AND x.tx_id < $2)
+           OR EXISTS (SELECT 1 FROM unit_aliases l
+                      JOIN excluded_units x ON x.experiment_id = l.experiment_id AND x.unit = l.alias_unit
+                      WHERE l.experiment_id = a.experiment_id AND l.unit = a.user_id AND x.tx_id < $2),
+           (a.session_id IS NOT NULL)::integer
     FROM user_experiment_assignments a
-    LEFT JOIN excluded_units x ON x.experiment_id = a.experiment_id AND x.unit = a.user_id
     WHERE a.tx_id >= $1 AND a.tx_id < $2
+      AND NOT EXISTS (SELECT 1 FROM unit_aliases l
+                      WHERE l.alias_unit = a.user_id AND l.experiment_id = a.experiment_id)
     ON CONFLICT (experiment_id, unit) DO NOTHING
     RETURNING *),
 sessions AS (
@@ -253,9 +264,9 @@ ON CONFLICT (experiment_id, variant_id, epoch) DO UPDATE SET
     sum_sessions = variant_moments.sum_sessions + EXCLUDED.sum_sessions,
     sq_sessions = variant_moments.sq_sessions + EXCLUDED.sq_sessions";
 
-/// A session that logged in: its totals get the user's name. A user who has totals already keeps them, and the
-/// session's are left out, because only one of the two can be the unit.
-const ALIASES: [&str; 4] = [
+/// A session that logged in: its totals get the user's name. Days are named one by one, because they are found by
+/// their key only.
+const ALIASES: [&str; 3] = [
     "-- fold::alias_totals
 UPDATE unit_totals t SET unit = a.unit FROM unit_aliases a
 WHERE a.tx_id >= $1 AND t.experiment_id = a.experiment_id AND t.unit = a.alias_unit
@@ -263,25 +274,36 @@ WHERE a.tx_id >= $1 AND t.experiment_id = a.experiment_id AND t.unit = a.alias_u
     "-- fold::alias_days
 UPDATE unit_days d SET unit = a.unit FROM unit_aliases a
 JOIN user_experiment_assignments u ON u.user_id = a.unit AND u.experiment_id = a.experiment_id
-CROSS JOIN LATERAL generate_series((u.assigned_at - interval '31 days')::date, (a.created_at + interval '1 day')::date, '1 day') AS g (day)
+CROSS JOIN LATERAL generate_series((u.assigned_at - interval '31 days')::date, (now() + interval '1 day')::date, '1 day') AS g (day)
 WHERE a.tx_id >= $1 AND d.experiment_id = a.experiment_id AND d.day = g.day::date AND d.unit = a.alias_unit
   AND NOT EXISTS (SELECT 1 FROM unit_totals o WHERE o.experiment_id = a.experiment_id AND o.unit = a.alias_unit)",
     "-- fold::alias_sessions
 UPDATE unit_sessions s SET unit = a.unit FROM unit_aliases a
 WHERE a.tx_id >= $1 AND s.experiment_id = a.experiment_id AND s.unit = a.alias_unit
   AND NOT EXISTS (SELECT 1 FROM unit_totals o WHERE o.experiment_id = a.experiment_id AND o.unit = a.alias_unit)",
-    "-- fold::alias_doubles
-INSERT INTO excluded_units (experiment_id, unit, reason)
-SELECT a.experiment_id, a.alias_unit, 'alias of a user with totals of his own' FROM unit_aliases a
-JOIN unit_totals t ON t.experiment_id = a.experiment_id AND t.unit = a.alias_unit
-WHERE a.tx_id >= $1
-ON CONFLICT DO NOTHING",
 ];
 
-const PENDING_EXCLUSIONS: &str = "-- fold::pending_exclusions
-SELECT EXISTS (SELECT 1 FROM excluded_units x
-    JOIN unit_totals t ON t.experiment_id = x.experiment_id AND t.unit = x.unit
-    WHERE x.tx_id >= $1 AND NOT t.excluded) AS pending";
+/// Units that have to go: their name, or a name that they had before they logged in, was excluded in `[$1, $2)`, or
+/// was excluded earlier and became theirs since.
+const NAMED: &str = "named AS (
+    SELECT x.experiment_id, x.unit FROM excluded_units x WHERE x.tx_id >= $1 AND x.tx_id < $2
+    UNION
+    SELECT x.experiment_id, a.unit FROM excluded_units x
+    JOIN unit_aliases a ON a.alias_unit = x.unit AND a.experiment_id = x.experiment_id
+    WHERE x.tx_id >= $1 AND x.tx_id < $2
+    UNION
+    SELECT a.experiment_id, a.unit FROM unit_aliases a
+    JOIN excluded_units x ON x.experiment_id = a.experiment_id AND x.unit IN (a.alias_unit, a.unit)
+    WHERE a.tx_id >= $1 AND x.tx_id < $2)";
+
+static PENDING_EXCLUSIONS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- fold::pending_exclusions
+WITH {NAMED}
+SELECT EXISTS (SELECT 1 FROM named n JOIN unit_totals t ON t.experiment_id = n.experiment_id AND t.unit = n.unit
+    WHERE NOT t.excluded) AS pending"
+    )
+});
 
 /// Takes units out of the analysis after the fact: their contributions are subtracted again. Reads raw events, which
 /// is slow and rare: somebody pinned a unit that had already taken part.
@@ -301,9 +323,10 @@ static EXCLUSIONS: LazyLock<String> = LazyLock::new(|| {
     );
     format!(
         "-- fold::exclusions
-WITH gone AS (
-    UPDATE unit_totals t SET excluded = true FROM excluded_units x
-    WHERE x.tx_id >= $1 AND t.experiment_id = x.experiment_id AND t.unit = x.unit AND NOT t.excluded
+WITH {NAMED},
+gone AS (
+    UPDATE unit_totals t SET excluded = true FROM named n
+    WHERE t.experiment_id = n.experiment_id AND t.unit = n.unit AND NOT t.excluded
     RETURNING t.*),
 moments AS ({moments}),
 who AS MATERIALIZED (
@@ -345,20 +368,34 @@ UPDATE fold_state SET watermark = $1, folded_at = CASE WHEN $2 THEN now() ELSE f
 /// [`StorageError::Analytics`] when the watermark lies in the future, which means that the database was restored
 /// from a dump: then the totals are rebuilt with `podium-api rebuild --apply`.
 pub async fn fold_once(database: &Database) -> Result<Folded, StorageError> {
+    fold_up_to(database, PASS_ROWS).await
+}
+
+/// As [`fold_once`], taking at most about `rows` events.
+///
+/// # Errors
+/// As [`fold_once`].
+pub async fn fold_up_to(database: &Database, rows: i64) -> Result<Folded, StorageError> {
     let mut link = database.work().await?;
     let limit = crate::connect::Purpose::Work.client_limit();
     let client = link.client()?;
     let pass = async {
-        let transaction = client.transaction().await?;
-        let folded = pass(&transaction, PASS_ROWS).await?;
+        // One snapshot for the whole pass: what decides on a unit's name in one statement must not change before
+        // the next.
+        let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).start().await?;
+        let folded = pass(&transaction, rows).await?;
         transaction.commit().await?;
         Ok(folded)
     };
-    tokio::time::timeout(limit, pass).await.map_err(|_| StorageError::TimedOut)?
+    match tokio::time::timeout(limit, pass).await.map_err(|_| StorageError::TimedOut)? {
+        // Another replica committed a pass between our snapshot and our lock.
+        Err(error) if StorageError::is_contention(&error) => Ok(Folded { busy: true, ..Folded::default() }),
+        outcome => outcome,
+    }
 }
 
 /// Key of the advisory lock that lets one replica fold.
-const LOCK_KEY: i64 = 0x706f_6469_756d_0002;
+pub(crate) const LOCK_KEY: i64 = 0x706f_6469_756d_0002;
 
 async fn pass(transaction: &Transaction<'_>, rows: i64) -> Result<Folded, StorageError> {
     let lock = transaction.query_one("SELECT pg_try_advisory_xact_lock($1)", &[&LOCK_KEY]).await?;
@@ -392,19 +429,26 @@ async fn fold_range(transaction: &Transaction<'_>, from: i64, to: i64) -> Result
         return Ok(0);
     }
     transaction.execute(ASSIGNMENTS, &[&from, &to]).await?;
-    for statement in ALIASES {
-        transaction.execute(statement, &[&from]).await?;
-    }
-    let pending = transaction.query_one(PENDING_EXCLUSIONS, &[&from]).await?;
-    if column::<bool>(&pending, "excluded_units", "pending")? {
-        transaction.execute(EXCLUSIONS.as_str(), &[&from]).await?;
-    }
+    follow_identities(transaction, from, to).await?;
     let row = transaction.query_one(EVENTS.as_str(), &[&from, &to]).await?;
     let strangers: i64 = column(&row, "experiment_events", "strangers")?;
     if strangers > 0 {
         tracing::error!(strangers, "events of units without an assignment were left out of the totals");
     }
     column(&row, "experiment_events", "events")
+}
+
+/// Names and exclusions that came after a unit's totals were made: renames units whose alias is visible and not yet
+/// folded (`tx_id >= from`), and takes out units that were excluded in `[from, to)`.
+pub(crate) async fn follow_identities(transaction: &Transaction<'_>, from: i64, to: i64) -> Result<(), StorageError> {
+    for statement in ALIASES {
+        transaction.execute(statement, &[&from]).await?;
+    }
+    let pending = transaction.query_one(PENDING_EXCLUSIONS.as_str(), &[&from, &to]).await?;
+    if column::<bool>(&pending, "excluded_units", "pending")? {
+        transaction.execute(EXCLUSIONS.as_str(), &[&from, &to]).await?;
+    }
+    Ok(())
 }
 
 const LAG: &str = "-- fold::lag

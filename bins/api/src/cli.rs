@@ -1,0 +1,188 @@
+//! Command line: serve, migrate, token, rebuild, config.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use clap::{Parser, Subcommand};
+use podium_storage::ConnectSettings;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::auth::Auth;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Environment};
+use crate::private;
+use crate::server::{self, Running, StartError};
+
+/// Experimentation for storefronts: assigns shoppers to variants, records what they do, tells what works.
+#[derive(Debug, Parser)]
+#[command(name = "podium-api", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Bring the schema up to date before serving.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    migrate: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the schema up to date and exit.
+    Migrate,
+    /// Print a token for a first try.
+    Token {
+        /// User id.
+        #[arg(long)]
+        user: String,
+        /// Lifetime, such as 30m or 1h (at most 24h).
+        #[arg(long, default_value = "1h", value_parser = parse_lifetime)]
+        ttl: TimeDelta,
+    },
+    /// Compute all totals again from the events and prove that they equal the live ones.
+    Rebuild {
+        /// Replace the live totals by the recomputed ones.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// Print the configuration in force, secrets masked.
+    Config,
+}
+
+fn parse_lifetime(text: &str) -> Result<TimeDelta, String> {
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let number: i64 = number.parse().map_err(|_| "a number and s, m or h, such as 30m".to_owned())?;
+    let lifetime = match unit {
+        "s" => TimeDelta::try_seconds(number),
+        "m" => TimeDelta::try_minutes(number),
+        "h" => TimeDelta::try_hours(number),
+        _ => None,
+    };
+    lifetime.filter(|l| *l > TimeDelta::zero() && *l <= TimeDelta::hours(24)).ok_or_else(|| "more than 0 and at most 24h".into())
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match Config::read(&Environment) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("podium-api: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    start_logging(config.log_json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("podium-api: no async runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(execute(cli, config)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("podium-api: {}", chain(&error));
+            ExitCode::from(if matches!(error, StartError::Config(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+async fn execute(cli: Cli, config: Config) -> Result<ExitCode, StartError> {
+    match cli.command {
+        None => serve(config, cli.migrate).await,
+        Some(Command::Migrate) => migrate(&config).await,
+        Some(Command::Token { user, ttl }) => token(&config, &user, ttl),
+        Some(Command::Rebuild { apply }) => rebuild(&config, apply).await,
+        Some(Command::Config) => {
+            println!("{config:#?}");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn serve(config: Config, migrate: bool) -> Result<ExitCode, StartError> {
+    let running = server::start(config, Arc::new(SystemClock), migrate).await?;
+    println!("listening on http://{}", running.address);
+    wait_for_the_end(running).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves until SIGTERM or Ctrl-C, then drains; a second signal ends the process at once.
+pub async fn wait_for_the_end(running: Running) {
+    asked_to_stop().await;
+    tracing::info!("stopping: requests in flight are finished first");
+    tokio::select! {
+        () = running.stop() => tracing::info!("stopped"),
+        () = asked_to_stop() => {
+            tracing::warn!("asked again: stopping at once");
+            std::process::exit(1);
+        }
+    }
+}
+
+async fn asked_to_stop() {
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        // Without signal handlers the default action ends the process.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn migrate(config: &Config) -> Result<ExitCode, StartError> {
+    let resources = private::resources(config).await?;
+    let url = config.migration_database_url.as_ref().unwrap_or(&resources.database_url);
+    let applied = podium_storage::migrate::migrate(&ConnectSettings::parse(url.expose())?).await?;
+    if applied.is_empty() {
+        println!("the schema is up to date");
+    }
+    for name in applied {
+        println!("applied {name}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn token(config: &Config, user: &str, ttl: TimeDelta) -> Result<ExitCode, StartError> {
+    let secret = private::signing_secret(config)?;
+    match Auth::new(config, &secret).issue(user, ttl, SystemClock.now()) {
+        Ok(token) => {
+            println!("{token}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(reason) => {
+            eprintln!("podium-api: {reason}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn rebuild(config: &Config, apply: bool) -> Result<ExitCode, StartError> {
+    let resources = private::resources(config).await?;
+    let settings = ConnectSettings::parse(resources.database_url.expose())?;
+    let report = podium_storage::rebuild::rebuild(&settings, apply).await?;
+    print!("{report}");
+    Ok(if report.is_equal() || apply { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn start_logging(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,actix_server=warn".into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call, as in tests, keeps the first subscriber.
+    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,32 @@
+//! The only place that reaches for randomness: ids that must be distinct, not secret.
+
+use std::cell::RefCell;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use chrono::{DateTime, Utc};
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
+
+thread_local! {
+    static GENERATOR: RefCell<StdRng> = RefCell::new(seeded());
+}
+
+/// A generator seeded from the system, or where that fails from the process's hash keys.
+fn seeded() -> StdRng {
+    StdRng::try_from_rng(&mut SysRng).unwrap_or_else(|_| StdRng::seed_from_u64(RandomState::new().build_hasher().finish()))
+}
+
+/// 128 random bits.
+#[must_use]
+pub fn random() -> u128 {
+    GENERATOR.with_borrow_mut(|generator| generator.random())
+}
+
+/// A UUID of version 7 for an event that arrived at `now`.
+#[must_use]
+pub fn event_id(now: DateTime<Utc>) -> Uuid {
+    let millis = u64::try_from(now.timestamp_millis()).unwrap_or_default();
+    let [bytes @ .., _, _, _, _, _, _] = random().to_le_bytes();
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
+}

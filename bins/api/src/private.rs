@@ -1,0 +1,104 @@
+//! The private mode: without `DATABASE_URL` the process starts a database of its own, and keeps a signing secret
+//! beside it.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use podium_private_postgres::{PrivatePostgres, Settings, default_data_dir};
+
+use crate::config::{Config, ConfigError, Secret};
+use crate::server::{Resources, StartError};
+
+/// Why the private mode cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivateError {
+    /// The private database did not start.
+    #[error("the private database cannot be started: {0}")]
+    Postgres(#[from] podium_private_postgres::Error),
+    /// The secret cannot be kept.
+    #[error("the signing secret `{}` cannot be used", path.display())]
+    Secret {
+        /// File of the secret.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The task that started it died.
+    #[error("the start of the private database was interrupted")]
+    Interrupted,
+}
+
+/// The data folder in force.
+#[must_use]
+pub fn data_dir(config: &Config) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    default_data_dir(&here, config.data_dir.clone())
+}
+
+/// Database and signing secret: those that are configured, else private ones.
+///
+/// # Errors
+/// [`StartError`] when neither can be had.
+pub async fn resources(config: &Config) -> Result<Resources, StartError> {
+    if config.jwt_secret.is_none() && !config.is_private() {
+        return Err(ConfigError::MissingSecret.into());
+    }
+    let (database_url, private) = match &config.database_url {
+        Some(url) => (url.clone(), None),
+        None => {
+            let server = start_postgres(data_dir(config)).await?;
+            (Secret::new(server.url("podium")), Some(server))
+        }
+    };
+    let jwt_secret = signing_secret(config)?;
+    Ok(Resources { database_url, jwt_secret, private })
+}
+
+/// Starts the private database of a folder.
+///
+/// # Errors
+/// [`PrivateError::Postgres`] says what is missing or who holds the folder.
+pub async fn start_postgres(data_dir: PathBuf) -> Result<PrivatePostgres, PrivateError> {
+    let settings = Settings { install: true, ..Settings::new(data_dir) };
+    tokio::task::spawn_blocking(move || PrivatePostgres::start(&settings))
+        .await
+        .map_err(|_| PrivateError::Interrupted)?
+        .map_err(PrivateError::from)
+}
+
+/// The configured secret; in private mode the one in the data folder, which is made when it is missing.
+///
+/// # Errors
+/// [`ConfigError::MissingSecret`] outside private mode, [`PrivateError::Secret`] when the file cannot be used.
+pub fn signing_secret(config: &Config) -> Result<Secret, StartError> {
+    if let Some(secret) = &config.jwt_secret {
+        return Ok(secret.clone());
+    }
+    if !config.is_private() {
+        return Err(ConfigError::MissingSecret.into());
+    }
+    let path = data_dir(config).join("jwt.secret");
+    kept_secret(&path).map_err(|source| PrivateError::Secret { path, source }.into())
+}
+
+fn kept_secret(path: &Path) -> std::io::Result<Secret> {
+    match fs::read_to_string(path) {
+        Ok(secret) if secret.trim().len() >= 32 => return Ok(Secret::new(secret.trim())),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut random = [0_u8; 32];
+    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut random)?;
+    let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(secret.as_bytes())?;
+    file.sync_all()?;
+    Ok(Secret::new(secret))
+}

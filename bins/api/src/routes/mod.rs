@@ -1,0 +1,163 @@
+//! The table of routes: one row per method and path, with who may call it.
+//!
+//! To add a route, write its handler in the module of its kind and add a row to that module's `routes()`. A handler of
+//! a guarded route takes `Granted<R>`; [`Route::guarded`] reads the role from its type. Every row must stand in the
+//! OpenAPI document too; a test compares the two.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use actix_web::http::Method;
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+
+use utoipa::OpenApi;
+
+use crate::auth::{Granted, RequiredRole, Role, Viewer};
+use crate::problem::ApiError;
+use crate::request::{Ctx, finish};
+use crate::state::AppState;
+
+pub mod health;
+pub mod storefront;
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody.
+    Public,
+    /// Holders of a token with at least this role.
+    Guarded(Role),
+}
+
+type Answer = Result<HttpResponse, ApiError>;
+type Handler = Rc<dyn Fn(Ctx) -> Pin<Box<dyn Future<Output = HttpResponse>>>>;
+
+/// One row of the table.
+#[derive(Clone)]
+pub struct Route {
+    /// HTTP method.
+    pub method: Method,
+    /// Path pattern.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    handler: Handler,
+}
+
+impl Route {
+    /// A route for everybody.
+    pub fn public<F, Fut>(method: Method, path: &'static str, handler: F) -> Self
+    where
+        F: Fn(Rc<Ctx>) -> Fut + Clone + 'static,
+        Fut: Future<Output = Answer> + 'static,
+    {
+        let handler: Handler = Rc::new(move |ctx| {
+            let handler = handler.clone();
+            Box::pin(answer(Rc::new(ctx), async move |ctx| handler(ctx).await))
+        });
+        Self { method, path, access: Access::Public, handler }
+    }
+
+    /// A route for a role, which the handler's signature names. The token is checked before anything else.
+    pub fn guarded<R, F, Fut>(method: Method, path: &'static str, handler: F) -> Self
+    where
+        R: RequiredRole,
+        F: Fn(Rc<Ctx>, Granted<R>) -> Fut + Clone + 'static,
+        Fut: Future<Output = Answer> + 'static,
+    {
+        let handler: Handler = Rc::new(move |ctx| {
+            let handler = handler.clone();
+            let guarded = async move |ctx: Rc<Ctx>| {
+                let granted = grant::<R>(&ctx)?;
+                handler(ctx, granted).await
+            };
+            Box::pin(async move { answer(Rc::new(ctx), guarded).await })
+        });
+        Self { method, path, access: Access::Guarded(R::ROLE), handler }
+    }
+}
+
+/// Checks the caller's token and role.
+///
+/// # Errors
+/// 401 or 403.
+pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
+    let headers: Vec<&str> =
+        ctx.req.headers().get_all("authorization").map(|value| value.to_str().unwrap_or_default()).collect();
+    ctx.state.auth.grant(&headers, &ctx.state.serving.snapshot(), ctx.state.clock.now())
+}
+
+async fn answer<F>(ctx: Rc<Ctx>, handler: F) -> HttpResponse
+where
+    F: AsyncFnOnce(Rc<Ctx>) -> Answer,
+{
+    let mut response = match handler(ctx.clone()).await {
+        Ok(response) => response,
+        Err(error) => error.response(ctx.req.path(), &ctx.request_id),
+    };
+    finish(&mut response, &ctx.request_id);
+    response
+}
+
+/// Every route of the product.
+#[must_use]
+pub fn table() -> Vec<Route> {
+    let mut table = storefront::routes();
+    table.extend(health::routes());
+    table
+}
+
+/// The OpenAPI documents of all modules.
+#[must_use]
+pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
+    vec![storefront::StorefrontApi::openapi(), health::HealthApi::openapi()]
+}
+
+/// Puts the table, 405 for other methods, and 404 for other paths into an actix application.
+pub fn configure(config: &mut ServiceConfig) {
+    let table = table();
+    let mut paths: Vec<&'static str> = table.iter().map(|route| route.path).collect();
+    paths.dedup();
+    paths.sort_unstable();
+    paths.dedup();
+    for path in paths {
+        let mut resource = web::resource(path);
+        let mut methods = Vec::new();
+        for route in table.iter().filter(|route| route.path == path) {
+            methods.push(route.method.to_string());
+            let handler = route.handler.clone();
+            resource = resource.route(web::method(route.method.clone()).to(
+                move |req: HttpRequest, payload: Payload, state: Data<AppState>| handler(Ctx::new(req, payload, state)),
+            ));
+        }
+        let allow: Rc<str> = methods.join(", ").into();
+        config.service(resource.default_service(web::to(
+            move |req: HttpRequest, payload: Payload, state: Data<AppState>| {
+                let allow = allow.clone();
+                answer(Rc::new(Ctx::new(req, payload, state)), async move |ctx: Rc<Ctx>| {
+                    guard_unknown(&ctx)?;
+                    Err(ApiError::method_not_allowed(&allow))
+                })
+            },
+        )));
+    }
+    config.service(crate::openapi::page());
+    config.default_service(web::to(|req: HttpRequest, payload: Payload, state: Data<AppState>| {
+        answer(Rc::new(Ctx::new(req, payload, state)), async move |ctx: Rc<Ctx>| {
+            guard_unknown(&ctx)?;
+            Err(ApiError::not_found("this path"))
+        })
+    }));
+}
+
+/// Whatever looks like a guarded path, in any spelling, does not tell strangers whether it exists.
+fn guard_unknown(ctx: &Ctx) -> Result<(), ApiError> {
+    let path = percent_encoding::percent_decode_str(ctx.req.path()).decode_utf8_lossy().to_ascii_lowercase();
+    let segments: Vec<&str> = path.split(['/', '\\']).filter(|part| !part.is_empty() && *part != ".").collect();
+    if segments.iter().any(|part| matches!(*part, "admin" | "auto-promote" | "promotions")) {
+        grant::<Viewer>(ctx)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! Wiring: database, storefront path, background work, HTTP; and its orderly end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use actix_web::web::Data;
+use actix_web::{App, HttpServer};
+use podium_private_postgres::PrivatePostgres;
+use podium_serving::Serving;
+use podium_storage::feed::Feed;
+use podium_storage::{ConnectSettings, Database, StorageError, fold, retention};
+use tokio::task::JoinHandle;
+
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Secret};
+use crate::private::{self, PrivateError};
+use crate::routes;
+use crate::state::AppState;
+
+/// In-flight requests may take this long at the end; the orchestrator's own limit is 10 s.
+const DRAIN_SECONDS: u64 = 8;
+
+/// Why the process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The private database cannot be used.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    /// The database cannot be used.
+    #[error("the database cannot be used: {}", .0.chain())]
+    Storage(#[from] StorageError),
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A running API process.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What handlers work with.
+    pub state: Data<AppState>,
+    http: ServerHandle,
+    serving_http: JoinHandle<std::io::Result<()>>,
+    background: Vec<JoinHandle<()>>,
+    private: Option<PrivatePostgres>,
+}
+
+/// Where the database is, and the secret that tokens are signed with.
+pub struct Resources {
+    /// Address of the database.
+    pub database_url: Secret,
+    /// Signing secret in force.
+    pub jwt_secret: Secret,
+    /// The private server, where there is one.
+    pub private: Option<PrivatePostgres>,
+}
+
+/// Starts everything and returns once it serves.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start(config: Config, clock: Arc<dyn Clock>, migrate: bool) -> Result<Running, StartError> {
+    let started = Instant::now();
+    let resources = private::resources(&config).await?;
+    let settings = ConnectSettings::parse(resources.database_url.expose())?;
+    if migrate {
+        let owner = match &config.migration_database_url {
+            Some(url) => ConnectSettings::parse(url.expose())?,
+            None => settings.clone(),
+        };
+        for name in podium_storage::migrate::migrate(&owner).await? {
+            tracing::info!(migration = name, "migration applied");
+        }
+    }
+    let database = Database::new(settings.clone())?;
+    let limits = podium_serving::Settings { assign_wait: config.assign_wait, known_units: config.assignment_cache };
+    let serving = Serving::start(database.clone(), limits).await?;
+    let direct = match &config.database_direct_url {
+        Some(url) => ConnectSettings::parse(url.expose())?,
+        None => settings,
+    };
+    let background = vec![
+        tokio::spawn(serving.clone().follow(Feed::start(database.clone(), Some(direct)))),
+        tokio::spawn(fold_for_ever(database.clone())),
+        tokio::spawn(keep_partitions(database.clone(), config.event_retention_days)),
+        tokio::spawn(probe_for_ever(database.clone())),
+    ];
+    let auth = Auth::new(&config, &resources.jwt_secret);
+    let state = Data::new(AppState { auth, serving, database, clock, started, config });
+    let (http, address, server) = listen(&state)?;
+    let serving_http = tokio::spawn(server);
+    Ok(Running { address, state, http, serving_http, background, private: resources.private })
+}
+
+fn listen(state: &Data<AppState>) -> Result<(ServerHandle, SocketAddr, actix_web::dev::Server), StartError> {
+    let address = SocketAddr::new(state.config.host, state.config.port);
+    let shared = state.clone();
+    let server = HttpServer::new(move || App::new().app_data(shared.clone()).configure(routes::configure))
+        .workers(state.config.workers)
+        .keep_alive(Duration::from_secs(15))
+        .client_request_timeout(Duration::from_secs(5))
+        .max_connections(10_000)
+        .backlog(1024)
+        .shutdown_timeout(DRAIN_SECONDS)
+        .disable_signals()
+        .bind(address)
+        .map_err(|source| StartError::Bind { address, source })?;
+    let bound = server.addrs().first().copied().unwrap_or(address);
+    let server = server.run();
+    Ok((server.handle(), bound, server))
+}
+
+impl Running {
+    /// Stops in order: no new connections, requests in flight end, what was accepted is written, the private
+    /// database stops.
+    pub async fn stop(self) {
+        self.http.stop(true).await;
+        let _ = self.serving_http.await;
+        if tokio::time::timeout(Duration::from_secs(5), self.state.serving.drain()).await.is_err() {
+            tracing::warn!("accepted writes were not finished in time; their clients were not told that they were");
+        }
+        for task in self.background {
+            task.abort();
+        }
+        if let Some(private) = self.private {
+            let stopped = tokio::task::spawn_blocking(move || private.stop()).await;
+            if let Ok(Err(error)) = stopped {
+                tracing::warn!(%error, "the private database did not stop in order");
+            }
+        }
+    }
+}
+
+/// Folds once a second, and without a pause while it is behind.
+async fn fold_for_ever(database: Database) {
+    loop {
+        match fold::fold_once(&database).await {
+            Ok(folded) if !folded.caught_up && !folded.busy => continue,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = %error.chain(), "folding failed and will be tried again"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn keep_partitions(database: Database, retention_days: Option<i32>) {
+    loop {
+        if let Err(error) = retention::create_partitions(&database).await {
+            tracing::warn!(error = %error.chain(), "event partitions could not be made ahead");
+        }
+        if let Some(days) = retention_days {
+            match retention::drop_old(&database, days).await {
+                Ok(dropped) if dropped.is_empty() => {}
+                Ok(dropped) => tracing::info!(partitions = ?dropped, "events beyond the retention were dropped"),
+                Err(error) => tracing::warn!(error = %error.chain(), "old events could not be dropped"),
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+}
+
+/// Notices that the database went away, and that it is back.
+async fn probe_for_ever(database: Database) {
+    loop {
+        let pause = if database.probe().await { 1_000 } else { 250 };
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}

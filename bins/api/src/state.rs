@@ -1,0 +1,27 @@
+//! What every worker thread shares.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use podium_serving::Serving;
+use podium_storage::Database;
+
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::config::Config;
+
+/// What handlers work with. Wiring happens in [`crate::server`].
+pub struct AppState {
+    /// Settings in force.
+    pub config: Config,
+    /// The storefront path: definitions and known units in memory, grouped writes.
+    pub serving: Arc<Serving>,
+    /// For admin and report routes.
+    pub database: Database,
+    /// Checks tokens.
+    pub auth: Auth,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// When the process started.
+    pub started: Instant,
+}

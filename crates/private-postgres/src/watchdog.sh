@@ -1,0 +1,57 @@
+# Ends the shared test server when nobody has used it for a while.
+#
+# Arguments: the folder of the server, the path of pg_ctl, and the seconds it may be unused.
+# Runs under the user who runs the server, in a session of its own. Descriptor 9 is the lock that
+# says that a watchdog lives; it is kept from all other programs, which might outlive this one.
+
+root=$1 pg_ctl=$2 idle=$3
+data=$root/state/data
+trap '' HUP INT
+
+exec 9>>"$root/watchdog.lock"
+flock -n 9 || exit 0
+
+# Processes come and go between two looks, so the name of the last to join counts as well.
+in_use() {
+    [ "$(cat "$root/last-join" 9>&-)" != "$seen" ] ||
+        ! flock -n -x "$root/users.lock" true 9>&-
+}
+
+stop_server() {
+    "$pg_ctl" stop -D "$data/postgres" -m immediate -t 30 9>&- 8>&-
+    flock -n -x "$data/server.lock" true 9>&- 8>&- && return
+    "$pg_ctl" kill KILL "$(head -n 1 "$data/postgres/postmaster.pid")" 9>&- 8>&-
+    flock -w 10 -x "$data/server.lock" true 9>&- 8>&-
+}
+
+# A killed initdb may still be writing.
+wipe() {
+    for _ in 1 2 3 4 5; do
+        rm -rf "$root/state" 9>&- && return
+        sleep 1 9>&-
+    done
+}
+
+seen= unused=0
+while [ -e "$root/users.lock" ]; do
+    sleep 1 9>&-
+    if in_use; then
+        seen=$(cat "$root/last-join" 9>&-) unused=0
+        continue
+    fi
+    unused=$((unused + 1))
+    [ "$unused" -ge "$idle" ] || continue
+
+    # Whoever joins must hold this lock to begin with, so that now nobody can.
+    exec 8>>"$root/start.lock"
+    flock -x 8
+    if ! in_use; then
+        stop_server
+        wipe
+        # The next to start a server must not take this watchdog for a living one.
+        exec 9>&-
+        exit 0
+    fi
+    exec 8>&-
+    unused=0
+done

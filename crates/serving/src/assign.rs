@@ -1,0 +1,268 @@
+//! Who gets what: from memory where the unit is known, durable before the answer where it is new.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use podium_domain::experiment::Status;
+use podium_storage::assignments::{Candidate, Lookup, Stored};
+
+use crate::Serving;
+use crate::known::Known;
+use crate::snapshot::{DEFAULT_PLACEMENT, Experiment, ExperimentRef, Reason, Variant, default_answer};
+
+/// Who is asking: at least one of the two is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Visitor<'a> {
+    /// The signed-in user.
+    pub user: Option<&'a str>,
+    /// The session.
+    pub session: Option<&'a str>,
+    /// Whether the user agent is a known bot's.
+    pub is_bot: bool,
+}
+
+impl<'a> Visitor<'a> {
+    /// The unit: the user where there is one, else the session.
+    #[must_use]
+    pub fn unit(&self) -> Option<&'a str> {
+        self.user.or(self.session)
+    }
+
+    /// The session whose assignment the user takes over.
+    #[must_use]
+    pub fn login_session(&self) -> Option<&'a str> {
+        match (self.user, self.session) {
+            (Some(user), Some(session)) if user != session => Some(session),
+            _ => None,
+        }
+    }
+}
+
+/// Why `assign` cannot answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssignError {
+    /// The request names an experiment that does not exist.
+    #[error("the experiment does not exist")]
+    UnknownExperiment,
+    /// Neither a user nor a session.
+    #[error("user_id or session_id is required")]
+    NoUnit,
+}
+
+/// A request for one assignment.
+#[derive(Clone, Copy, Debug)]
+pub struct AssignRequest<'a> {
+    /// Who.
+    pub visitor: Visitor<'a>,
+    /// Which experiment; else the newest running one of the placement.
+    pub experiment: Option<ExperimentRef<'a>>,
+    /// Placement; none means `newsfeed`.
+    pub placement: Option<&'a str>,
+}
+
+impl Serving {
+    /// Answers `assign`: the JSON of the answer. Never fails because of the database.
+    ///
+    /// # Errors
+    /// [`AssignError`] for requests that no state could answer.
+    pub async fn assign(&self, request: AssignRequest<'_>, now: DateTime<Utc>) -> Result<Bytes, AssignError> {
+        let unit = request.visitor.unit().ok_or(AssignError::NoUnit)?;
+        let snapshot = self.snapshot();
+        let found = match request.experiment {
+            Some(reference) => Some(snapshot.find(reference).ok_or(AssignError::UnknownExperiment)?),
+            None => snapshot.on_placement(request.placement.unwrap_or(DEFAULT_PLACEMENT)),
+        };
+        let Some(experiment) = found.filter(|e| e.status == Status::Running) else {
+            return Ok(default_answer(false));
+        };
+        if let Some(answer) = self.assign_from_memory(experiment, snapshot.version(), unit, request.visitor, now) {
+            return Ok(answer);
+        }
+        let (experiment, version) = (experiment.clone(), snapshot.version());
+        // The guard of the snapshot is not held over the wait.
+        drop(snapshot);
+        Ok(self.assign_from_table(&experiment, version, unit, request.visitor, now).await)
+    }
+
+    /// All running experiments of one unit, without those that it does not take part in.
+    ///
+    /// # Errors
+    /// [`AssignError::NoUnit`].
+    pub async fn assign_all(&self, visitor: Visitor<'_>, now: DateTime<Utc>) -> Result<Vec<Bytes>, AssignError> {
+        let unit = visitor.unit().ok_or(AssignError::NoUnit)?;
+        let snapshot = Arc::clone(&self.snapshot());
+        let version = snapshot.version();
+        let mut answers: Vec<Option<Bytes>> = Vec::with_capacity(snapshot.running().len());
+        let mut missing = Vec::new();
+        for (at, experiment) in snapshot.running().iter().enumerate() {
+            let answer = self.assign_from_memory(experiment, version, unit, visitor, now);
+            if answer.is_none() {
+                missing.push((at, self.ask_for(experiment, unit, visitor)));
+            }
+            answers.push(answer);
+        }
+        let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
+        for (at, asked) in missing {
+            let stored = wait(asked, deadline).await;
+            if let (Some(experiment), Some(slot)) = (snapshot.running().get(at), answers.get_mut(at)) {
+                *slot = Some(self.conclude(experiment, version, unit, stored, now));
+            }
+        }
+        let (default, degraded) = (default_answer(false), default_answer(true));
+        Ok(answers.into_iter().flatten().filter(|answer| *answer != default && *answer != degraded).collect())
+    }
+
+    /// One experiment for many users, in order.
+    ///
+    /// # Errors
+    /// [`AssignError::UnknownExperiment`].
+    pub async fn assign_many(
+        &self,
+        experiment: ExperimentRef<'_>,
+        users: &[&str],
+        is_bot: bool,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Bytes>, AssignError> {
+        let snapshot = Arc::clone(&self.snapshot());
+        let experiment = snapshot.find(experiment).ok_or(AssignError::UnknownExperiment)?;
+        if experiment.status != Status::Running {
+            return Ok(vec![default_answer(false); users.len()]);
+        }
+        let version = snapshot.version();
+        let mut asked = Vec::with_capacity(users.len());
+        for user in users {
+            let visitor = Visitor { user: Some(user), session: None, is_bot };
+            asked.push(match self.assign_from_memory(experiment, version, user, visitor, now) {
+                Some(answer) => Ok(answer),
+                None => Err(self.ask_for(experiment, user, visitor)),
+            });
+        }
+        let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
+        let mut answers = Vec::with_capacity(users.len());
+        for (user, asked) in users.iter().zip(asked) {
+            answers.push(match asked {
+                Ok(answer) => answer,
+                Err(asked) => {
+                    let stored = wait(asked, deadline).await;
+                    self.conclude(experiment, version, user, stored, now)
+                }
+            });
+        }
+        Ok(answers)
+    }
+
+    /// The answer, if memory has it: pinned units, known units, units known to have none, and everybody while
+    /// the database is away.
+    fn assign_from_memory(
+        &self,
+        experiment: &Experiment,
+        version: i64,
+        unit: &str,
+        visitor: Visitor<'_>,
+        now: DateTime<Utc>,
+    ) -> Option<Bytes> {
+        let degraded = !self.database.is_reachable();
+        if let Some(variant) = experiment.pinned(unit) {
+            return Some(variant.answer(Reason::Override, degraded));
+        }
+        let key = self.known.key(experiment.id, unit);
+        if let Some(known) = self.known.get(key) {
+            let (variant, reason) = self.reason(experiment, version, unit, key, known)?;
+            return Some(variant.answer(reason, degraded));
+        }
+        if degraded {
+            // A user who logs in while the database is away keeps what the session was told.
+            let by_session = visitor.login_session().and_then(|session| {
+                let known = self.known.get(self.known.key(experiment.id, session))?;
+                experiment.variant(known.stored?.variant_id)
+            });
+            return Some(by_session.map_or_else(|| default_answer(true), |v| v.answer(Reason::Sticky, true)));
+        }
+        let absent = visitor.login_session().is_none() && self.known.is_absent(key, now);
+        // Absent units outside the allocation stay so; the others become units now.
+        (absent && experiment.place(unit).is_none()).then(|| default_answer(false))
+    }
+
+    /// Variant and reason of a known unit. The reason is remembered with the version of the weights that gave it.
+    fn reason<'e>(&self, experiment: &'e Experiment, version: i64, unit: &str, key: u128, known: Known) -> Option<(&'e Variant, Reason)> {
+        let stored = known.stored?;
+        let variant = experiment.variant(stored.variant_id)?;
+        let is_split = if known.version == version {
+            known.is_split
+        } else {
+            let is_split = experiment.place(unit).is_some_and(|placed| placed.id == variant.id);
+            self.known.put(key, Known { version, is_split, ..known });
+            is_split
+        };
+        Some((variant, if is_split { Reason::Split } else { Reason::Sticky }))
+    }
+
+    fn ask_for(&self, experiment: &Experiment, unit: &str, visitor: Visitor<'_>) -> Asked {
+        let candidate = experiment.place(unit).map(|variant| Candidate {
+            variant_id: variant.id,
+            epoch: experiment.epoch,
+            by_client: false,
+            is_bot: visitor.is_bot,
+        });
+        self.ask(lookup(experiment, unit, visitor, candidate)).ok()
+    }
+
+    async fn assign_from_table(
+        &self,
+        experiment: &Experiment,
+        version: i64,
+        unit: &str,
+        visitor: Visitor<'_>,
+        now: DateTime<Utc>,
+    ) -> Bytes {
+        let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
+        let stored = wait(self.ask_for(experiment, unit, visitor), deadline).await;
+        self.conclude(experiment, version, unit, stored, now)
+    }
+
+    /// Turns what the table said into an answer and remembers it. `None`: it said nothing in time, so nothing was told.
+    fn conclude(&self, experiment: &Experiment, version: i64, unit: &str, stored: Option<Option<Stored>>, now: DateTime<Utc>) -> Bytes {
+        let Some(stored) = stored else { return default_answer(true) };
+        let key = self.known.key(experiment.id, unit);
+        let Some(stored) = stored else {
+            self.known.put_absent(key, now);
+            return default_answer(false);
+        };
+        let known = self.remember(experiment, version, unit, key, stored);
+        match self.reason(experiment, version, unit, key, known) {
+            Some((variant, reason)) => variant.answer(reason, false),
+            // The variant is newer than the definitions in memory: tell nothing rather than something wrong.
+            None => default_answer(true),
+        }
+    }
+
+    /// Puts a stored assignment into memory.
+    pub(crate) fn remember(&self, experiment: &Experiment, version: i64, unit: &str, key: u128, stored: Stored) -> Known {
+        let is_split = experiment.place(unit).is_some_and(|placed| placed.id == stored.variant_id);
+        let known = Known { stored: Some(stored), version, is_split };
+        self.known.put(key, known);
+        known
+    }
+}
+
+type Asked = Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
+
+/// The question to the table for a visitor.
+pub(crate) fn lookup(experiment: &Experiment, unit: &str, visitor: Visitor<'_>, candidate: Option<Candidate>) -> Lookup {
+    Lookup {
+        experiment_id: experiment.id,
+        unit: unit.to_owned(),
+        login_session: visitor.login_session().map(str::to_owned),
+        session_id: visitor.session.map(str::to_owned),
+        candidate,
+    }
+}
+
+/// What the table says before the deadline; `None` when it was not asked, did not answer or failed.
+async fn wait(asked: Asked, deadline: tokio::time::Instant) -> Option<Option<Stored>> {
+    match tokio::time::timeout_at(deadline, asked?).await {
+        Ok(Ok(Ok(stored))) => Some(stored),
+        _ => None,
+    }
+}

@@ -1,0 +1,98 @@
+//! Assignments remembered from the table, in bounded memory.
+
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+
+use chrono::{DateTime, Utc};
+use podium_storage::assignments::Stored;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+
+/// What is remembered of one unit in one experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The stored assignment; `None`: the table had none at `seen_at`.
+    pub stored: Option<Stored>,
+    /// Version of the definitions under which `is_split` was found.
+    pub version: i64,
+    /// Whether the weights of that version give the same variant.
+    pub is_split: bool,
+}
+
+/// A bounded cache keyed by a 128-bit digest of experiment and unit. The digest is keyed with secrets of the process, so
+/// nobody can make two units collide on purpose; by chance it happens once in 10^27 pairs.
+pub struct KnownUnits {
+    entries: Cache<u128, Known, UnitWeighter, BuildHasherDefault<Digest>, DefaultLifecycle<u128, Known>>,
+    absent: Cache<u128, DateTime<Utc>, UnitWeighter, BuildHasherDefault<Digest>, DefaultLifecycle<u128, DateTime<Utc>>>,
+    keys: [RandomState; 2],
+}
+
+/// How long it is believed that a unit has no assignment: another replica may store one at any time.
+const ABSENT_FOR: chrono::TimeDelta = chrono::TimeDelta::milliseconds(1_000);
+
+impl KnownUnits {
+    /// Room for `capacity` units.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let cache = |size: usize| {
+            Cache::with(size, size as u64, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default())
+        };
+        let absent = Cache::with(
+            (capacity / 10).max(100),
+            (capacity / 10).max(100) as u64,
+            UnitWeighter,
+            BuildHasherDefault::default(),
+            DefaultLifecycle::default(),
+        );
+        Self { entries: cache(capacity), absent, keys: [RandomState::new(), RandomState::new()] }
+    }
+
+    /// The digest of a unit in an experiment.
+    #[must_use]
+    pub fn key(&self, experiment_id: i64, unit: &str) -> u128 {
+        let [high, low] = &self.keys;
+        u128::from(high.hash_one((experiment_id, unit))) << 64 | u128::from(low.hash_one((experiment_id, unit)))
+    }
+
+    /// What is remembered.
+    #[must_use]
+    pub fn get(&self, key: u128) -> Option<Known> {
+        self.entries.get(&key)
+    }
+
+    /// Remembers an assignment.
+    pub fn put(&self, key: u128, known: Known) {
+        self.entries.insert(key, known);
+    }
+
+    /// Whether the table had no assignment a moment ago.
+    #[must_use]
+    pub fn is_absent(&self, key: u128, now: DateTime<Utc>) -> bool {
+        self.absent.get(&key).is_some_and(|until| now < until)
+    }
+
+    /// Remembers for a moment that the table has no assignment.
+    pub fn put_absent(&self, key: u128, now: DateTime<Utc>) {
+        self.absent.insert(key, now + ABSENT_FOR);
+    }
+}
+
+/// Keys are digests already: their low half serves as the hash.
+#[derive(Default)]
+pub struct Digest(u64);
+
+impl Hasher for Digest {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+    fn write_u128(&mut self, digest: u128) {
+        self.0 = digest as u64;
+    }
+}

@@ -1,0 +1,135 @@
+//! The storefront path: which variant a unit gets, and what its events are recorded as.
+//!
+//! Everything needed to decide lies in memory: one immutable [`snapshot::Snapshot`] of all definitions, swapped whole,
+//! and a bounded cache of known units ([`known::KnownUnits`]). What must be durable goes through two grouped
+//! writers of the storage crate: first assignments and events. Nothing here knows HTTP, except that answers are kept as
+//! ready JSON bytes, because building them costs more than deciding.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`snapshot`] | definitions compiled for deciding |
+//! | [`known`] | assignments remembered from the table |
+//! | [`assign`] | who gets what |
+//! | [`track`] | attribution and recording of events |
+
+pub mod assign;
+pub mod known;
+pub mod snapshot;
+pub mod track;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use podium_storage::assignments::{Assigner, Lookup, LookupAnswer};
+use podium_storage::batch::{Batcher, Sizes};
+use podium_storage::events::{EventRow, RecordAnswer, Recorder};
+use podium_storage::feed::Feed;
+use podium_storage::{Database, StorageError, definitions};
+use tokio::sync::oneshot;
+
+use crate::known::KnownUnits;
+use crate::snapshot::Snapshot;
+
+/// Sizes and times of the storefront path.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long an answer waits for the database before it is the default answer.
+    pub assign_wait: Duration,
+    /// Units remembered from the table.
+    pub known_units: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { assign_wait: Duration::from_millis(500), known_units: 500_000 }
+    }
+}
+
+/// The storefront path of one process.
+pub struct Serving {
+    database: Database,
+    settings: Settings,
+    snapshot: ArcSwap<Snapshot>,
+    refreshing: tokio::sync::Mutex<()>,
+    known: KnownUnits,
+    assigner: Batcher<Assigner>,
+    recorder: Batcher<Recorder>,
+}
+
+impl Serving {
+    /// Loads the definitions and starts the writers on the current runtime.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the definitions cannot be read.
+    pub async fn start(database: Database, settings: Settings) -> Result<Arc<Self>, StorageError> {
+        let snapshot = Snapshot::compile(definitions::load(&database).await?);
+        let (assigner, _) = Batcher::start(
+            Assigner::new(database.clone()),
+            Sizes { writers: 2, capacity_rows: 20_000, group_rows: 500 },
+        );
+        let (recorder, _) = Batcher::start(
+            Recorder::new(database.clone()),
+            Sizes { writers: 2, capacity_rows: 40_000, group_rows: 1_000 },
+        );
+        Ok(Arc::new(Self {
+            database,
+            settings,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            refreshing: tokio::sync::Mutex::new(()),
+            known: KnownUnits::new(settings.known_units),
+            assigner,
+            recorder,
+        }))
+    }
+
+    /// The definitions in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Reads the definitions again and puts them in force.
+    ///
+    /// # Errors
+    /// [`StorageError`] when they cannot be read; the old ones stay in force.
+    pub async fn refresh(&self) -> Result<(), StorageError> {
+        // One at a time, so that an older reading cannot replace a newer one.
+        let _turn = self.refreshing.lock().await;
+        let definitions = definitions::load(&self.database).await?;
+        self.snapshot.store(Arc::new(Snapshot::compile(definitions)));
+        Ok(())
+    }
+
+    /// Follows changes that other replicas make, for ever.
+    pub async fn follow(self: Arc<Self>, feed: Feed) {
+        loop {
+            let version = self.snapshot().version();
+            feed.changed(version).await;
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(error = %error.chain(), "definitions could not be read; the old ones stay in force");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+
+    /// Jobs that wait for the writers: assignments and events.
+    #[must_use]
+    pub fn queue_depth(&self) -> (usize, usize) {
+        (self.assigner.depth(), self.recorder.depth())
+    }
+
+    /// Waits until everything that was accepted is written or refused.
+    pub async fn drain(&self) {
+        self.assigner.drain().await;
+        self.recorder.drain().await;
+    }
+
+    fn ask(&self, lookup: Lookup) -> Result<oneshot::Receiver<LookupAnswer>, StorageError> {
+        self.assigner.submit(lookup)
+    }
+
+    fn record(&self, rows: Vec<EventRow>) -> Result<oneshot::Receiver<RecordAnswer>, StorageError> {
+        self.recorder.submit(rows)
+    }
+}

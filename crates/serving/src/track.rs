@@ -1,0 +1,342 @@
+//! What an event is recorded as: for which experiments, under which variant, counted or not.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
+use podium_domain::event::{CountRule, EventRefused, EventType};
+use podium_domain::experiment::Status;
+use podium_storage::assignments::{Candidate, Stored};
+use podium_storage::events::{EventRow, RecordError, event_key};
+
+use crate::Serving;
+use crate::assign::{Visitor, lookup};
+use crate::snapshot::{Experiment, ExperimentRef, Snapshot, Variant};
+
+/// A checked event, before attribution.
+#[derive(Clone, Debug)]
+pub struct Event<'a> {
+    /// Id, from the client or made by the server.
+    pub event_id: Cow<'a, str>,
+    /// Type.
+    pub kind: EventType,
+    /// Who.
+    pub visitor: Visitor<'a>,
+    /// Experiment, if the client named one.
+    pub experiment: Option<ExperimentRef<'a>>,
+    /// Variant, if the client named one.
+    pub variant: Option<VariantRef<'a>>,
+    /// Item.
+    pub item_id: Option<Cow<'a, str>>,
+    /// Brand.
+    pub brand_id: Option<Cow<'a, str>>,
+    /// Position, from 1.
+    pub position: Option<i32>,
+    /// Module of the page.
+    pub module_id: Option<Cow<'a, str>>,
+    /// JSON object.
+    pub metadata: Option<Bytes>,
+    /// Value in 1/10,000.
+    pub value_e4: Option<i64>,
+    /// Pieces.
+    pub quantity: Option<i32>,
+    /// Milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Whether the request failed.
+    pub is_error: Option<bool>,
+    /// Decision of a ranking.
+    pub decision_id: Option<Cow<'a, str>>,
+    /// When it happened, if the client said so.
+    pub occurred_at: Option<DateTime<Utc>>,
+}
+
+/// How an event names a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VariantRef<'a> {
+    /// By number.
+    Id(i64),
+    /// By name.
+    Name(&'a str),
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// Whether every row was there before.
+    pub duplicate: bool,
+    /// Experiments that it was recorded for, when the client named none.
+    pub recorded: Option<Vec<i64>>,
+}
+
+/// Why an event was not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrackError {
+    /// Neither a user nor a session.
+    #[error("user_id or session_id is required")]
+    NoUnit,
+    /// The named experiment does not exist.
+    #[error("the experiment does not exist")]
+    UnknownExperiment,
+    /// The named variant is not one of the experiment's.
+    #[error("the variant does not belong to the experiment")]
+    ForeignVariant,
+    /// The named variant contradicts the unit's assignment.
+    #[error("the unit is assigned to another variant")]
+    Contradiction,
+    /// Neither a variant nor an assignment.
+    #[error("the unit has no assignment in this experiment, and no variant of a running experiment is named")]
+    NoAssignment,
+    /// The experiment's state does not take events.
+    #[error(transparent)]
+    Refused(#[from] EventRefused),
+    /// The queue is full or the database is away.
+    #[error("events cannot be stored now")]
+    Unavailable,
+    /// The database refused the data.
+    #[error("the database refused the event")]
+    Rejected,
+}
+
+impl From<RecordError> for TrackError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Unavailable(_) => Self::Unavailable,
+            RecordError::Refused => Self::Rejected,
+        }
+    }
+}
+
+/// An event with its rows, ready to be written.
+struct Prepared {
+    rows: Vec<EventRow>,
+    named: bool,
+}
+
+impl Serving {
+    /// Records one event; returns after the commit.
+    ///
+    /// # Errors
+    /// [`TrackError`]; nothing was recorded then.
+    pub async fn track(&self, event: &Event<'_>, now: DateTime<Utc>) -> Result<Tracked, TrackError> {
+        let prepared = self.prepare(event, now).await?;
+        let named = prepared.named;
+        if prepared.rows.is_empty() {
+            return Ok(Tracked { duplicate: false, recorded: (!named).then(Vec::new) });
+        }
+        let ids: Vec<i64> = prepared.rows.iter().map(|row| row.experiment_id).collect();
+        let answer = self.record(prepared.rows).map_err(|_| TrackError::Unavailable)?;
+        let new = answer.await.map_err(|_| TrackError::Unavailable)??;
+        Ok(tracked(named, ids, &new))
+    }
+
+    /// Records many events, each with its own outcome, in order.
+    pub async fn track_batch(
+        &self,
+        events: &[Event<'_>],
+        now: DateTime<Utc>,
+    ) -> Vec<Result<Tracked, TrackError>> {
+        let prepared = join_all(events.iter().map(|event| self.prepare(event, now))).await;
+        // All rows go in one job, so that a batch shares one statement; a full queue refuses it as a whole.
+        let mut rows = Vec::new();
+        let mut outcomes = Vec::with_capacity(prepared.len());
+        for prepared in prepared {
+            outcomes.push(prepared.map(|prepared| {
+                let from = rows.len();
+                let ids: Vec<i64> = prepared.rows.iter().map(|row| row.experiment_id).collect();
+                rows.extend(prepared.rows);
+                (from, ids, prepared.named)
+            }));
+        }
+        let new = if rows.is_empty() {
+            Ok(Vec::new())
+        } else {
+            match self.record(rows) {
+                Ok(answer) => match answer.await {
+                    Ok(answer) => answer.map_err(TrackError::from),
+                    Err(_) => Err(TrackError::Unavailable),
+                },
+                Err(_) => Err(TrackError::Unavailable),
+            }
+        };
+        outcomes
+            .into_iter()
+            .map(|outcome| {
+                let (from, ids, named) = outcome?;
+                if ids.is_empty() {
+                    return Ok(tracked(named, ids, &[true]));
+                }
+                let new = new.as_ref().map_err(|error| *error)?;
+                let mine = new.get(from..from + ids.len()).unwrap_or_default();
+                Ok(tracked(named, ids, mine))
+            })
+            .collect()
+    }
+
+    async fn prepare(&self, event: &Event<'_>, now: DateTime<Utc>) -> Result<Prepared, TrackError> {
+        let unit = event.visitor.unit().ok_or(TrackError::NoUnit)?;
+        let snapshot = Arc::clone(&self.snapshot());
+        let named = match (event.experiment, event.variant) {
+            (Some(reference), _) => Some(snapshot.find(reference).ok_or(TrackError::UnknownExperiment)?),
+            (None, Some(VariantRef::Id(id))) => Some(snapshot.of_variant(id).ok_or(TrackError::ForeignVariant)?),
+            (None, Some(VariantRef::Name(_)) | None) => None,
+        };
+        let rows = match named {
+            Some(experiment) => vec![self.attribute(&snapshot, experiment, unit, event, now).await?],
+            None => self.attribute_everywhere(&snapshot, unit, event, now).await?,
+        };
+        Ok(Prepared { rows, named: named.is_some() })
+    }
+
+    /// The row of an event in the experiment that it names.
+    async fn attribute(
+        &self,
+        snapshot: &Snapshot,
+        experiment: &Experiment,
+        unit: &str,
+        event: &Event<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<EventRow, TrackError> {
+        refuse_by_state(experiment, now)?;
+        let claimed = claimed_variant(experiment, event.variant)?;
+        if let Some(pinned) = experiment.pinned(unit) {
+            return match claimed {
+                Some(claimed) if claimed.id != pinned.id => Err(TrackError::Contradiction),
+                _ => row(experiment, unit, pinned.id, None, true, event, now),
+            };
+        }
+        // Only a running experiment takes a client's word for a unit that it does not know.
+        let candidate = claimed.filter(|_| experiment.status == Status::Running).map(|variant| Candidate {
+            variant_id: variant.id,
+            epoch: experiment.epoch,
+            by_client: true,
+            is_bot: event.visitor.is_bot,
+        });
+        let stored = self.stored(snapshot, experiment, unit, event.visitor, candidate, now).await?;
+        let stored = stored.ok_or(TrackError::NoAssignment)?;
+        if claimed.is_some_and(|claimed| claimed.id != stored.variant_id) {
+            return Err(TrackError::Contradiction);
+        }
+        row(experiment, unit, stored.variant_id, Some(stored), false, event, now)
+    }
+
+    /// The rows of an event that names no experiment: every running one in which the unit has an assignment.
+    async fn attribute_everywhere(
+        &self,
+        snapshot: &Snapshot,
+        unit: &str,
+        event: &Event<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<EventRow>, TrackError> {
+        let found = join_all(snapshot.running().iter().map(|experiment| async move {
+            if let Some(pinned) = experiment.pinned(unit) {
+                return row(experiment, unit, pinned.id, None, true, event, now).map(Some);
+            }
+            let stored = self.stored(snapshot, experiment, unit, event.visitor, None, now).await?;
+            stored.map(|stored| row(experiment, unit, stored.variant_id, Some(stored), false, event, now)).transpose()
+        }))
+        .await;
+        found.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// The assignment of a unit, from memory or the table.
+    async fn stored(
+        &self,
+        snapshot: &Snapshot,
+        experiment: &Experiment,
+        unit: &str,
+        visitor: Visitor<'_>,
+        candidate: Option<Candidate>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Stored>, TrackError> {
+        let key = self.known.key(experiment.id, unit);
+        if let Some(stored) = self.known.get(key).and_then(|known| known.stored) {
+            return Ok(Some(stored));
+        }
+        if candidate.is_none() && visitor.login_session().is_none() && self.known.is_absent(key, now) {
+            return Ok(None);
+        }
+        let asked = self.ask(lookup(experiment, unit, visitor, candidate)).map_err(|_| TrackError::Unavailable)?;
+        let stored = asked.await.map_err(|_| TrackError::Unavailable)?.map_err(|_| TrackError::Unavailable)?;
+        match stored {
+            Some(stored) => {
+                self.remember(experiment, snapshot.version(), unit, key, stored);
+            }
+            None => self.known.put_absent(key, now),
+        }
+        Ok(stored)
+    }
+}
+
+fn tracked(named: bool, ids: Vec<i64>, new: &[bool]) -> Tracked {
+    Tracked { duplicate: !new.iter().any(|new| *new), recorded: (!named).then_some(ids) }
+}
+
+/// Drafts and archived experiments take no events, whoever sends them.
+fn refuse_by_state(experiment: &Experiment, now: DateTime<Utc>) -> Result<(), EventRefused> {
+    let rule = CountRule {
+        status: experiment.status,
+        ended_at: None,
+        assigned_at: None,
+        promotion_active: false,
+        overridden: false,
+        bot: false,
+    };
+    rule.decide(now).map(|_| ())
+}
+
+fn claimed_variant<'e>(experiment: &'e Experiment, claimed: Option<VariantRef<'_>>) -> Result<Option<&'e Variant>, TrackError> {
+    let found = match claimed {
+        None => return Ok(None),
+        Some(VariantRef::Id(id)) => experiment.variant(id),
+        Some(VariantRef::Name(name)) => experiment.variant_named(name),
+    };
+    found.map(Some).ok_or(TrackError::ForeignVariant)
+}
+
+fn row(
+    experiment: &Experiment,
+    unit: &str,
+    variant_id: i64,
+    stored: Option<Stored>,
+    overridden: bool,
+    event: &Event<'_>,
+    now: DateTime<Utc>,
+) -> Result<EventRow, TrackError> {
+    // An event without a time of its own happens at its arrival, which is after the assignment, whatever the
+    // clocks of the machines say.
+    let known_since = stored.filter(|stored| !stored.by_client && event.occurred_at.is_some());
+    let rule = CountRule {
+        status: experiment.status,
+        ended_at: experiment.ended_at,
+        assigned_at: known_since.map(|stored| stored.assigned_at),
+        promotion_active: false,
+        overridden,
+        bot: event.visitor.is_bot,
+    };
+    let recording = rule.decide(event.occurred_at.unwrap_or(now))?;
+    let text = |value: &Option<Cow<'_, str>>| value.as_deref().map(str::to_owned);
+    Ok(EventRow {
+        key: event_key(experiment.id, &event.event_id),
+        event_id: event.event_id.clone().into_owned(),
+        unit: unit.to_owned(),
+        experiment_id: experiment.id,
+        variant_id,
+        event_type: event.kind.name(),
+        item_id: text(&event.item_id),
+        brand_id: text(&event.brand_id),
+        position: event.position,
+        module_id: text(&event.module_id),
+        event_data: event.metadata.clone(),
+        value_e4: event.value_e4,
+        quantity: event.quantity,
+        latency_ms: event.latency_ms,
+        is_error: event.is_error,
+        session_id: event.visitor.session.map(str::to_owned),
+        decision_id: text(&event.decision_id),
+        is_bot: event.visitor.is_bot,
+        counted: recording.is_counted(),
+        occurred_at: event.occurred_at,
+    })
+}
