@@ -103,14 +103,12 @@ fn nobody_gets_in_without_the_password() {
     assert_eq!(password.len(), 32);
     for (attempt, complaint) in [
         (format!("{start}podium@{rest}"), "password missing"),
-        (format!("{start}podium:x{password}@{rest}"), "28P01"),
-        (format!("{start}postgres:{password}@{rest}"), "28P01"),
+        (format!("{start}podium:x{password}@{rest}"), "E28P01"),
+        (format!("{start}postgres:{password}@{rest}"), "E28P01"),
     ] {
         let error = query(&attempt, "SELECT 1").unwrap_err();
-        let code = error
-            .code()
-            .map_or_else(|| error.to_string(), |code| code.code().to_owned());
-        assert!(code.contains(complaint), "{code}");
+        let text = format!("{error:?}");
+        assert!(text.contains(complaint), "{text}");
     }
     assert_eq!(query(&url, "SELECT 1").unwrap(), "1");
 }
@@ -293,6 +291,7 @@ fn a_server_started_by_hand_on_the_cluster_is_stopped_first() {
     let server = scratch.start();
     let program = format!("/proc/{}/exe", server.postmaster_pid());
     let program = fs::read_link(program).unwrap();
+    let port = format!("port={}", server.port());
     server.stop().unwrap();
 
     let data = scratch.data();
@@ -301,7 +300,7 @@ fn a_server_started_by_hand_on_the_cluster_is_stopped_first() {
         .arg("-D")
         .arg(data.join("postgres"))
         .current_dir("/");
-    command.args(["-c", "listen_addresses=", "-c", "unix_socket_directories="]);
+    command.args(["-c", "unix_socket_directories=", "-c", &port]);
     command.stdin(Stdio::null()).stderr(Stdio::null());
     let mut by_hand = command.spawn().unwrap();
     eventually("the other server is ready", || {
