@@ -140,13 +140,13 @@ impl Config {
             migration_database_url: secret(source, "MIGRATION_DATABASE_URL")?,
             host: parsed(source, "HOST", "an IP address")?.unwrap_or(IpAddr::from([127, 0, 0, 1])),
             port: parsed(source, "PORT", "a port number, 0 to 65535")?.unwrap_or(3000),
-            workers: ranged(source, "WORKERS", "a number from 1 to 256", 1, 256)?.unwrap_or(cores),
+            workers: ranged(source, "WORKERS", "a number from 1 to 256", &(1..=256))?.unwrap_or(cores),
             data_dir: source.get("PODIUM_DATA_DIR").filter(|v| !v.is_empty()).map(PathBuf::from),
             assign_wait: Duration::from_millis(
-                ranged(source, "ASSIGN_WAIT_MS", "milliseconds, 1 to 10000", 1, 10_000)?.unwrap_or(500),
+                ranged(source, "ASSIGN_WAIT_MS", "milliseconds, 1 to 10000", &(1..=10_000))?.unwrap_or(500),
             ),
-            event_retention_days: ranged(source, "EVENT_RETENTION_DAYS", "days, 31 to 36500", 31, 36_500)?,
-            assignment_cache: ranged(source, "ASSIGNMENT_CACHE", "a number from 1000 to 100000000", 1_000, 100_000_000)?
+            event_retention_days: ranged(source, "EVENT_RETENTION_DAYS", "days, 31 to 36500", &(31..=36_500))?,
+            assignment_cache: ranged(source, "ASSIGNMENT_CACHE", "a number from 1000 to 100000000", &(1_000..=100_000_000))?
                 .unwrap_or(500_000),
             log_json: choice(source, "LOG_FORMAT", "text or json", &["text", "json"])? == Some(1),
             jwt_secret: signing_secret(source, "JWT_SECRET")?,
@@ -176,11 +176,10 @@ fn ranged<T: std::str::FromStr + PartialOrd>(
     source: &dyn Source,
     name: &'static str,
     wanted: &'static str,
-    min: T,
-    max: T,
+    range: &std::ops::RangeInclusive<T>,
 ) -> Result<Option<T>, ConfigError> {
     match parsed::<T>(source, name, wanted)? {
-        Some(value) if value < min || value > max => Err(ConfigError::Invalid { name, wanted }),
+        Some(value) if !range.contains(&value) => Err(ConfigError::Invalid { name, wanted }),
         other => Ok(other),
     }
 }

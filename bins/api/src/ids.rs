@@ -20,7 +20,7 @@ fn seeded() -> StdRng {
 /// 128 random bits.
 #[must_use]
 pub fn random() -> u128 {
-    GENERATOR.with_borrow_mut(|generator| generator.random())
+    GENERATOR.with_borrow_mut(RngExt::random)
 }
 
 /// A UUID of version 7 for an event that arrived at `now`.

@@ -199,12 +199,7 @@ impl Serving {
     }
 
     fn ask_for(&self, experiment: &Experiment, unit: &str, visitor: Visitor<'_>) -> Asked {
-        let candidate = experiment.place(unit).map(|variant| Candidate {
-            variant_id: variant.id,
-            epoch: experiment.epoch,
-            by_client: false,
-            is_bot: visitor.is_bot,
-        });
+        let candidate = experiment.place(unit).map(|variant| Candidate { variant_id: variant.id, by_client: false });
         self.ask(lookup(experiment, unit, visitor, candidate)).ok()
     }
 
@@ -256,6 +251,9 @@ pub(crate) fn lookup(experiment: &Experiment, unit: &str, visitor: Visitor<'_>, 
         login_session: visitor.login_session().map(str::to_owned),
         session_id: visitor.session.map(str::to_owned),
         candidate,
+        epoch: experiment.epoch,
+        is_bot: visitor.is_bot,
+        takes_new: experiment.status == Status::Running,
     }
 }
 

@@ -21,9 +21,15 @@ pub struct Known {
 /// A bounded cache keyed by a 128-bit digest of experiment and unit. The digest is keyed with secrets of the process, so
 /// nobody can make two units collide on purpose; by chance it happens once in 10^27 pairs.
 pub struct KnownUnits {
-    entries: Cache<u128, Known, UnitWeighter, BuildHasherDefault<Digest>, DefaultLifecycle<u128, Known>>,
-    absent: Cache<u128, DateTime<Utc>, UnitWeighter, BuildHasherDefault<Digest>, DefaultLifecycle<u128, DateTime<Utc>>>,
+    entries: ByDigest<Known>,
+    absent: ByDigest<DateTime<Utc>>,
     keys: [RandomState; 2],
+}
+
+type ByDigest<V> = Cache<u128, V, UnitWeighter, BuildHasherDefault<Digest>, DefaultLifecycle<u128, V>>;
+
+fn by_digest<V: Clone>(capacity: usize) -> ByDigest<V> {
+    Cache::with(capacity, capacity as u64, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default())
 }
 
 /// How long it is believed that a unit has no assignment: another replica may store one at any time.
@@ -33,17 +39,8 @@ impl KnownUnits {
     /// Room for `capacity` units.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let cache = |size: usize| {
-            Cache::with(size, size as u64, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default())
-        };
-        let absent = Cache::with(
-            (capacity / 10).max(100),
-            (capacity / 10).max(100) as u64,
-            UnitWeighter,
-            BuildHasherDefault::default(),
-            DefaultLifecycle::default(),
-        );
-        Self { entries: cache(capacity), absent, keys: [RandomState::new(), RandomState::new()] }
+        let absent = by_digest((capacity / 10).max(100));
+        Self { entries: by_digest(capacity), absent, keys: [RandomState::new(), RandomState::new()] }
     }
 
     /// The digest of a unit in an experiment.

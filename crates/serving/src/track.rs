@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -108,6 +109,9 @@ impl From<RecordError> for TrackError {
     }
 }
 
+/// How long tracking waits for the database before it answers that it is away.
+const TRACK_WAIT: Duration = Duration::from_millis(2_500);
+
 /// An event with its rows, ready to be written.
 struct Prepared {
     rows: Vec<EventRow>,
@@ -120,6 +124,19 @@ impl Serving {
     /// # Errors
     /// [`TrackError`]; nothing was recorded then.
     pub async fn track(&self, event: &Event<'_>, now: DateTime<Utc>) -> Result<Tracked, TrackError> {
+        self.in_time(self.track_at_leisure(event, now)).await?
+    }
+
+    /// Ends a wait that a frozen database would make endless. What was queued may still be written; the client repeats
+    /// it under the same id.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, TrackError> {
+        if !self.database.is_reachable() {
+            return Err(TrackError::Unavailable);
+        }
+        tokio::time::timeout(TRACK_WAIT, work).await.map_err(|_| TrackError::Unavailable)
+    }
+
+    async fn track_at_leisure(&self, event: &Event<'_>, now: DateTime<Utc>) -> Result<Tracked, TrackError> {
         let prepared = self.prepare(event, now).await?;
         let named = prepared.named;
         if prepared.rows.is_empty() {
@@ -137,6 +154,11 @@ impl Serving {
         events: &[Event<'_>],
         now: DateTime<Utc>,
     ) -> Vec<Result<Tracked, TrackError>> {
+        let outcomes = self.in_time(self.track_batch_at_leisure(events, now)).await;
+        outcomes.unwrap_or_else(|error| vec![Err(error); events.len()])
+    }
+
+    async fn track_batch_at_leisure(&self, events: &[Event<'_>], now: DateTime<Utc>) -> Vec<Result<Tracked, TrackError>> {
         let prepared = join_all(events.iter().map(|event| self.prepare(event, now))).await;
         // All rows go in one job, so that a batch shares one statement; a full queue refuses it as a whole.
         let mut rows = Vec::new();
@@ -207,12 +229,9 @@ impl Serving {
             };
         }
         // Only a running experiment takes a client's word for a unit that it does not know.
-        let candidate = claimed.filter(|_| experiment.status == Status::Running).map(|variant| Candidate {
-            variant_id: variant.id,
-            epoch: experiment.epoch,
-            by_client: true,
-            is_bot: event.visitor.is_bot,
-        });
+        let candidate = claimed
+            .filter(|_| experiment.status == Status::Running)
+            .map(|variant| Candidate { variant_id: variant.id, by_client: true });
         let stored = self.stored(snapshot, experiment, unit, event.visitor, candidate, now).await?;
         let stored = stored.ok_or(TrackError::NoAssignment)?;
         if claimed.is_some_and(|claimed| claimed.id != stored.variant_id) {

@@ -23,6 +23,12 @@ pub struct Lookup {
     pub session_id: Option<String>,
     /// What to store when nothing is there; `None` only asks.
     pub candidate: Option<Candidate>,
+    /// Epoch in force.
+    pub epoch: i32,
+    /// Whether a known bot asks.
+    pub is_bot: bool,
+    /// Whether the experiment takes new units: then a second user of a session is stored with the session's variant.
+    pub takes_new: bool,
 }
 
 /// A first assignment.
@@ -30,12 +36,8 @@ pub struct Lookup {
 pub struct Candidate {
     /// Variant to store.
     pub variant_id: i64,
-    /// Epoch in force.
-    pub epoch: i32,
     /// Whether the client named the variant.
     pub by_client: bool,
-    /// Whether a known bot asked.
-    pub is_bot: bool,
 }
 
 /// A stored assignment.
@@ -188,9 +190,9 @@ async fn insert(link: &mut Link, lookups: &[Lookup], which: &[usize], answers: &
     let experiments: Vec<i64> = rows.iter().map(|(l, _)| l.experiment_id).collect();
     let variants: Vec<i64> = rows.iter().map(|(_, c)| c.variant_id).collect();
     let sessions: Vec<Option<&str>> = rows.iter().map(|(l, _)| l.session_id.as_deref()).collect();
-    let epochs: Vec<i32> = rows.iter().map(|(_, c)| c.epoch).collect();
+    let epochs: Vec<i32> = rows.iter().map(|(l, _)| l.epoch).collect();
     let sources: Vec<i16> = rows.iter().map(|(_, c)| i16::from(c.by_client)).collect();
-    let bots: Vec<bool> = rows.iter().map(|(_, c)| c.is_bot).collect();
+    let bots: Vec<bool> = rows.iter().map(|(l, _)| l.is_bot).collect();
     let inserted = link
         .query(INSERT, &[&units, &experiments, &variants, &sessions, &epochs, &sources, &bots])
         .await?;
@@ -257,8 +259,11 @@ async fn log_in(link: &mut Link, lookup: &Lookup) -> Result<Option<Stored>, Stor
 }
 
 async fn insert_as_second_user(link: &mut Link, lookup: &Lookup, variant_id: i64) -> Result<Option<Stored>, StorageError> {
-    let Some(candidate) = lookup.candidate else { return Ok(None) };
-    let mine = Lookup { candidate: Some(Candidate { variant_id, ..candidate }), ..lookup.clone() };
+    if !lookup.takes_new {
+        return Ok(None);
+    }
+    // The allocation is not asked: the shopper in front of this screen has seen this variant.
+    let mine = Lookup { candidate: Some(Candidate { variant_id, by_client: false }), ..lookup.clone() };
     let mut answers = [None];
     insert(link, &[mine], &[0], &mut answers).await?;
     let [answer] = answers;

@@ -74,7 +74,7 @@ impl<G: RunGroup> Batcher<G> {
         let room = self.room.clone().try_acquire_many_owned(rows).map_err(|_| StorageError::QueueFull)?;
         let (answer, receiver) = oneshot::channel();
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.queue.send(Queued { job, answer, room: room }).map_err(|_| StorageError::QueueFull)?;
+        self.queue.send(Queued { job, answer, room }).map_err(|_| StorageError::QueueFull)?;
         Ok(receiver)
     }
 

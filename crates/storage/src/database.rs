@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Transaction,
+};
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
@@ -27,6 +29,7 @@ struct Inner {
     write: Pool,
     report: Pool,
     work: Pool,
+    health: Pool,
     reachable: AtomicBool,
 }
 
@@ -46,8 +49,10 @@ impl Database {
         let pool = |purpose, size| build_pool(&settings, purpose, size);
         let (serve, write) = (pool(Purpose::Serve, (2 * cores).min(32))?, pool(Purpose::Serve, 6)?);
         let (report, work) = (pool(Purpose::Report, 2)?, pool(Purpose::Work, 2)?);
+        // A pool of its own: busy admin routes must not look like a dead database.
+        let health = pool(Purpose::Serve, 1)?;
         let reachable = AtomicBool::new(true);
-        Ok(Self { inner: Arc::new(Inner { settings, serve, write, report, work, reachable }) })
+        Ok(Self { inner: Arc::new(Inner { settings, serve, write, report, work, health, reachable }) })
     }
 
     /// The settings, for connections outside the pools.
@@ -106,13 +111,18 @@ impl Database {
     }
 
     async fn link(&self, pool: &Pool, purpose: Purpose) -> Result<Link, StorageError> {
-        let object = pool.get().await.inspect_err(|_| self.set_reachable(false))?;
+        let object = pool.get().await.inspect_err(|error| {
+            // Waiting in vain for a busy connection says nothing about the server.
+            if !matches!(error, PoolError::Timeout(TimeoutType::Wait)) {
+                self.set_reachable(false);
+            }
+        })?;
         Ok(Link { object: Some(object), limit: purpose.client_limit(), database: self.clone() })
     }
 
     /// Asks the server for a sign of life and remembers the answer.
     pub async fn probe(&self) -> bool {
-        let alive = match self.serve().await {
+        let alive = match self.link(&self.inner.health, Purpose::Serve).await {
             Ok(mut link) => link.query("-- database::probe\nSELECT 1", &[]).await.is_ok(),
             Err(_) => false,
         };

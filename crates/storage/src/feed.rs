@@ -59,7 +59,7 @@ impl Feed {
     }
 }
 
-async fn listen_for_ever(settings: &ConnectSettings, news: &Notify) {
+async fn listen_for_ever(settings: &ConnectSettings, news: &Arc<Notify>) {
     loop {
         if let Err(error) = listen(settings, news).await {
             tracing::debug!(error = %error.chain(), "listening for changes ended; will try again");
@@ -70,44 +70,23 @@ async fn listen_for_ever(settings: &ConnectSettings, news: &Notify) {
     }
 }
 
-async fn listen(settings: &ConnectSettings, news: &Notify) -> Result<(), StorageError> {
+/// Listens until the connection ends.
+async fn listen(settings: &ConnectSettings, news: &Arc<Notify>) -> Result<(), StorageError> {
     let config = settings.config_for(Purpose::Work);
     let (client, mut connection) =
         tokio::time::timeout(Duration::from_secs(5), config.connect(settings.tls()))
             .await
             .map_err(|_| StorageError::TimedOut)??;
-    let mut listening = Box::pin(async { client.batch_execute("LISTEN podium_config").await });
-    let mut asked = false;
-    poll_fn(|cx| {
-        if !asked && let std::task::Poll::Ready(outcome) = listening.as_mut().poll(cx) {
-            asked = true;
-            if let Err(error) = outcome {
-                return std::task::Poll::Ready(Err(error));
-            }
-            news.notify_one();
-        }
-        loop {
-            match connection.poll_message(cx) {
-                std::task::Poll::Ready(Some(Ok(AsyncMessage::Notification(_)))) => news.notify_one(),
-                std::task::Poll::Ready(Some(Ok(_))) => {}
-                std::task::Poll::Ready(Some(Err(error))) => return std::task::Poll::Ready(Err(error)),
-                std::task::Poll::Ready(None) => return std::task::Poll::Ready(Ok(())),
-                std::task::Poll::Pending => {
-                    // The LISTEN statement moves on only when the connection was driven, so look at it again.
-                    if !asked {
-                        if let std::task::Poll::Ready(outcome) = listening.as_mut().poll(cx) {
-                            asked = true;
-                            if let Err(error) = outcome {
-                                return std::task::Poll::Ready(Err(error));
-                            }
-                            news.notify_one();
-                        }
-                    }
-                    return std::task::Poll::Pending;
-                }
+    let heard = news.clone();
+    let ended = tokio::spawn(async move {
+        while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notification(_) = message? {
+                heard.notify_one();
             }
         }
-    })
-    .await?;
-    Ok(())
+        Ok::<(), StorageError>(())
+    });
+    client.batch_execute("LISTEN podium_config").await?;
+    news.notify_one();
+    ended.await.unwrap_or(Ok(()))
 }

@@ -15,7 +15,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use utoipa::OpenApi;
 
 use crate::auth::{Granted, RequiredRole, Role, Viewer};
-use crate::problem::ApiError;
+use crate::problem::{ApiError, Code};
 use crate::request::{Ctx, finish};
 use crate::state::AppState;
 
@@ -30,6 +30,9 @@ pub enum Access {
     /// Holders of a token with at least this role.
     Guarded(Role),
 }
+
+/// Longest path and query, in bytes.
+const MAX_URL: usize = 8 * 1024;
 
 type Answer = Result<HttpResponse, ApiError>;
 type Handler = Rc<dyn Fn(Ctx) -> Pin<Box<dyn Future<Output = HttpResponse>>>>;
@@ -93,7 +96,12 @@ async fn answer<F>(ctx: Rc<Ctx>, handler: F) -> HttpResponse
 where
     F: AsyncFnOnce(Rc<Ctx>) -> Answer,
 {
-    let mut response = match handler(ctx.clone()).await {
+    let outcome = if ctx.req.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > MAX_URL) {
+        Err(ApiError::new(Code::UriTooLong, format!("the URL may have at most {MAX_URL} bytes")))
+    } else {
+        handler(ctx.clone()).await
+    };
+    let mut response = match outcome {
         Ok(response) => response,
         Err(error) => error.response(ctx.req.path(), &ctx.request_id),
     };

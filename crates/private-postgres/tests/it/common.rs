@@ -101,9 +101,17 @@ pub(crate) fn eventually(what: &str, mut reached: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process lives. A zombie has no command line.
+/// Whether a process lives. A zombie, which only waits to be asked how it ended, does not.
 pub(crate) fn lives(pid: u32) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
+}
+
+/// What the system tells about a process, from its state on.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    Some(fields.split(' ').map(str::to_owned).collect())
 }
 
 pub(crate) fn kill_nine(pid: u32) {
@@ -114,13 +122,8 @@ pub(crate) fn kill_nine(pid: u32) {
 
 /// Process group and session.
 pub(crate) fn group_and_session(pid: u32) -> (u32, u32) {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    let mut fields = fields
-        .split(' ')
-        .skip(2)
-        .map(|field| field.parse().unwrap());
-    (fields.next().unwrap(), fields.next().unwrap())
+    let fields = stat(pid).unwrap();
+    (fields[2].parse().unwrap(), fields[3].parse().unwrap())
 }
 
 /// The process id that the server in a data folder wrote down.

@@ -1,0 +1,13 @@
+//! Storage against a real PostgreSQL.
+
+#[cfg(test)]
+mod folding;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod rebuild;
+#[cfg(test)]
+mod stream;
+#[cfg(test)]
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,1 @@
+//! A recount sees what is wrong and puts it right.

@@ -1,0 +1,389 @@
+//! Seeded streams of what a shop does: assignments, logins, events with duplicates, exclusions, bots, and transactions
+//! that stay open while others commit.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use podium_storage::assignments::{Assigner, Candidate, Lookup};
+use podium_storage::batch::RunGroup;
+use podium_storage::events::{EventRow, Recorder, event_key};
+use podium_storage::fold;
+use tokio_postgres::Client;
+
+use crate::support::{Rng, TestDatabase};
+
+const EXPERIMENTS: [i64; 3] = [1, 2, 3];
+const KINDS: [&str; 6] = ["impression", "click", "add_to_cart", "purchase", "engagement", "request"];
+const NAMES: u64 = 14;
+
+/// A name in an experiment.
+type Name = (i64, String);
+
+/// What an open transaction did.
+enum Effect {
+    Assigned(Name),
+    LoggedIn { experiment: i64, user: String, session: String },
+    Recorded(Vec<EventRow>),
+    Excluded,
+}
+
+struct Held {
+    client: Client,
+    effect: Effect,
+    names: Vec<Name>,
+}
+
+/// Drives one database with one seed.
+pub(crate) struct Stream<'a> {
+    db: &'a TestDatabase,
+    rng: Rng,
+    now: DateTime<Utc>,
+    assigner: Assigner,
+    recorder: Recorder,
+    held: Vec<Held>,
+    /// Names under which events may arrive: assigned, or an alias of someone assigned.
+    names: Vec<Name>,
+    /// Sessions that became aliases.
+    aliases: HashSet<Name>,
+    /// Names that an open transaction has locked.
+    locked: HashSet<Name>,
+    events: u64,
+    recorded: Vec<EventRow>,
+    /// What the recorder said is new, and what committed by hand.
+    pub(crate) acknowledged: HashSet<(i64, String)>,
+    /// How often each kind of step was taken, to see that all were.
+    pub(crate) steps: HashMap<&'static str, u32>,
+}
+
+impl<'a> Stream<'a> {
+    pub(crate) async fn new(db: &'a TestDatabase, seed: u64) -> Self {
+        let now = db.client().await.query_one("SELECT now()", &[]).await.unwrap().get(0);
+        Self {
+            db,
+            rng: Rng(seed),
+            now,
+            assigner: Assigner::new(db.database.clone()),
+            recorder: Recorder::new(db.database.clone()),
+            held: Vec::new(),
+            names: Vec::new(),
+            aliases: HashSet::new(),
+            locked: HashSet::new(),
+            events: 0,
+            recorded: Vec::new(),
+            acknowledged: HashSet::new(),
+            steps: HashMap::new(),
+        }
+    }
+
+    /// Takes `steps` steps, then ends every open transaction.
+    pub(crate) async fn run(&mut self, steps: u32) {
+        for _ in 0..steps {
+            self.step().await;
+        }
+        while !self.held.is_empty() {
+            self.end_one().await;
+        }
+    }
+
+    async fn step(&mut self) {
+        let kind = match self.rng.below(100) {
+            0..20 => self.assign().await,
+            20..29 => self.log_in().await,
+            29..59 => self.record().await,
+            59..64 => self.exclude().await,
+            64..66 => self.assign_an_alias().await,
+            66..78 if self.held.len() < 4 => self.hold().await,
+            66..86 => self.end_one().await,
+            86..98 => self.fold().await,
+            _ => self.recount().await,
+        };
+        *self.steps.entry(kind).or_default() += 1;
+    }
+
+    fn some_name(&mut self, first: &str) -> Name {
+        let experiment = *self.rng.pick(&EXPERIMENTS);
+        (experiment, format!("{first}{}", self.rng.below(NAMES)))
+    }
+
+    fn candidate(&mut self, experiment: i64) -> Candidate {
+        Candidate {
+            variant_id: experiment * 10 + i64::try_from(self.rng.below(2)).unwrap(),
+            epoch: i32::try_from(1 + self.rng.below(2)).unwrap(),
+            by_client: self.rng.once_in(4),
+            is_bot: self.rng.once_in(12),
+        }
+    }
+
+    /// A name that has an assignment of its own and is not locked.
+    fn some_owner(&mut self) -> Option<Name> {
+        let free: Vec<Name> =
+            self.names.iter().filter(|n| !self.aliases.contains(n) && !self.locked.contains(n)).cloned().collect();
+        if free.is_empty() { None } else { Some(self.rng.pick(&free).clone()) }
+    }
+
+    async fn assign(&mut self) -> &'static str {
+        let first = *self.rng.pick(&["u", "s"]);
+        let (experiment, unit) = self.some_name(first);
+        if self.locked.contains(&(experiment, unit.clone())) {
+            return "locked";
+        }
+        let session_id = self.rng.once_in(2).then(|| format!("s{}", self.rng.below(NAMES)));
+        let candidate = Some(self.candidate(experiment));
+        let lookup = Lookup { experiment_id: experiment, unit: unit.clone(), login_session: None, session_id, candidate };
+        let answer = self.assigner.run(vec![lookup]).await.remove(0).unwrap();
+        assert!(answer.is_some(), "{unit} got nothing");
+        self.add_name((experiment, unit));
+        "assign"
+    }
+
+    fn add_name(&mut self, name: Name) {
+        if !self.names.contains(&name) {
+            self.names.push(name);
+        }
+    }
+
+    /// A user logs in on a session, which may be a user with aliases himself.
+    async fn log_in(&mut self) -> &'static str {
+        let Some((experiment, session)) = self.some_owner() else { return "idle" };
+        let user = format!("u{}", self.rng.below(NAMES));
+        if user == session || self.locked.contains(&(experiment, user.clone())) {
+            return "locked";
+        }
+        let lookup = Lookup {
+            experiment_id: experiment,
+            unit: user.clone(),
+            login_session: Some(session.clone()),
+            session_id: Some(session.clone()),
+            candidate: Some(self.candidate(experiment)),
+        };
+        let answer = self.assigner.run(vec![lookup]).await.remove(0).unwrap();
+        assert!(answer.is_some(), "{user} on {session} got nothing");
+        self.add_name((experiment, user));
+        let moved = format!("SELECT count(*) FROM unit_aliases WHERE experiment_id = {experiment} AND alias_unit = '{session}'");
+        if self.db.text(&moved).await == "1" {
+            self.aliases.insert((experiment, session));
+        }
+        "log in"
+    }
+
+    /// Two requests raced: an assignment under a name that has just become an alias.
+    async fn assign_an_alias(&mut self) -> &'static str {
+        let aliases: Vec<Name> = self.aliases.iter().cloned().collect();
+        let Some((experiment, name)) = aliases.iter().min() else { return "idle" };
+        self.db
+            .execute(&format!(
+                "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES ('{name}', {experiment}, {})
+                 ON CONFLICT DO NOTHING",
+                experiment * 10
+            ))
+            .await;
+        "assign an alias"
+    }
+
+    fn event(&mut self, (experiment, unit): Name) -> EventRow {
+        self.events += 1;
+        let event_id = format!("e{}", self.events);
+        let event_type = *self.rng.pick(&KINDS);
+        let has_value = matches!(event_type, "purchase" | "engagement");
+        let value = match self.rng.below(8) {
+            0 => 0,
+            1 => 10_000_000_000_000_000,
+            _ => i64::try_from(self.rng.below(2_000_000)).unwrap(),
+        };
+        let is_bot = self.rng.once_in(15);
+        let some = |rng: &mut Rng, first: &str| (!rng.once_in(3)).then(|| format!("{first}{}", rng.below(4)));
+        EventRow {
+            key: event_key(experiment, &event_id),
+            event_id,
+            unit,
+            experiment_id: experiment,
+            variant_id: experiment * 10,
+            event_type,
+            item_id: some(&mut self.rng, "item"),
+            brand_id: some(&mut self.rng, "brand"),
+            position: (!self.rng.once_in(3)).then(|| i32::try_from(1 + self.rng.below(3)).unwrap()),
+            module_id: None,
+            event_data: self.rng.once_in(5).then(|| Bytes::from_static(b"{\"a\": 1}")),
+            value_e4: has_value.then_some(value),
+            quantity: None,
+            latency_ms: None,
+            is_error: (event_type == "request").then(|| self.rng.once_in(2)),
+            session_id: some(&mut self.rng, "s"),
+            decision_id: None,
+            is_bot,
+            counted: !is_bot && !self.rng.once_in(15),
+            occurred_at: self.rng.once_in(2).then(|| self.now - TimeDelta::minutes(i64::try_from(self.rng.below(4_000)).unwrap())),
+        }
+    }
+
+    fn some_events(&mut self) -> Vec<EventRow> {
+        let count = 1 + self.rng.below(6);
+        let mut events = Vec::new();
+        for _ in 0..count {
+            if !self.recorded.is_empty() && self.rng.once_in(5) {
+                // The same id again, with another body, which must change nothing.
+                let mut again = self.rng.pick(&self.recorded).clone();
+                again.value_e4 = again.value_e4.map(|value| value / 2 + 1);
+                events.push(again);
+            } else if !self.names.is_empty() {
+                let name = self.rng.pick(&self.names).clone();
+                events.push(self.event(name));
+            }
+        }
+        events
+    }
+
+    async fn record(&mut self) -> &'static str {
+        let events = self.some_events();
+        let jobs: Vec<Vec<EventRow>> = events.chunks(2).map(<[EventRow]>::to_vec).collect();
+        for (job, answer) in jobs.iter().zip(self.recorder.run(jobs.clone()).await) {
+            for (event, new) in job.iter().zip(answer.unwrap()) {
+                if new {
+                    assert!(self.acknowledged.insert((event.experiment_id, event.event_id.clone())), "{event:?} was new twice");
+                    self.recorded.push(event.clone());
+                }
+            }
+        }
+        "record"
+    }
+
+    async fn exclude(&mut self) -> &'static str {
+        let first = *self.rng.pick(&["u", "s"]);
+        let (experiment, unit) = self.some_name(first);
+        self.db.execute(&exclude_sql(experiment, &unit)).await;
+        "exclude"
+    }
+
+    /// Does one thing in a transaction that stays open.
+    async fn hold(&mut self) -> &'static str {
+        let client = self.db.client().await;
+        client.batch_execute("BEGIN").await.unwrap();
+        let (kind, effect, names) = match self.rng.below(6) {
+            0 => {
+                let (experiment, unit) = self.some_name("s");
+                let name = (experiment, unit.clone());
+                if self.names.contains(&name) || self.locked.contains(&name) {
+                    return "locked";
+                }
+                let c = self.candidate(experiment);
+                let sql = format!(
+                    "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id, epoch, is_bot)
+                     VALUES ('{unit}', {experiment}, {}, {}, {})",
+                    c.variant_id, c.epoch, c.is_bot
+                );
+                client.batch_execute(&sql).await.unwrap();
+                ("hold an assignment", Effect::Assigned(name.clone()), vec![name])
+            }
+            1 | 2 => {
+                let Some((experiment, session)) = self.some_owner() else { return "idle" };
+                let user = format!("u{}", self.rng.below(NAMES));
+                let taken = (experiment, user.clone());
+                if self.names.contains(&taken) || self.locked.contains(&taken) {
+                    return "locked";
+                }
+                client.batch_execute(&log_in_sql(experiment, &user, &session)).await.unwrap();
+                let names = vec![(experiment, session.clone()), taken];
+                ("hold a login", Effect::LoggedIn { experiment, user, session }, names)
+            }
+            3 => {
+                let (experiment, unit) = self.some_name("u");
+                let name = (experiment, format!("excluded while open {unit}"));
+                if self.locked.contains(&name) {
+                    return "locked";
+                }
+                // A name of its own beside the real one, or two of these would wait for each other.
+                client.batch_execute(&exclude_sql(experiment, &unit)).await.unwrap();
+                ("hold an exclusion", Effect::Excluded, vec![name])
+            }
+            _ => {
+                let Some(name) = (!self.names.is_empty()).then(|| self.rng.pick(&self.names).clone()) else { return "idle" };
+                let events: Vec<EventRow> = (0..=self.rng.below(5)).map(|_| self.event(name.clone())).collect();
+                for event in &events {
+                    insert_by_hand(&client, event).await;
+                }
+                ("hold events", Effect::Recorded(events), Vec::new())
+            }
+        };
+        self.locked.extend(names.iter().cloned());
+        self.held.push(Held { client, effect, names });
+        kind
+    }
+
+    /// Commits, or sometimes rolls back, one of the open transactions, in any order.
+    async fn end_one(&mut self) -> &'static str {
+        if self.held.is_empty() {
+            return "idle";
+        }
+        let at = usize::try_from(self.rng.below(self.held.len() as u64)).unwrap();
+        let held = self.held.swap_remove(at);
+        for name in &held.names {
+            self.locked.remove(name);
+        }
+        if self.rng.once_in(5) {
+            held.client.batch_execute("ROLLBACK").await.unwrap();
+            return "roll back";
+        }
+        held.client.batch_execute("COMMIT").await.unwrap();
+        match held.effect {
+            Effect::Assigned(name) => self.add_name(name),
+            Effect::LoggedIn { experiment, user, session } => {
+                self.add_name((experiment, user));
+                self.aliases.insert((experiment, session));
+            }
+            Effect::Recorded(events) => {
+                self.acknowledged.extend(events.iter().map(|event| (event.experiment_id, event.event_id.clone())));
+                self.recorded.extend(events);
+            }
+            Effect::Excluded => {}
+        }
+        "commit"
+    }
+
+    async fn fold(&mut self) -> &'static str {
+        let rows = i64::try_from(1 + self.rng.below(20)).unwrap();
+        for _ in 0..=self.rng.below(3) {
+            fold::fold_up_to(&self.db.database, rows).await.unwrap();
+        }
+        "fold"
+    }
+
+    /// At any moment the totals are those of what lies below the watermark.
+    async fn recount(&mut self) -> &'static str {
+        let report = self.db.recount(false).await;
+        assert_eq!(report.differences(), 0, "in the middle: {report}");
+        assert!(!report.restored);
+        "recount"
+    }
+}
+
+fn exclude_sql(experiment: i64, unit: &str) -> String {
+    format!("INSERT INTO excluded_units (experiment_id, unit, reason) VALUES ({experiment}, '{unit}', 'test') ON CONFLICT DO NOTHING")
+}
+
+/// The login of `assignments`, to be left open.
+fn log_in_sql(experiment: i64, user: &str, session: &str) -> String {
+    format!(
+        "UPDATE user_experiment_assignments SET user_id = '{user}' WHERE user_id = '{session}' AND experiment_id = {experiment};
+         UPDATE unit_aliases SET unit = '{user}', tx_id = pg_current_xact_id()::text::bigint
+         WHERE unit = '{session}' AND experiment_id = {experiment};
+         INSERT INTO unit_aliases (experiment_id, alias_unit, unit) VALUES ({experiment}, '{session}', '{user}')"
+    )
+}
+
+async fn insert_by_hand(client: &Client, e: &EventRow) {
+    client.execute("INSERT INTO experiment_event_keys (key) VALUES ($1)", &[&e.key]).await.unwrap();
+    let sql = "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id,
+            position, value, is_error, session_id, is_bot, counted, occurred_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::bigint * 0.0001, $10, $11, $12, $13, coalesce($14, now()))";
+    client
+        .execute(
+            sql,
+            &[
+                &e.event_id, &e.unit, &e.experiment_id, &e.variant_id, &e.event_type, &e.item_id, &e.brand_id, &e.position,
+                &e.value_e4, &e.is_error, &e.session_id, &e.is_bot, &e.counted, &e.occurred_at,
+            ],
+        )
+        .await
+        .unwrap();
+}
