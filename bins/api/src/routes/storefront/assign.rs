@@ -1,0 +1,146 @@
+//! `assign` and `assign/bulk`.
+
+use std::rc::Rc;
+
+use actix_web::HttpResponse;
+use actix_web::web::Bytes;
+use podium_domain::event;
+use podium_domain::fault::Pointer;
+use podium_domain::text;
+use podium_serving::assign::{AssignError, AssignRequest};
+
+use super::bodies::{AssignBody, Assignment, BulkAssignments, BulkBody};
+use super::{KEY, experiment, visitor};
+use crate::bots::is_bot;
+use crate::json::{self, Fields, Node};
+use crate::problem::{ApiError, Problem};
+use crate::request::{BATCH, Ctx, Media, ONE, json_bytes};
+
+/// Which variant a unit gets, for one placement or one named experiment.
+#[utoipa::path(post, path = "/api/v1/experiments/assign", operation_id = "assign", tag = "Storefront",
+    request_body = AssignBody,
+    responses(
+        (status = 200, body = Assignment),
+        (status = 400, description = "Malformed JSON, or no unit", content_type = "application/problem+json", body = Problem),
+        (status = 404, description = "No such experiment", content_type = "application/problem+json", body = Problem),
+        (status = 413, content_type = "application/problem+json", body = Problem),
+        (status = 415, content_type = "application/problem+json", body = Problem),
+        (status = 422, content_type = "application/problem+json", body = Problem)))]
+pub async fn assign(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
+    let body = ctx.body(ONE, Media::Beacon).await?;
+    let node = json::parse(&body)?;
+    let mut fields = Fields::new(&node, Pointer::root());
+    let visitor = visitor(&mut fields, is_bot(ctx.header("user-agent")), None);
+    let experiment = experiment(&mut fields, "experiment");
+    let placement = placement(&mut fields);
+    fields.finish()?;
+    let request = AssignRequest { visitor, experiment, placement };
+    let answer = ctx.state.serving.assign(request, ctx.state.clock.now()).await.map_err(assign_error)?;
+    Ok(json_bytes(answer))
+}
+
+/// All running experiments of one unit, or one experiment for many users.
+#[utoipa::path(post, path = "/api/v1/experiments/assign/bulk", operation_id = "assignBulk", tag = "Storefront",
+    request_body = BulkBody,
+    responses(
+        (status = 200, body = BulkAssignments),
+        (status = 400, description = "Malformed JSON, or no unit", content_type = "application/problem+json", body = Problem),
+        (status = 404, description = "No such experiment", content_type = "application/problem+json", body = Problem),
+        (status = 413, content_type = "application/problem+json", body = Problem),
+        (status = 415, content_type = "application/problem+json", body = Problem),
+        (status = 422, content_type = "application/problem+json", body = Problem)))]
+pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
+    let body = ctx.body(BATCH, Media::Beacon).await?;
+    let node = json::parse(&body)?;
+    let mut fields = Fields::new(&node, Pointer::root());
+    let bot = is_bot(ctx.header("user-agent"));
+    let visitor = visitor(&mut fields, bot, None);
+    let experiment = experiment(&mut fields, "experiment");
+    let users = users(&mut fields);
+    if users.is_some() && experiment.is_none() {
+        fields.fault("experiment", "required", "is required with user_ids");
+    }
+    fields.finish()?;
+    let (serving, now) = (&ctx.state.serving, ctx.state.clock.now());
+    let (answers, units) = match (users, experiment) {
+        (Some(users), Some(experiment)) => {
+            (serving.assign_many(experiment, &users, bot, now).await.map_err(assign_error)?, users)
+        }
+        (None, Some(experiment)) => {
+            let request = AssignRequest { visitor, experiment: Some(experiment), placement: None };
+            (vec![serving.assign(request, now).await.map_err(assign_error)?], visitor.unit().into_iter().collect())
+        }
+        _ => {
+            let answers = serving.assign_all(visitor, now).await.map_err(assign_error)?;
+            let unit = visitor.unit().unwrap_or_default();
+            let units = vec![unit; answers.len()];
+            (answers, units)
+        }
+    };
+    Ok(json_bytes(join_assignments(&answers, &units)))
+}
+
+/// `{"assignments": […]}` from ready answers, each with its unit added.
+fn join_assignments(answers: &[Bytes], units: &[&str]) -> Bytes {
+    let mut body = Vec::with_capacity(32 + answers.iter().map(|a| a.len() + 300).sum::<usize>());
+    body.extend_from_slice(br#"{"assignments":["#);
+    for (at, (answer, unit)) in answers.iter().zip(units).enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        // Ready answers are objects, so the last byte is the closing brace.
+        body.extend_from_slice(answer.strip_suffix(b"}").unwrap_or(answer));
+        body.extend_from_slice(br#","user_id":"#);
+        body.extend_from_slice(serde_json::to_string(unit).unwrap_or_default().as_bytes());
+        body.push(b'}');
+    }
+    body.extend_from_slice(b"]}");
+    body.into()
+}
+
+fn placement<'n>(fields: &mut Fields<'n, '_>) -> Option<&'n str> {
+    let top = fields.string("placement", 1, KEY);
+    let Some(context) = fields.take("context") else { return top };
+    let mut inner = Fields::new(context, fields.at("context"));
+    let placement = inner.string("placement", 1, KEY);
+    inner.string("pageType", 0, KEY);
+    inner.string("locale", 0, KEY);
+    fields.absorb(inner);
+    top.or(placement)
+}
+
+fn users<'n>(fields: &mut Fields<'n, '_>) -> Option<Vec<&'n str>> {
+    let node = fields.take("userIds")?;
+    let Node::Array(items) = node else {
+        fields.fault("userIds", "wrong_type", "must be a list of user ids");
+        return None;
+    };
+    if items.len() > event::MAX_BATCH {
+        fields.fault("userIds", "too_long", "must have at most 1000 entries");
+        return None;
+    }
+    let mut users = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let unit = match item {
+            Node::String(text) if text::check_unit_id(text).is_ok() => Some(text.as_ref()),
+            Node::Number(number) => text::unit_id_from_number(number).ok(),
+            _ => None,
+        };
+        match unit {
+            Some(unit) => users.push(unit),
+            None => {
+                let pointer = fields.at("userIds").element(index);
+                fields.faults.push(pointer.as_str(), "wrong_type", "must be a user id: 1 to 255 characters, or a whole number");
+            }
+        }
+    }
+    Some(users)
+}
+
+fn assign_error(error: AssignError) -> ApiError {
+    match error {
+        AssignError::UnknownExperiment => ApiError::not_found("the experiment"),
+        // The earlier system answered 400 here, and clients rely on it.
+        AssignError::NoUnit => ApiError::field("/user_id", "required", error.to_string()).with_status(400),
+    }
+}

@@ -1,0 +1,221 @@
+//! Bodies of the storefront routes, as the OpenAPI document shows them.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A unit in a request: text of 1 to 255 characters, or a whole number of at most 19 digits, taken as its text.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum UnitId {
+    /// Text.
+    Text(String),
+    /// A whole number.
+    Number(i64),
+}
+
+/// An experiment in a request: a number is its id, a string its name.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ExperimentName {
+    /// Its name.
+    Name(String),
+    /// Its id.
+    Id(i64),
+}
+
+/// Body of `assign`. At least one of `user_id` and `session_id` is required.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AssignBody {
+    /// The signed-in user.
+    pub user_id: Option<UnitId>,
+    /// The session.
+    pub session_id: Option<UnitId>,
+    /// A named experiment; else the newest running one of the placement.
+    pub experiment: Option<ExperimentName>,
+    /// Where the answer will be shown.
+    pub context: Option<AssignContext>,
+    /// As in `context`.
+    #[schema(min_length = 1, max_length = 128)]
+    pub placement: Option<String>,
+}
+
+/// Where an answer will be shown.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AssignContext {
+    /// Placement; none means `newsfeed`.
+    #[schema(min_length = 1, max_length = 128)]
+    pub placement: Option<String>,
+    /// Type of the page.
+    pub page_type: Option<String>,
+    /// Locale.
+    pub locale: Option<String>,
+}
+
+/// Answer of `assign`. What it holds can be sent to the track routes as it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Assignment {
+    /// The experiment's name; null in the default answer.
+    pub experiment_id: Option<String>,
+    /// The variant's name, or `default`.
+    pub variant: String,
+    /// The variant's configuration.
+    #[schema(value_type = Object)]
+    pub params: serde_json::Value,
+    /// The experiment's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<i64>,
+    /// The variant's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant_id: Option<i64>,
+    /// `SPLIT`, `STICKY`, `OVERRIDE` or `DEFAULT`.
+    pub reason: String,
+    /// Whether the variant is the control.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_control: Option<bool>,
+    /// True while the database is away or was too slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<bool>,
+}
+
+/// Body of `assign/bulk`: all running experiments of one unit, or one experiment for many users.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BulkBody {
+    /// The signed-in user.
+    pub user_id: Option<UnitId>,
+    /// The session.
+    pub session_id: Option<UnitId>,
+    /// The experiment for `user_ids`.
+    pub experiment: Option<ExperimentName>,
+    /// Up to 1,000 users.
+    #[schema(max_items = 1000)]
+    pub user_ids: Option<Vec<UnitId>>,
+}
+
+/// Answer of `assign/bulk`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BulkAssignments {
+    /// One for each experiment that the unit takes part in, or one for each user in order.
+    pub assignments: Vec<BulkAssignment>,
+}
+
+/// An assignment with its unit.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BulkAssignment {
+    /// The assignment.
+    #[serde(flatten)]
+    pub assignment: Assignment,
+    /// The unit.
+    pub user_id: String,
+}
+
+/// An event. At least one of `user_id` and `session_id` is required.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventBody {
+    /// Makes retries harmless: the same id counts once in an experiment. Without it the server makes one.
+    #[schema(min_length = 1, max_length = 128)]
+    pub event_id: Option<String>,
+    /// The signed-in user.
+    pub user_id: Option<UnitId>,
+    /// The session.
+    pub session_id: Option<UnitId>,
+    /// The experiment; without it the event counts for every running one in which the unit has an assignment.
+    pub experiment_id: Option<ExperimentName>,
+    /// The variant; without it the unit's own.
+    #[schema(minimum = 1)]
+    pub variant_id: Option<i64>,
+    /// Item.
+    pub item_id: Option<UnitId>,
+    /// Brand.
+    pub brand_id: Option<UnitId>,
+    /// Position on the page, from 1.
+    #[schema(minimum = 1, maximum = 10000)]
+    pub position: Option<i32>,
+    /// Value, four decimals; required for purchases.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_f64)]
+    pub value: Option<f64>,
+    /// Pieces; purchases and add-to-carts only.
+    #[schema(minimum = 1, maximum = 10000)]
+    pub quantity: Option<i32>,
+    /// Placement on the page.
+    pub placement: Option<String>,
+    /// Type of the page.
+    pub page_type: Option<String>,
+    /// Decision of a ranking.
+    pub decision_id: Option<String>,
+    /// When it happened: at most 30 days back, 5 minutes ahead.
+    pub occurred_at: Option<DateTime<Utc>>,
+    /// Anything else: an object of at most 16 KiB.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<serde_json::Value>,
+}
+
+/// Body of `track`: one event with its type, or `{"events": […]}` with up to 1,000 of them.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TrackBody {
+    /// The event.
+    #[serde(flatten)]
+    pub event: EventBody,
+    /// `impression`, `click`, `add_to_cart`, `purchase`, `engagement` or `request`.
+    pub event_type: Option<String>,
+    /// For `request`: milliseconds.
+    pub latency_ms: Option<f64>,
+    /// For `request`: whether it failed.
+    pub is_error: Option<bool>,
+    /// A batch instead of one event.
+    #[schema(max_items = 1000)]
+    pub events: Option<Vec<serde_json::Value>>,
+}
+
+/// Answer of the track routes: one event, or a batch.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum TrackAnswer {
+    /// One event.
+    One(Recorded),
+    /// A batch.
+    Batch(BatchAnswer),
+}
+
+/// An event that is in the database.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Recorded {
+    /// Always true.
+    pub success: bool,
+    /// The id of the event.
+    pub event_id: String,
+    /// Whether it was there before.
+    pub duplicate: bool,
+    /// Ids of the experiments that it was recorded for, when the request named none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Vec<i64>>,
+}
+
+/// Outcomes of a batch, in order.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchAnswer {
+    /// One for each event.
+    pub results: Vec<BatchResult>,
+}
+
+/// Outcome of one event of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchResult {
+    /// Position in the request, from 0.
+    pub index: usize,
+    /// The id of the event, where it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    /// Whether it is in the database.
+    pub success: bool,
+    /// Whether it was there before.
+    pub duplicate: bool,
+    /// Status that the event would have had alone.
+    pub status: u16,
+    /// What was wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Experiments that it was recorded for, when it named none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Vec<i64>>,
+}
