@@ -35,7 +35,9 @@ impl Role {
     /// Reads the name of a role.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Viewer, Self::Editor, Self::Promoter, Self::Admin].into_iter().find(|role| role.name() == name)
+        [Self::Viewer, Self::Editor, Self::Promoter, Self::Admin]
+            .into_iter()
+            .find(|role| role.name() == name)
     }
 
     /// Its name in the database and in tokens.
@@ -151,7 +153,12 @@ impl Auth {
     #[must_use]
     pub fn new(config: &Config, secret: &Secret) -> Self {
         let mut keys = vec![DecodingKey::from_secret(secret.expose().as_bytes())];
-        keys.extend(config.jwt_secret_previous.iter().map(|s| DecodingKey::from_secret(s.expose().as_bytes())));
+        keys.extend(
+            config
+                .jwt_secret_previous
+                .iter()
+                .map(|s| DecodingKey::from_secret(s.expose().as_bytes())),
+        );
         Self {
             keys,
             signing: EncodingKey::from_secret(secret.expose().as_bytes()),
@@ -166,12 +173,20 @@ impl Auth {
     ///
     /// # Errors
     /// A message when the token cannot be made.
-    pub fn issue(&self, user: &str, lifetime: TimeDelta, now: DateTime<Utc>) -> Result<String, String> {
+    pub fn issue(
+        &self,
+        user: &str,
+        lifetime: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Result<String, String> {
         if lifetime <= TimeDelta::zero() || lifetime > MAX_LIFETIME {
             return Err("the lifetime must be more than 0 and at most 24 h".into());
         }
         let claims = Claims {
-            user_id: Some(user.parse().map_or_else(|_| UserId::Text(user.to_owned()), UserId::Number)),
+            user_id: Some(
+                user.parse()
+                    .map_or_else(|_| UserId::Text(user.to_owned()), UserId::Number),
+            ),
             sub: None,
             exp: (now + lifetime).timestamp(),
             iat: now.timestamp(),
@@ -180,7 +195,8 @@ impl Auth {
             iss: self.issuer.clone(),
             aud: self.audience.clone().map(serde_json::Value::String),
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing).map_err(|e| e.to_string())
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
+            .map_err(|e| e.to_string())
     }
 
     /// Checks the token and the role.
@@ -193,15 +209,28 @@ impl Auth {
         snapshot: &Snapshot,
         now: DateTime<Utc>,
     ) -> Result<Granted<R>, ApiError> {
-        let (actor, role) = self.authenticate(authorization, snapshot, now).map_err(|reason| {
-            tracing::info!(reason, "request without a valid token refused");
-            ApiError::unauthorized()
-        })?;
+        let (actor, role) = self
+            .authenticate(authorization, snapshot, now)
+            .map_err(|reason| {
+                tracing::info!(reason, "request without a valid token refused");
+                ApiError::unauthorized()
+            })?;
         match role {
-            Some(role) if role >= R::ROLE => Ok(Granted { actor, role, _role: PhantomData }),
+            Some(role) if role >= R::ROLE => Ok(Granted {
+                actor,
+                role,
+                _role: PhantomData,
+            }),
             _ => {
-                tracing::info!(reason = "role too low", wanted = R::ROLE.name(), "request refused");
-                Err(ApiError::new(Code::Forbidden, format!("this needs at least the role {}", R::ROLE.name())))
+                tracing::info!(
+                    reason = "role too low",
+                    wanted = R::ROLE.name(),
+                    "request refused"
+                );
+                Err(ApiError::new(
+                    Code::Forbidden,
+                    format!("this needs at least the role {}", R::ROLE.name()),
+                ))
             }
         }
     }
@@ -213,7 +242,11 @@ impl Auth {
         now: DateTime<Utc>,
     ) -> Result<(String, Option<Role>), &'static str> {
         let [header] = authorization else {
-            return Err(if authorization.is_empty() { "no token" } else { "more than one Authorization header" });
+            return Err(if authorization.is_empty() {
+                "no token"
+            } else {
+                "more than one Authorization header"
+            });
         };
         let (scheme, token) = header.split_once(' ').ok_or("not a bearer token")?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -222,7 +255,12 @@ impl Auth {
         let claims = self.verify(token.trim())?;
         self.check_times(&claims, now)?;
         self.check_parties(&claims)?;
-        let user = claims.user_id.as_ref().or(claims.sub.as_ref()).ok_or("no user in the token")?.text();
+        let user = claims
+            .user_id
+            .as_ref()
+            .or(claims.sub.as_ref())
+            .ok_or("no user in the token")?
+            .text();
         let role = self.role_of(&user, &claims, snapshot)?;
         Ok((user, role))
     }
@@ -256,7 +294,11 @@ impl Auth {
         if claims.exp <= now.saturating_sub(leeway) {
             return Err("expired");
         }
-        if claims.iat > now.saturating_add(leeway) || claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(leeway)) {
+        if claims.iat > now.saturating_add(leeway)
+            || claims
+                .nbf
+                .is_some_and(|nbf| nbf > now.saturating_add(leeway))
+        {
             return Err("not valid yet");
         }
         Ok(())
@@ -270,23 +312,37 @@ impl Auth {
             (None, None) => Ok(()),
             (None, Some(_)) => Err("an audience, and none is configured"),
             (Some(wanted), Some(serde_json::Value::String(aud))) if aud == wanted => Ok(()),
-            (Some(wanted), Some(serde_json::Value::Array(list))) if list.iter().any(|aud| aud == wanted) => Ok(()),
+            (Some(wanted), Some(serde_json::Value::Array(list)))
+                if list.iter().any(|aud| aud == wanted) =>
+            {
+                Ok(())
+            }
             (Some(_), _) => Err("wrong audience"),
         }
     }
 
-    fn role_of(&self, user: &str, claims: &Claims, snapshot: &Snapshot) -> Result<Option<Role>, &'static str> {
+    fn role_of(
+        &self,
+        user: &str,
+        claims: &Claims,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Role>, &'static str> {
         let users = snapshot.users();
         if let Some(known) = users.get(user) {
             if known.disabled {
                 return Err("the user is disabled");
             }
-            if known.tokens_valid_after.is_some_and(|after| claims.iat < after.timestamp()) {
+            if known
+                .tokens_valid_after
+                .is_some_and(|after| claims.iat < after.timestamp())
+            {
                 return Err("the token is older than the user's tokens_valid_after");
             }
             return Ok(Role::parse(&known.role));
         }
-        if self.trust_roles && let Some(role) = claims.role.as_deref().and_then(Role::parse) {
+        if self.trust_roles
+            && let Some(role) = claims.role.as_deref().and_then(Role::parse)
+        {
             return Ok(Some(role));
         }
         Ok((users.is_empty() && user == self.bootstrap_admin).then_some(Role::Admin))

@@ -8,9 +8,27 @@ use isbot::Bots;
 
 /// Clients through which shops call us from their backends: programs, but not bots on a page.
 const LIBRARIES: [&str; 21] = [
-    "^curl", "^java/", "^javascript", "^lua-resty-http", "^php", "^php-curl-class", "^postmanruntime", "aiohttp", "axios",
-    "go-http-client", "guzzlehttp", "http_get", "httpclient", "httpurlconnection", "httpx", "libwww-perl", "node-fetch/",
-    "okhttp", "pycurl", "python-requests", "python-urllib",
+    "^curl",
+    "^java/",
+    "^javascript",
+    "^lua-resty-http",
+    "^php",
+    "^php-curl-class",
+    "^postmanruntime",
+    "aiohttp",
+    "axios",
+    "go-http-client",
+    "guzzlehttp",
+    "http_get",
+    "httpclient",
+    "httpurlconnection",
+    "httpx",
+    "libwww-perl",
+    "node-fetch/",
+    "okhttp",
+    "pycurl",
+    "python-requests",
+    "python-urllib",
 ];
 
 static BOTS: LazyLock<Bots> = LazyLock::new(|| {
@@ -29,7 +47,9 @@ thread_local! {
 /// Whether a user agent is a known bot's. No user agent is no bot: backends often send none.
 #[must_use]
 pub fn is_bot(user_agent: Option<&str>) -> bool {
-    let Some(agent) = user_agent.filter(|agent| !agent.is_empty()) else { return false };
+    let Some(agent) = user_agent.filter(|agent| !agent.is_empty()) else {
+        return false;
+    };
     KNOWN.with_borrow_mut(|known| {
         if let Some(verdict) = known.get(agent) {
             return *verdict;
@@ -51,10 +71,20 @@ mod tests {
 
     #[test]
     fn tells_bots_from_browsers_and_backends() {
-        assert!(is_bot(Some("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)")));
+        assert!(is_bot(Some(
+            "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+        )));
         assert!(is_bot(Some("Mozilla/5.0 (compatible; bingbot/2.0)")));
         let browser = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36";
-        for person in [None, Some(""), Some(browser), Some("curl/8.5.0"), Some("python-requests/2.32"), Some("okhttp/4.12"), Some("axios/1.7")] {
+        for person in [
+            None,
+            Some(""),
+            Some(browser),
+            Some("curl/8.5.0"),
+            Some("python-requests/2.32"),
+            Some("okhttp/4.12"),
+            Some("axios/1.7"),
+        ] {
             assert!(!is_bot(person), "{person:?}");
         }
     }

@@ -50,14 +50,18 @@ enum Command {
 
 fn parse_lifetime(text: &str) -> Result<TimeDelta, String> {
     let (number, unit) = text.split_at(text.len().saturating_sub(1));
-    let number: i64 = number.parse().map_err(|_| "a number and s, m or h, such as 30m".to_owned())?;
+    let number: i64 = number
+        .parse()
+        .map_err(|_| "a number and s, m or h, such as 30m".to_owned())?;
     let lifetime = match unit {
         "s" => TimeDelta::try_seconds(number),
         "m" => TimeDelta::try_minutes(number),
         "h" => TimeDelta::try_hours(number),
         _ => None,
     };
-    lifetime.filter(|l| *l > TimeDelta::zero() && *l <= TimeDelta::hours(24)).ok_or_else(|| "more than 0 and at most 24h".into())
+    lifetime
+        .filter(|l| *l > TimeDelta::zero() && *l <= TimeDelta::hours(24))
+        .ok_or_else(|| "more than 0 and at most 24h".into())
 }
 
 /// Runs the command line of this process.
@@ -72,7 +76,11 @@ pub fn run() -> ExitCode {
         }
     };
     start_logging(config.log_json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("podium-api: no async runtime: {error}");
@@ -83,7 +91,11 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("podium-api: {}", chain(&error));
-            ExitCode::from(if matches!(error, StartError::Config(_)) { 2 } else { 1 })
+            ExitCode::from(if matches!(error, StartError::Config(_)) {
+                2
+            } else {
+                1
+            })
         }
     }
 }
@@ -122,7 +134,10 @@ pub async fn wait_for_the_end(running: Running) {
 }
 
 async fn asked_to_stop() {
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         // Without signal handlers the default action ends the process.
         return std::future::pending().await;
     };
@@ -134,7 +149,10 @@ async fn asked_to_stop() {
 
 async fn migrate(config: &Config) -> Result<ExitCode, StartError> {
     let resources = private::resources(config).await?;
-    let url = config.migration_database_url.as_ref().unwrap_or(&resources.database_url);
+    let url = config
+        .migration_database_url
+        .as_ref()
+        .unwrap_or(&resources.database_url);
     let applied = podium_storage::migrate::migrate(&ConnectSettings::parse(url.expose())?).await?;
     if applied.is_empty() {
         println!("the schema is up to date");
@@ -164,14 +182,25 @@ async fn rebuild(config: &Config, apply: bool) -> Result<ExitCode, StartError> {
     let settings = ConnectSettings::parse(resources.database_url.expose())?;
     let report = podium_storage::rebuild::rebuild(&settings, apply).await?;
     print!("{report}");
-    Ok(if report.is_equal() || apply { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_equal() || apply {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn start_logging(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,actix_server=warn".into());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "info,actix_server=warn".into());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second call, as in tests, keeps the first subscriber.
-    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+    let _ = if json {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -60,7 +60,9 @@ pub enum ConfigError {
         name: &'static str,
     },
     /// There is no secret and the address is not private.
-    #[error("JWT_SECRET is required (at least 32 bytes) with DATABASE_URL or a HOST other than the loopback")]
+    #[error(
+        "JWT_SECRET is required (at least 32 bytes) with DATABASE_URL or a HOST other than the loopback"
+    )]
     MissingSecret,
 }
 
@@ -120,7 +122,9 @@ impl Source for Environment {
 
 impl<const N: usize> Source for [(&str, &str); N] {
     fn get(&self, name: &str) -> Option<String> {
-        self.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        self.iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| (*value).to_owned())
     }
 }
 
@@ -140,21 +144,49 @@ impl Config {
             migration_database_url: secret(source, "MIGRATION_DATABASE_URL")?,
             host: parsed(source, "HOST", "an IP address")?.unwrap_or(IpAddr::from([127, 0, 0, 1])),
             port: parsed(source, "PORT", "a port number, 0 to 65535")?.unwrap_or(3000),
-            workers: ranged(source, "WORKERS", "a number from 1 to 256", &(1..=256))?.unwrap_or(cores),
-            data_dir: source.get("PODIUM_DATA_DIR").filter(|v| !v.is_empty()).map(PathBuf::from),
+            workers: ranged(source, "WORKERS", "a number from 1 to 256", &(1..=256))?
+                .unwrap_or(cores),
+            data_dir: source
+                .get("PODIUM_DATA_DIR")
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from),
             assign_wait: Duration::from_millis(
-                ranged(source, "ASSIGN_WAIT_MS", "milliseconds, 1 to 10000", &(1..=10_000))?.unwrap_or(500),
+                ranged(
+                    source,
+                    "ASSIGN_WAIT_MS",
+                    "milliseconds, 1 to 10000",
+                    &(1..=10_000),
+                )?
+                .unwrap_or(500),
             ),
-            event_retention_days: ranged(source, "EVENT_RETENTION_DAYS", "days, 31 to 36500", &(31..=36_500))?,
-            assignment_cache: ranged(source, "ASSIGNMENT_CACHE", "a number from 1000 to 100000000", &(1_000..=100_000_000))?
-                .unwrap_or(500_000),
+            event_retention_days: ranged(
+                source,
+                "EVENT_RETENTION_DAYS",
+                "days, 31 to 36500",
+                &(31..=36_500),
+            )?,
+            assignment_cache: ranged(
+                source,
+                "ASSIGNMENT_CACHE",
+                "a number from 1000 to 100000000",
+                &(1_000..=100_000_000),
+            )?
+            .unwrap_or(500_000),
             log_json: choice(source, "LOG_FORMAT", "text or json", &["text", "json"])? == Some(1),
             jwt_secret: signing_secret(source, "JWT_SECRET")?,
             jwt_secret_previous: signing_secret(source, "JWT_SECRET_PREVIOUS")?,
             jwt_issuer: source.get("JWT_ISSUER").filter(|v| !v.is_empty()),
             jwt_audience: source.get("JWT_AUDIENCE").filter(|v| !v.is_empty()),
-            jwt_trust_roles: choice(source, "JWT_TRUST_ROLES", "true or false", &["false", "true"])? == Some(1),
-            bootstrap_admin: source.get("PODIUM_BOOTSTRAP_ADMIN").filter(|v| !v.is_empty()).unwrap_or_else(|| "1".into()),
+            jwt_trust_roles: choice(
+                source,
+                "JWT_TRUST_ROLES",
+                "true or false",
+                &["false", "true"],
+            )? == Some(1),
+            bootstrap_admin: source
+                .get("PODIUM_BOOTSTRAP_ADMIN")
+                .filter(|v| !v.is_empty())
+                .unwrap_or_else(|| "1".into()),
         })
     }
 
@@ -165,10 +197,17 @@ impl Config {
     }
 }
 
-fn parsed<T: std::str::FromStr>(source: &dyn Source, name: &'static str, wanted: &'static str) -> Result<Option<T>, ConfigError> {
+fn parsed<T: std::str::FromStr>(
+    source: &dyn Source,
+    name: &'static str,
+    wanted: &'static str,
+) -> Result<Option<T>, ConfigError> {
     match source.get(name).filter(|v| !v.is_empty()) {
         None => Ok(None),
-        Some(value) => value.parse().map(Some).map_err(|_| ConfigError::Invalid { name, wanted }),
+        Some(value) => value
+            .parse()
+            .map(Some)
+            .map_err(|_| ConfigError::Invalid { name, wanted }),
     }
 }
 
@@ -184,7 +223,12 @@ fn ranged<T: std::str::FromStr + PartialOrd>(
     }
 }
 
-fn choice(source: &dyn Source, name: &'static str, wanted: &'static str, choices: &[&str]) -> Result<Option<usize>, ConfigError> {
+fn choice(
+    source: &dyn Source,
+    name: &'static str,
+    wanted: &'static str,
+    choices: &[&str],
+) -> Result<Option<usize>, ConfigError> {
     match source.get(name).filter(|v| !v.is_empty()) {
         None => Ok(None),
         Some(value) => match choices.iter().position(|choice| *choice == value) {
@@ -198,11 +242,17 @@ fn secret(source: &dyn Source, name: &'static str) -> Result<Option<Secret>, Con
     if let Some(value) = source.get(name).filter(|v| !v.is_empty()) {
         return Ok(Some(Secret(value)));
     }
-    match source.get(&format!("{name}_FILE")).filter(|v| !v.is_empty()) {
+    match source
+        .get(&format!("{name}_FILE"))
+        .filter(|v| !v.is_empty())
+    {
         None => Ok(None),
         Some(file) => std::fs::read_to_string(file)
             .map(|text| Some(Secret(text.trim_end().to_owned())))
-            .map_err(|error| ConfigError::File { name, reason: error.to_string() }),
+            .map_err(|error| ConfigError::File {
+                name,
+                reason: error.to_string(),
+            }),
     }
 }
 
@@ -234,7 +284,13 @@ mod tests {
 
     #[test]
     fn names_the_variable_that_cannot_be_read() {
-        for (name, value) in [("PORT", "http"), ("HOST", "here"), ("ASSIGN_WAIT_MS", "0"), ("LOG_FORMAT", "xml"), ("WORKERS", "-1")] {
+        for (name, value) in [
+            ("PORT", "http"),
+            ("HOST", "here"),
+            ("ASSIGN_WAIT_MS", "0"),
+            ("LOG_FORMAT", "xml"),
+            ("WORKERS", "-1"),
+        ] {
             let error = Config::read(&[(name, value)]).unwrap_err();
             assert!(error.to_string().starts_with(name), "{error}");
         }

@@ -14,7 +14,8 @@ thread_local! {
 
 /// A generator seeded from the system, or where that fails from the process's hash keys.
 fn seeded() -> StdRng {
-    StdRng::try_from_rng(&mut SysRng).unwrap_or_else(|_| StdRng::seed_from_u64(RandomState::new().build_hasher().finish()))
+    StdRng::try_from_rng(&mut SysRng)
+        .unwrap_or_else(|_| StdRng::seed_from_u64(RandomState::new().build_hasher().finish()))
 }
 
 /// 128 random bits.

@@ -81,7 +81,9 @@ fn node(raw: &str, depth: usize) -> Result<Node<'_>, Malformed> {
 fn string(raw: &str) -> Result<Cow<'_, str>, Malformed> {
     match raw.get(1..raw.len() - 1) {
         Some(inner) if !inner.contains('\\') => Ok(Cow::Borrowed(inner)),
-        _ => serde_json::from_str(raw).map(Cow::Owned).map_err(|e| syntax(&e)),
+        _ => serde_json::from_str(raw)
+            .map(Cow::Owned)
+            .map_err(|e| syntax(&e)),
     }
 }
 
@@ -89,22 +91,34 @@ fn array(raw: &str, depth: usize) -> Result<Node<'_>, Malformed> {
     if depth > MAX_DEPTH {
         return Err(Malformed::TooDeep);
     }
-    let items = serde_json::Deserializer::from_str(raw).deserialize_seq(RawItems).map_err(|e| syntax(&e))?;
-    items.into_iter().map(|item| node(item.get(), depth + 1)).collect::<Result<_, _>>().map(Node::Array)
+    let items = serde_json::Deserializer::from_str(raw)
+        .deserialize_seq(RawItems)
+        .map_err(|e| syntax(&e))?;
+    items
+        .into_iter()
+        .map(|item| node(item.get(), depth + 1))
+        .collect::<Result<_, _>>()
+        .map(Node::Array)
 }
 
 fn object(raw: &str, depth: usize) -> Result<Node<'_>, Malformed> {
     if depth > MAX_DEPTH {
         return Err(Malformed::TooDeep);
     }
-    let members = serde_json::Deserializer::from_str(raw).deserialize_map(RawMembers).map_err(|e| syntax(&e))?;
+    let members = serde_json::Deserializer::from_str(raw)
+        .deserialize_map(RawMembers)
+        .map_err(|e| syntax(&e))?;
     let mut nodes: Members<'_> = Vec::with_capacity(members.len());
     // Few keys are compared one by one; many with a set, or a large object would cost quadratic time.
     let mut seen: HashSet<Cow<'_, str>> = HashSet::new();
     let many = members.len() > 16;
     for (key, value) in members {
         let key = string(key.get())?;
-        let twice = if many { !seen.insert(key.clone()) } else { nodes.iter().any(|(known, _)| *known == key) };
+        let twice = if many {
+            !seen.insert(key.clone())
+        } else {
+            nodes.iter().any(|(known, _)| *known == key)
+        };
         if twice {
             return Err(Malformed::DuplicateKey(key.into_owned()));
         }
@@ -178,9 +192,9 @@ fn needs_pointer(node: &Node<'_>) -> bool {
     match node {
         Node::String(text) => text::check_characters(text).is_err(),
         Node::Array(items) => items.iter().any(needs_pointer),
-        Node::Object(members, _) => {
-            members.iter().any(|(key, value)| text::check_characters(key).is_err() || needs_pointer(value))
-        }
+        Node::Object(members, _) => members
+            .iter()
+            .any(|(key, value)| text::check_characters(key).is_err() || needs_pointer(value)),
         Node::Null | Node::Bool(_) | Node::Number(_) => false,
     }
 }
@@ -226,7 +240,14 @@ impl<'n, 'a> Fields<'n, 'a> {
             faults.push(pointer.as_str(), "wrong_type", "must be an object");
             &[]
         };
-        Self { members, taken: vec![false; members.len()], pointer, both_spellings: None, camel_only: false, faults }
+        Self {
+            members,
+            taken: vec![false; members.len()],
+            pointer,
+            both_spellings: None,
+            camel_only: false,
+            faults,
+        }
     }
 
     /// Takes names only as they are given, in camelCase.
@@ -266,7 +287,11 @@ impl<'n, 'a> Fields<'n, 'a> {
     /// Pointer to a member, spelled as in the body where it is there.
     #[must_use]
     pub fn at(&self, name: &str) -> Pointer {
-        let spelled = self.members.iter().map(|(key, _)| key.as_ref()).find(|key| spells(key, name));
+        let spelled = self
+            .members
+            .iter()
+            .map(|(key, _)| key.as_ref())
+            .find(|key| spells(key, name));
         self.pointer.member(spelled.unwrap_or(name))
     }
 
@@ -400,11 +425,23 @@ impl<'n, 'a> Fields<'n, 'a> {
             return None;
         };
         if items.len() > max_items {
-            self.fault(name, "too_long", format!("must have at most {max_items} entries"));
+            self.fault(
+                name,
+                "too_long",
+                format!("must have at most {max_items} entries"),
+            );
             return None;
         }
-        let texts: Option<Vec<&str>> =
-            items.iter().map(|item| if let Node::String(text) = item { Some(text.as_ref()) } else { None }).collect();
+        let texts: Option<Vec<&str>> = items
+            .iter()
+            .map(|item| {
+                if let Node::String(text) = item {
+                    Some(text.as_ref())
+                } else {
+                    None
+                }
+            })
+            .collect();
         if texts.is_none() {
             self.wrong_type(name, "a list of strings");
         }
@@ -430,7 +467,12 @@ impl<'n, 'a> Fields<'n, 'a> {
 
     /// Reports a required member that is missing; a member with another fault is not reported twice.
     pub fn require<T>(&mut self, name: &str, value: Option<T>) -> Option<T> {
-        if value.is_none() && !self.faults.iter().any(|f| f.pointer == self.at(name).as_str()) {
+        if value.is_none()
+            && !self
+                .faults
+                .iter()
+                .any(|f| f.pointer == self.at(name).as_str())
+        {
             self.fault(name, "required", "is required");
         }
         value
@@ -441,7 +483,12 @@ impl<'n, 'a> Fields<'n, 'a> {
         if inner.both_spellings.is_some() {
             self.both_spellings = inner.both_spellings;
         }
-        let fresh: Vec<_> = inner.faults.iter().filter(|f| !self.faults.iter().any(|known| known == *f)).cloned().collect();
+        let fresh: Vec<_> = inner
+            .faults
+            .iter()
+            .filter(|f| !self.faults.iter().any(|known| known == *f))
+            .cloned()
+            .collect();
         for fault in fresh {
             self.faults.push(fault.pointer, fault.code, fault.detail);
         }
@@ -452,7 +499,11 @@ impl<'n, 'a> Fields<'n, 'a> {
         for (at, (key, _)) in self.members.iter().enumerate() {
             if self.taken.get(at) == Some(&false) {
                 let pointer = self.pointer.member(key);
-                self.faults.push(pointer.as_str(), "unknown_field", "is not a field of this request");
+                self.faults.push(
+                    pointer.as_str(),
+                    "unknown_field",
+                    "is not a field of this request",
+                );
             }
         }
     }
@@ -465,7 +516,11 @@ impl<'n, 'a> Fields<'n, 'a> {
         if let Some(name) = self.both_spellings {
             return Err(Malformed::DuplicateKey(name).into());
         }
-        if self.faults.is_empty() { Ok(()) } else { Err(ApiError::validation(self.faults)) }
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::validation(self.faults))
+        }
     }
 }
 
@@ -475,15 +530,33 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_one_document() {
-        for body in ["", "{", "{} {}", "{\"a\":NaN}", "{\"a\":1,}", "\u{feff}{}", "{\"a\":\"\\ud800\"}", "{\"a\":01}"] {
-            assert!(matches!(parse(body.as_bytes()), Err(Malformed::Syntax(_))), "{body}");
+        for body in [
+            "",
+            "{",
+            "{} {}",
+            "{\"a\":NaN}",
+            "{\"a\":1,}",
+            "\u{feff}{}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":01}",
+        ] {
+            assert!(
+                matches!(parse(body.as_bytes()), Err(Malformed::Syntax(_))),
+                "{body}"
+            );
         }
-        assert!(matches!(parse(b"{\"a\":\"\xff\"}"), Err(Malformed::Syntax(_))));
+        assert!(matches!(
+            parse(b"{\"a\":\"\xff\"}"),
+            Err(Malformed::Syntax(_))
+        ));
     }
 
     #[test]
     fn refuses_a_key_twice_at_any_depth() {
-        assert_eq!(parse(b"{\"a\":[{\"b\":1,\"\\u0062\":2}]}"), Err(Malformed::DuplicateKey("b".into())));
+        assert_eq!(
+            parse(b"{\"a\":[{\"b\":1,\"\\u0062\":2}]}"),
+            Err(Malformed::DuplicateKey("b".into()))
+        );
     }
 
     #[test]
@@ -496,8 +569,12 @@ mod tests {
 
     #[test]
     fn takes_both_spellings_but_not_together() {
-        assert!(spells("trafficWeight", "trafficWeight") && spells("traffic_weight", "trafficWeight"));
-        assert!(!spells("traffic_Weight", "trafficWeight") && !spells("trafficweight", "trafficWeight"));
+        assert!(
+            spells("trafficWeight", "trafficWeight") && spells("traffic_weight", "trafficWeight")
+        );
+        assert!(
+            !spells("traffic_Weight", "trafficWeight") && !spells("trafficweight", "trafficWeight")
+        );
         let node = parse(b"{\"user_id\":\"a\",\"userId\":\"b\"}").unwrap();
         let mut fields = Fields::new(&node, Pointer::root());
         fields.string("userId", 1, 10);
@@ -515,10 +592,19 @@ mod tests {
         fields.require("d", d);
         fields.refuse_unknown();
         let faults = fields.finish().unwrap_err().field_errors();
-        let found: Vec<(&str, &str)> = faults.iter().map(|f| (f.pointer.as_str(), f.code)).collect();
+        let found: Vec<(&str, &str)> = faults
+            .iter()
+            .map(|f| (f.pointer.as_str(), f.code))
+            .collect();
         assert_eq!(
             found,
-            [("/a", "invalid_text"), ("/b", "out_of_range"), ("/c", "wrong_type"), ("/d", "required"), ("/extra", "unknown_field")]
+            [
+                ("/a", "invalid_text"),
+                ("/b", "out_of_range"),
+                ("/c", "wrong_type"),
+                ("/d", "required"),
+                ("/extra", "unknown_field")
+            ]
         );
     }
 }

@@ -32,7 +32,10 @@ pub fn build() -> utoipa::openapi::OpenApi {
         document.merge(part);
     }
     if let Some(components) = document.components.as_mut() {
-        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .build();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     }
     document

@@ -54,7 +54,11 @@ pub async fn resources(config: &Config) -> Result<Resources, StartError> {
         }
     };
     let jwt_secret = signing_secret(config)?;
-    Ok(Resources { database_url, jwt_secret, private })
+    Ok(Resources {
+        database_url,
+        jwt_secret,
+        private,
+    })
 }
 
 /// Starts the private database of a folder.
@@ -62,7 +66,10 @@ pub async fn resources(config: &Config) -> Result<Resources, StartError> {
 /// # Errors
 /// [`PrivateError::Postgres`] says what is missing or who holds the folder.
 pub async fn start_postgres(data_dir: PathBuf) -> Result<PrivatePostgres, PrivateError> {
-    let settings = Settings { install: true, ..Settings::new(data_dir) };
+    let settings = Settings {
+        install: true,
+        ..Settings::new(data_dir)
+    };
     tokio::task::spawn_blocking(move || PrivatePostgres::start(&settings))
         .await
         .map_err(|_| PrivateError::Interrupted)?
@@ -97,7 +104,12 @@ fn kept_secret(path: &Path) -> std::io::Result<Secret> {
     let mut random = [0_u8; 32];
     std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut random)?;
     let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(secret.as_bytes())?;
     file.sync_all()?;
     Ok(Secret::new(secret))

@@ -128,7 +128,13 @@ impl ApiError {
     /// An error of one kind.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, status: code.row().0, detail: detail.into(), faults: Vec::new(), header: None }
+        Self {
+            code,
+            status: code.row().0,
+            detail: detail.into(),
+            faults: Vec::new(),
+            header: None,
+        }
     }
 
     /// 404 for a thing that is not there.
@@ -151,7 +157,10 @@ impl ApiError {
             [one] => format!("{}: {}", one.pointer, one.detail),
             many => format!("{} fields are wrong", many.len()),
         };
-        Self { faults, ..Self::new(Code::ValidationFailed, detail) }
+        Self {
+            faults,
+            ..Self::new(Code::ValidationFailed, detail)
+        }
     }
 
     /// 422 for one field.
@@ -185,7 +194,10 @@ impl ApiError {
     pub fn unavailable() -> Self {
         Self {
             header: Some((header::RETRY_AFTER, "1".into())),
-            ..Self::new(Code::Unavailable, "the service cannot take this now; try again")
+            ..Self::new(
+                Code::Unavailable,
+                "the service cannot take this now; try again",
+            )
         }
     }
 
@@ -193,7 +205,10 @@ impl ApiError {
     #[must_use]
     pub fn internal(cause: &str) -> Self {
         tracing::error!(cause, "internal error");
-        Self::new(Code::Internal, "an internal error; the request id leads to its log line")
+        Self::new(
+            Code::Internal,
+            "an internal error; the request id leads to its log line",
+        )
     }
 
     /// The same error under another status.
@@ -226,7 +241,11 @@ impl ApiError {
     pub fn field_errors(&self) -> Vec<FieldError> {
         self.faults
             .iter()
-            .map(|f| FieldError { pointer: f.pointer.clone(), code: f.code, detail: f.detail.clone() })
+            .map(|f| FieldError {
+                pointer: f.pointer.clone(),
+                code: f.code,
+                detail: f.detail.clone(),
+            })
             .collect()
     }
 
@@ -249,7 +268,10 @@ impl ApiError {
         };
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = HttpResponse::build(status);
-        response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
+        response.insert_header((
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        ));
         if let Some((name, value)) = &self.header {
             response.insert_header((name.clone(), value.as_str()));
         }
@@ -261,13 +283,21 @@ impl ApiError {
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Pool(_) | StorageError::TimedOut | StorageError::QueueFull | StorageError::Contended { .. } => {
-                Self::unavailable()
-            }
+            StorageError::Pool(_)
+            | StorageError::TimedOut
+            | StorageError::QueueFull
+            | StorageError::Contended { .. } => Self::unavailable(),
             StorageError::Db(ref db) => match db.as_db_error() {
                 // The connection broke, or the server is starting, stopping, full or too slow.
                 None => Self::unavailable(),
-                Some(db) if matches!(db.code().code().get(..2), Some("08" | "53" | "57" | "55" | "40" | "25")) => Self::unavailable(),
+                Some(db)
+                    if matches!(
+                        db.code().code().get(..2),
+                        Some("08" | "53" | "57" | "55" | "40" | "25")
+                    ) =>
+                {
+                    Self::unavailable()
+                }
                 Some(_) => Self::internal(&error.chain()),
             },
             other => Self::internal(&other.chain()),
@@ -299,7 +329,9 @@ impl From<RecordError> for ApiError {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::Unavailable(_) => Self::unavailable(),
-            RecordError::Refused => Self::internal("the database refused an event that had passed validation"),
+            RecordError::Refused => {
+                Self::internal("the database refused an event that had passed validation")
+            }
         }
     }
 }

@@ -52,7 +52,12 @@ impl Ctx {
     #[must_use]
     pub fn new(req: HttpRequest, payload: Payload, state: Data<AppState>) -> Self {
         let request_id = request_id(req.headers());
-        Self { req, state, request_id, payload: RefCell::new(Some(payload)) }
+        Self {
+            req,
+            state,
+            request_id,
+            payload: RefCell::new(Some(payload)),
+        }
     }
 
     /// A path parameter; empty when the route has none of that name.
@@ -66,7 +71,11 @@ impl Ctx {
     /// # Errors
     /// 404: what is no id names nothing.
     pub fn id(&self, name: &str) -> Result<i64, ApiError> {
-        self.path(name).parse().ok().filter(|id| *id > 0).ok_or_else(|| ApiError::not_found("this id"))
+        self.path(name)
+            .parse()
+            .ok()
+            .filter(|id| *id > 0)
+            .ok_or_else(|| ApiError::not_found("this id"))
     }
 
     /// A query parameter, percent-decoded.
@@ -85,7 +94,10 @@ impl Ctx {
     /// A header as text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.req.headers().get(name).and_then(|value| value.to_str().ok())
+        self.req
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
     }
 
     /// Reads the body.
@@ -98,13 +110,22 @@ impl Ctx {
         let encoding = self.header("content-encoding").unwrap_or("identity");
         let gzip = encoding.eq_ignore_ascii_case("gzip");
         if !gzip && !encoding.eq_ignore_ascii_case("identity") {
-            return Err(ApiError::new(Code::UnsupportedMediaType, "content encodings are identity and gzip"));
+            return Err(ApiError::new(
+                Code::UnsupportedMediaType,
+                "content encodings are identity and gzip",
+            ));
         }
-        let declared = self.header("content-length").and_then(|length| length.parse::<usize>().ok());
+        let declared = self
+            .header("content-length")
+            .and_then(|length| length.parse::<usize>().ok());
         if declared.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
-        let payload = self.payload.borrow_mut().take().ok_or_else(|| ApiError::internal("body read twice"))?;
+        let payload = self
+            .payload
+            .borrow_mut()
+            .take()
+            .ok_or_else(|| ApiError::internal("body read twice"))?;
         let body = read(payload, limit, declared.unwrap_or_default()).await?;
         if gzip { gunzip(&body, limit) } else { Ok(body) }
     }
@@ -116,18 +137,26 @@ impl Ctx {
             Media::Any => true,
             Media::Json => kind.eq_ignore_ascii_case("application/json"),
             Media::Beacon => {
-                kind.eq_ignore_ascii_case("application/json") || kind.eq_ignore_ascii_case("text/plain") || kind.is_empty()
+                kind.eq_ignore_ascii_case("application/json")
+                    || kind.eq_ignore_ascii_case("text/plain")
+                    || kind.is_empty()
             }
         };
         if fits {
             return Ok(());
         }
-        Err(ApiError::new(Code::UnsupportedMediaType, "the content type must be application/json"))
+        Err(ApiError::new(
+            Code::UnsupportedMediaType,
+            "the content type must be application/json",
+        ))
     }
 }
 
 fn too_large(limit: usize) -> ApiError {
-    ApiError::new(Code::TooLarge, format!("the body may have at most {limit} bytes"))
+    ApiError::new(
+        Code::TooLarge,
+        format!("the body may have at most {limit} bytes"),
+    )
 }
 
 async fn read(mut payload: Payload, limit: usize, expected: usize) -> Result<Bytes, ApiError> {
@@ -135,7 +164,8 @@ async fn read(mut payload: Payload, limit: usize, expected: usize) -> Result<Byt
     let mut first: Option<Bytes> = None;
     let mut reading = pin!(async {
         while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| ApiError::new(Code::MalformedJson, "the body could not be read"))?;
+            let chunk = chunk
+                .map_err(|_| ApiError::new(Code::MalformedJson, "the body could not be read"))?;
             if collected.len() + first.as_ref().map_or(0, Bytes::len) + chunk.len() > limit {
                 return Err(too_large(limit));
             }
@@ -153,24 +183,40 @@ async fn read(mut payload: Payload, limit: usize, expected: usize) -> Result<Byt
         Ok(first.take().unwrap_or_else(|| collected.split().freeze()))
     });
     // Most bodies are there already: only the others pay for a timer.
-    if let Poll::Ready(done) = std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
+    if let Poll::Ready(done) =
+        std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await
+    {
         return done;
     }
     tokio::time::timeout(BODY_TIME, reading)
         .await
-        .unwrap_or_else(|_| Err(ApiError::new(Code::RequestTimeout, "the body did not arrive in time")))
+        .unwrap_or_else(|_| {
+            Err(ApiError::new(
+                Code::RequestTimeout,
+                "the body did not arrive in time",
+            ))
+        })
 }
 
 fn gunzip(body: &[u8], limit: usize) -> Result<Bytes, ApiError> {
     let mut plain = Vec::new();
     let mut bounded = flate2::read::GzDecoder::new(body).take(limit as u64 + 1);
-    bounded.read_to_end(&mut plain).map_err(|_| ApiError::new(Code::MalformedJson, "the body is not valid gzip"))?;
-    if plain.len() > limit { Err(too_large(limit)) } else { Ok(plain.into()) }
+    bounded
+        .read_to_end(&mut plain)
+        .map_err(|_| ApiError::new(Code::MalformedJson, "the body is not valid gzip"))?;
+    if plain.len() > limit {
+        Err(too_large(limit))
+    } else {
+        Ok(plain.into())
+    }
 }
 
 fn decode(text: &str) -> Option<String> {
     let plus = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&plus).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    percent_encoding::percent_decode_str(&plus)
+        .decode_utf8()
+        .ok()
+        .map(std::borrow::Cow::into_owned)
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -201,13 +247,21 @@ pub fn finish(response: &mut HttpResponse, request_id: &str) {
     if let Ok(value) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, value);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
 }
 
 /// JSON text as an answer with status 200.
 #[must_use]
 pub fn json_bytes(body: Bytes) -> HttpResponse {
-    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(body)
+    HttpResponse::Ok()
+        .insert_header((
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ))
+        .body(body)
 }
 
 /// The body of a successful admin answer.
@@ -224,10 +278,18 @@ pub struct Success<T: Serialize> {
 /// # Errors
 /// 500 when the data do not serialise, which is a bug.
 pub fn admin_json<T: Serialize>(status: u16, data: T) -> Result<HttpResponse, ApiError> {
-    let body = serde_json::to_vec(&Success { success: true, data }).map_err(|e| ApiError::internal(&e.to_string()))?;
-    let status = actix_web::http::StatusCode::from_u16(status).map_err(|e| ApiError::internal(&e.to_string()))?;
+    let body = serde_json::to_vec(&Success {
+        success: true,
+        data,
+    })
+    .map_err(|e| ApiError::internal(&e.to_string()))?;
+    let status = actix_web::http::StatusCode::from_u16(status)
+        .map_err(|e| ApiError::internal(&e.to_string()))?;
     Ok(HttpResponse::build(status)
-        .insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json")))
+        .insert_header((
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ))
         .insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .body(body))
 }

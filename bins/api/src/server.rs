@@ -72,7 +72,11 @@ pub struct Resources {
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn start(config: Config, clock: Arc<dyn Clock>, migrate: bool) -> Result<Running, StartError> {
+pub async fn start(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    migrate: bool,
+) -> Result<Running, StartError> {
     let started = Instant::now();
     let resources = private::resources(&config).await?;
     let settings = ConnectSettings::parse(resources.database_url.expose())?;
@@ -86,38 +90,68 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>, migrate: bool) -> Resu
         }
     }
     let database = Database::new(settings.clone())?;
-    let limits = podium_serving::Settings { assign_wait: config.assign_wait, known_units: config.assignment_cache };
+    let limits = podium_serving::Settings {
+        assign_wait: config.assign_wait,
+        known_units: config.assignment_cache,
+    };
     let serving = Serving::start(database.clone(), limits).await?;
     let direct = match &config.database_direct_url {
         Some(url) => ConnectSettings::parse(url.expose())?,
         None => settings,
     };
     let background = vec![
-        tokio::spawn(serving.clone().follow(Feed::start(database.clone(), Some(direct)))),
+        tokio::spawn(
+            serving
+                .clone()
+                .follow(Feed::start(database.clone(), Some(direct))),
+        ),
         tokio::spawn(fold_for_ever(database.clone())),
-        tokio::spawn(keep_partitions(database.clone(), config.event_retention_days)),
+        tokio::spawn(keep_partitions(
+            database.clone(),
+            config.event_retention_days,
+        )),
         tokio::spawn(probe_for_ever(database.clone())),
     ];
     let auth = Auth::new(&config, &resources.jwt_secret);
-    let state = Data::new(AppState { auth, serving, database, clock, started, config });
+    let state = Data::new(AppState {
+        auth,
+        serving,
+        database,
+        clock,
+        started,
+        config,
+    });
     let (http, address, server) = listen(&state)?;
     let serving_http = tokio::spawn(server);
-    Ok(Running { address, state, http, serving_http, background, private: resources.private })
+    Ok(Running {
+        address,
+        state,
+        http,
+        serving_http,
+        background,
+        private: resources.private,
+    })
 }
 
-fn listen(state: &Data<AppState>) -> Result<(ServerHandle, SocketAddr, actix_web::dev::Server), StartError> {
+fn listen(
+    state: &Data<AppState>,
+) -> Result<(ServerHandle, SocketAddr, actix_web::dev::Server), StartError> {
     let address = SocketAddr::new(state.config.host, state.config.port);
     let shared = state.clone();
-    let server = HttpServer::new(move || App::new().app_data(shared.clone()).configure(routes::configure))
-        .workers(state.config.workers)
-        .keep_alive(Duration::from_secs(15))
-        .client_request_timeout(Duration::from_secs(5))
-        .max_connections(10_000)
-        .backlog(1024)
-        .shutdown_timeout(DRAIN_SECONDS)
-        .disable_signals()
-        .bind(address)
-        .map_err(|source| StartError::Bind { address, source })?;
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(shared.clone())
+            .configure(routes::configure)
+    })
+    .workers(state.config.workers)
+    .keep_alive(Duration::from_secs(15))
+    .client_request_timeout(Duration::from_secs(5))
+    .max_connections(10_000)
+    .backlog(1024)
+    .shutdown_timeout(DRAIN_SECONDS)
+    .disable_signals()
+    .bind(address)
+    .map_err(|source| StartError::Bind { address, source })?;
     let bound = server.addrs().first().copied().unwrap_or(address);
     let server = server.run();
     Ok((server.handle(), bound, server))
@@ -129,8 +163,13 @@ impl Running {
     pub async fn stop(self) {
         self.http.stop(true).await;
         let _ = self.serving_http.await;
-        if tokio::time::timeout(Duration::from_secs(5), self.state.serving.drain()).await.is_err() {
-            tracing::warn!("accepted writes were not finished in time; their clients were not told that they were");
+        if tokio::time::timeout(Duration::from_secs(5), self.state.serving.drain())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "accepted writes were not finished in time; their clients were not told that they were"
+            );
         }
         for task in self.background {
             task.abort();
@@ -150,7 +189,9 @@ async fn fold_for_ever(database: Database) {
         match fold::fold_once(&database).await {
             Ok(folded) if !folded.caught_up && !folded.busy => continue,
             Ok(_) => {}
-            Err(error) => tracing::warn!(error = %error.chain(), "folding failed and will be tried again"),
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "folding failed and will be tried again")
+            }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -164,8 +205,12 @@ async fn keep_partitions(database: Database, retention_days: Option<i32>) {
         if let Some(days) = retention_days {
             match retention::drop_old(&database, days).await {
                 Ok(dropped) if dropped.is_empty() => {}
-                Ok(dropped) => tracing::info!(partitions = ?dropped, "events beyond the retention were dropped"),
-                Err(error) => tracing::warn!(error = %error.chain(), "old events could not be dropped"),
+                Ok(dropped) => {
+                    tracing::info!(partitions = ?dropped, "events beyond the retention were dropped")
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error.chain(), "old events could not be dropped")
+                }
             }
         }
         tokio::time::sleep(Duration::from_secs(3600)).await;

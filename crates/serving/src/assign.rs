@@ -9,7 +9,9 @@ use podium_storage::assignments::{Candidate, Lookup, Stored};
 
 use crate::Serving;
 use crate::known::Known;
-use crate::snapshot::{DEFAULT_PLACEMENT, Experiment, ExperimentRef, Reason, Variant, default_answer};
+use crate::snapshot::{
+    DEFAULT_PLACEMENT, Experiment, ExperimentRef, Reason, Variant, default_answer,
+};
 
 /// Who is asking: at least one of the two is there.
 #[derive(Clone, Copy, Debug)]
@@ -66,30 +68,46 @@ impl Serving {
     ///
     /// # Errors
     /// [`AssignError`] for requests that no state could answer.
-    pub async fn assign(&self, request: AssignRequest<'_>, now: DateTime<Utc>) -> Result<Bytes, AssignError> {
+    pub async fn assign(
+        &self,
+        request: AssignRequest<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Bytes, AssignError> {
         let unit = request.visitor.unit().ok_or(AssignError::NoUnit)?;
         let snapshot = self.snapshot();
         let found = match request.experiment {
-            Some(reference) => Some(snapshot.find(reference).ok_or(AssignError::UnknownExperiment)?),
+            Some(reference) => Some(
+                snapshot
+                    .find(reference)
+                    .ok_or(AssignError::UnknownExperiment)?,
+            ),
             None => snapshot.on_placement(request.placement.unwrap_or(DEFAULT_PLACEMENT)),
         };
         let Some(experiment) = found.filter(|e| e.status == Status::Running) else {
             return Ok(default_answer(false));
         };
-        if let Some(answer) = self.assign_from_memory(experiment, snapshot.version(), unit, request.visitor, now) {
+        if let Some(answer) =
+            self.assign_from_memory(experiment, snapshot.version(), unit, request.visitor, now)
+        {
             return Ok(answer);
         }
         let (experiment, version) = (experiment.clone(), snapshot.version());
         // The guard of the snapshot is not held over the wait.
         drop(snapshot);
-        Ok(self.assign_from_table(&experiment, version, unit, request.visitor, now).await)
+        Ok(self
+            .assign_from_table(&experiment, version, unit, request.visitor, now)
+            .await)
     }
 
     /// All running experiments of one unit, without those that it does not take part in.
     ///
     /// # Errors
     /// [`AssignError::NoUnit`].
-    pub async fn assign_all(&self, visitor: Visitor<'_>, now: DateTime<Utc>) -> Result<Vec<Bytes>, AssignError> {
+    pub async fn assign_all(
+        &self,
+        visitor: Visitor<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Bytes>, AssignError> {
         let unit = visitor.unit().ok_or(AssignError::NoUnit)?;
         let snapshot = Arc::clone(&self.snapshot());
         let version = snapshot.version();
@@ -105,12 +123,18 @@ impl Serving {
         let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
         for (at, asked) in missing {
             let stored = wait(asked, deadline).await;
-            if let (Some(experiment), Some(slot)) = (snapshot.running().get(at), answers.get_mut(at)) {
+            if let (Some(experiment), Some(slot)) =
+                (snapshot.running().get(at), answers.get_mut(at))
+            {
                 *slot = Some(self.conclude(experiment, version, unit, stored, now));
             }
         }
         let (default, degraded) = (default_answer(false), default_answer(true));
-        Ok(answers.into_iter().flatten().filter(|answer| *answer != default && *answer != degraded).collect())
+        Ok(answers
+            .into_iter()
+            .flatten()
+            .filter(|answer| *answer != default && *answer != degraded)
+            .collect())
     }
 
     /// One experiment for many users, in order.
@@ -125,18 +149,26 @@ impl Serving {
         now: DateTime<Utc>,
     ) -> Result<Vec<Bytes>, AssignError> {
         let snapshot = Arc::clone(&self.snapshot());
-        let experiment = snapshot.find(experiment).ok_or(AssignError::UnknownExperiment)?;
+        let experiment = snapshot
+            .find(experiment)
+            .ok_or(AssignError::UnknownExperiment)?;
         if experiment.status != Status::Running {
             return Ok(vec![default_answer(false); users.len()]);
         }
         let version = snapshot.version();
         let mut asked = Vec::with_capacity(users.len());
         for user in users {
-            let visitor = Visitor { user: Some(user), session: None, is_bot };
-            asked.push(match self.assign_from_memory(experiment, version, user, visitor, now) {
-                Some(answer) => Ok(answer),
-                None => Err(self.ask_for(experiment, user, visitor)),
-            });
+            let visitor = Visitor {
+                user: Some(user),
+                session: None,
+                is_bot,
+            };
+            asked.push(
+                match self.assign_from_memory(experiment, version, user, visitor, now) {
+                    Some(answer) => Ok(answer),
+                    None => Err(self.ask_for(experiment, user, visitor)),
+                },
+            );
         }
         let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
         let mut answers = Vec::with_capacity(users.len());
@@ -177,7 +209,9 @@ impl Serving {
                 let known = self.known.get(self.known.key(experiment.id, session))?;
                 experiment.variant(known.stored?.variant_id)
             });
-            return Some(by_session.map_or_else(|| default_answer(true), |v| v.answer(Reason::Sticky, true)));
+            return Some(
+                by_session.map_or_else(|| default_answer(true), |v| v.answer(Reason::Sticky, true)),
+            );
         }
         let absent = visitor.login_session().is_none() && self.known.is_absent(key, now);
         // Absent units outside the allocation stay so; the others become units now.
@@ -185,21 +219,47 @@ impl Serving {
     }
 
     /// Variant and reason of a known unit. The reason is remembered with the version of the weights that gave it.
-    fn reason<'e>(&self, experiment: &'e Experiment, version: i64, unit: &str, key: u128, known: Known) -> Option<(&'e Variant, Reason)> {
+    fn reason<'e>(
+        &self,
+        experiment: &'e Experiment,
+        version: i64,
+        unit: &str,
+        key: u128,
+        known: Known,
+    ) -> Option<(&'e Variant, Reason)> {
         let stored = known.stored?;
         let variant = experiment.variant(stored.variant_id)?;
         let is_split = if known.version == version {
             known.is_split
         } else {
-            let is_split = experiment.place(unit).is_some_and(|placed| placed.id == variant.id);
-            self.known.put(key, Known { version, is_split, ..known });
+            let is_split = experiment
+                .place(unit)
+                .is_some_and(|placed| placed.id == variant.id);
+            self.known.put(
+                key,
+                Known {
+                    version,
+                    is_split,
+                    ..known
+                },
+            );
             is_split
         };
-        Some((variant, if is_split { Reason::Split } else { Reason::Sticky }))
+        Some((
+            variant,
+            if is_split {
+                Reason::Split
+            } else {
+                Reason::Sticky
+            },
+        ))
     }
 
     fn ask_for(&self, experiment: &Experiment, unit: &str, visitor: Visitor<'_>) -> Asked {
-        let candidate = experiment.place(unit).map(|variant| Candidate { variant_id: variant.id, by_client: false });
+        let candidate = experiment.place(unit).map(|variant| Candidate {
+            variant_id: variant.id,
+            by_client: false,
+        });
         self.ask(lookup(experiment, unit, visitor, candidate)).ok()
     }
 
@@ -217,8 +277,17 @@ impl Serving {
     }
 
     /// Turns what the table said into an answer and remembers it. `None`: it said nothing in time, so nothing was told.
-    fn conclude(&self, experiment: &Experiment, version: i64, unit: &str, stored: Option<Option<Stored>>, now: DateTime<Utc>) -> Bytes {
-        let Some(stored) = stored else { return default_answer(true) };
+    fn conclude(
+        &self,
+        experiment: &Experiment,
+        version: i64,
+        unit: &str,
+        stored: Option<Option<Stored>>,
+        now: DateTime<Utc>,
+    ) -> Bytes {
+        let Some(stored) = stored else {
+            return default_answer(true);
+        };
         let key = self.known.key(experiment.id, unit);
         let Some(stored) = stored else {
             self.known.put_absent(key, now);
@@ -233,9 +302,22 @@ impl Serving {
     }
 
     /// Puts a stored assignment into memory.
-    pub(crate) fn remember(&self, experiment: &Experiment, version: i64, unit: &str, key: u128, stored: Stored) -> Known {
-        let is_split = experiment.place(unit).is_some_and(|placed| placed.id == stored.variant_id);
-        let known = Known { stored: Some(stored), version, is_split };
+    pub(crate) fn remember(
+        &self,
+        experiment: &Experiment,
+        version: i64,
+        unit: &str,
+        key: u128,
+        stored: Stored,
+    ) -> Known {
+        let is_split = experiment
+            .place(unit)
+            .is_some_and(|placed| placed.id == stored.variant_id);
+        let known = Known {
+            stored: Some(stored),
+            version,
+            is_split,
+        };
         self.known.put(key, known);
         known
     }
@@ -244,7 +326,12 @@ impl Serving {
 type Asked = Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
 
 /// The question to the table for a visitor.
-pub(crate) fn lookup(experiment: &Experiment, unit: &str, visitor: Visitor<'_>, candidate: Option<Candidate>) -> Lookup {
+pub(crate) fn lookup(
+    experiment: &Experiment,
+    unit: &str,
+    visitor: Visitor<'_>,
+    candidate: Option<Candidate>,
+) -> Lookup {
     Lookup {
         experiment_id: experiment.id,
         unit: unit.to_owned(),

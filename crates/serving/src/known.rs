@@ -26,10 +26,17 @@ pub struct KnownUnits {
     keys: [RandomState; 2],
 }
 
-type ByDigest<V> = Cache<u128, V, UnitWeighter, BuildHasherDefault<Digest>, DefaultLifecycle<u128, V>>;
+type ByDigest<V> =
+    Cache<u128, V, UnitWeighter, BuildHasherDefault<Digest>, DefaultLifecycle<u128, V>>;
 
 fn by_digest<V: Clone>(capacity: usize) -> ByDigest<V> {
-    Cache::with(capacity, capacity as u64, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default())
+    Cache::with(
+        capacity,
+        capacity as u64,
+        UnitWeighter,
+        BuildHasherDefault::default(),
+        DefaultLifecycle::default(),
+    )
 }
 
 /// How long it is believed that a unit has no assignment: another replica may store one at any time.
@@ -40,14 +47,19 @@ impl KnownUnits {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let absent = by_digest((capacity / 10).max(100));
-        Self { entries: by_digest(capacity), absent, keys: [RandomState::new(), RandomState::new()] }
+        Self {
+            entries: by_digest(capacity),
+            absent,
+            keys: [RandomState::new(), RandomState::new()],
+        }
     }
 
     /// The digest of a unit in an experiment.
     #[must_use]
     pub fn key(&self, experiment_id: i64, unit: &str) -> u128 {
         let [high, low] = &self.keys;
-        u128::from(high.hash_one((experiment_id, unit))) << 64 | u128::from(low.hash_one((experiment_id, unit)))
+        u128::from(high.hash_one((experiment_id, unit))) << 64
+            | u128::from(low.hash_one((experiment_id, unit)))
     }
 
     /// What is remembered.
@@ -88,7 +100,10 @@ impl Hasher for Digest {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the low half is what is wanted"
+    )]
     fn write_u128(&mut self, digest: u128) {
         self.0 = digest as u64;
     }

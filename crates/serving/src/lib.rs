@@ -42,7 +42,10 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { assign_wait: Duration::from_millis(500), known_units: 500_000 }
+        Self {
+            assign_wait: Duration::from_millis(500),
+            known_units: 500_000,
+        }
     }
 }
 
@@ -66,11 +69,19 @@ impl Serving {
         let snapshot = Snapshot::compile(definitions::load(&database).await?);
         let (assigner, _) = Batcher::start(
             Assigner::new(database.clone()),
-            Sizes { writers: 2, capacity_rows: 20_000, group_rows: 500 },
+            Sizes {
+                writers: 2,
+                capacity_rows: 20_000,
+                group_rows: 500,
+            },
         );
         let (recorder, _) = Batcher::start(
             Recorder::new(database.clone()),
-            Sizes { writers: 2, capacity_rows: 40_000, group_rows: 1_000 },
+            Sizes {
+                writers: 2,
+                capacity_rows: 40_000,
+                group_rows: 1_000,
+            },
         );
         Ok(Arc::new(Self {
             database,
@@ -97,7 +108,8 @@ impl Serving {
         // One at a time, so that an older reading cannot replace a newer one.
         let _turn = self.refreshing.lock().await;
         let definitions = definitions::load(&self.database).await?;
-        self.snapshot.store(Arc::new(Snapshot::compile(definitions)));
+        self.snapshot
+            .store(Arc::new(Snapshot::compile(definitions)));
         Ok(())
     }
 

@@ -8,7 +8,9 @@ use chrono::{DateTime, Utc};
 use podium_domain::bucketing::{Allocation, Bucketing, HashVersion, VariantTable};
 use podium_domain::experiment::Status;
 use podium_domain::ids::VariantId;
-use podium_storage::definitions::{Definitions, ExperimentDefinition, UserDefinition, VariantDefinition};
+use podium_storage::definitions::{
+    Definitions, ExperimentDefinition, UserDefinition, VariantDefinition,
+};
 use serde_json::{Value, json};
 
 /// Placement that is meant when a request names none.
@@ -89,7 +91,11 @@ impl Variant {
             Reason::Sticky => sticky,
             Reason::Override => pinned,
         };
-        if degraded { marked.clone() } else { normal.clone() }
+        if degraded {
+            marked.clone()
+        } else {
+            normal.clone()
+        }
     }
 }
 
@@ -108,14 +114,20 @@ impl Snapshot {
     /// one bad row, written past the API, does not stop the others.
     #[must_use]
     pub fn compile(definitions: Definitions) -> Self {
-        let mut snapshot = Self { version: definitions.version, users: definitions.users, ..Self::default() };
+        let mut snapshot = Self {
+            version: definitions.version,
+            users: definitions.users,
+            ..Self::default()
+        };
         let mut starts: HashMap<String, (Option<DateTime<Utc>>, i64)> = HashMap::new();
         for definition in definitions.experiments {
             let target = definition.target.clone();
             let age = (definition.start_date, definition.id);
             let experiment = Arc::new(Experiment::compile(definition));
             snapshot.by_id.insert(experiment.id, experiment.clone());
-            snapshot.by_name.insert(experiment.name.clone(), experiment.clone());
+            snapshot
+                .by_name
+                .insert(experiment.name.clone(), experiment.clone());
             for variant in &experiment.variants {
                 snapshot.by_variant.insert(variant.id, experiment.clone());
             }
@@ -185,11 +197,18 @@ impl Snapshot {
 impl Experiment {
     fn compile(definition: ExperimentDefinition) -> Self {
         let status = definition.status.parse().unwrap_or_else(|_| {
-            tracing::error!(experiment.id = definition.id, "experiment with an unknown status is treated as paused");
+            tracing::error!(
+                experiment.id = definition.id,
+                "experiment with an unknown status is treated as paused"
+            );
             Status::Paused
         });
         let bucketing = bucketing(&definition);
-        let variants: Vec<Variant> = definition.variants.iter().map(|v| variant(&definition, v)).collect();
+        let variants: Vec<Variant> = definition
+            .variants
+            .iter()
+            .map(|v| variant(&definition, v))
+            .collect();
         let overrides = definition
             .overrides
             .into_iter()
@@ -213,13 +232,18 @@ impl Experiment {
         if self.overrides.is_empty() {
             return None;
         }
-        self.overrides.get(unit).and_then(|&at| self.variants.get(at))
+        self.overrides
+            .get(unit)
+            .and_then(|&at| self.variants.get(at))
     }
 
     /// The variant that today's weights give, if the unit takes part.
     #[must_use]
     pub fn place(&self, unit: &str) -> Option<&Variant> {
-        self.bucketing.as_ref()?.place(unit).and_then(|at| self.variants.get(at))
+        self.bucketing
+            .as_ref()?
+            .place(unit)
+            .and_then(|at| self.variants.get(at))
     }
 
     /// A variant by id.
@@ -239,12 +263,22 @@ fn bucketing(definition: &ExperimentDefinition) -> Option<Bucketing> {
     let weights: Option<Vec<(VariantId, u64)>> = definition
         .variants
         .iter()
-        .map(|v| Some((VariantId::new(v.id)?, u64::try_from(v.traffic_weight.units()).ok()?)))
+        .map(|v| {
+            Some((
+                VariantId::new(v.id)?,
+                u64::try_from(v.traffic_weight.units()).ok()?,
+            ))
+        })
         .collect();
     let split = VariantTable::new(&weights?).ok()?;
     let allocation = Allocation::from_percent(definition.traffic_allocation)?;
     let version = HashVersion::from_number(i64::from(definition.hash_version))?;
-    Some(Bucketing { salt: definition.salt.clone(), version, allocation, split })
+    Some(Bucketing {
+        salt: definition.salt.clone(),
+        version,
+        allocation,
+        split,
+    })
 }
 
 fn variant(experiment: &ExperimentDefinition, variant: &VariantDefinition) -> Variant {

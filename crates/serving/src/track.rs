@@ -87,7 +87,9 @@ pub enum TrackError {
     #[error("the unit is assigned to another variant")]
     Contradiction,
     /// Neither a variant nor an assignment.
-    #[error("the unit has no assignment in this experiment, and no variant of a running experiment is named")]
+    #[error(
+        "the unit has no assignment in this experiment, and no variant of a running experiment is named"
+    )]
     NoAssignment,
     /// The experiment's state does not take events.
     #[error(transparent)]
@@ -123,7 +125,11 @@ impl Serving {
     ///
     /// # Errors
     /// [`TrackError`]; nothing was recorded then.
-    pub async fn track(&self, event: &Event<'_>, now: DateTime<Utc>) -> Result<Tracked, TrackError> {
+    pub async fn track(
+        &self,
+        event: &Event<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Tracked, TrackError> {
         self.in_time(self.track_at_leisure(event, now)).await?
     }
 
@@ -133,17 +139,28 @@ impl Serving {
         if !self.database.is_reachable() {
             return Err(TrackError::Unavailable);
         }
-        tokio::time::timeout(TRACK_WAIT, work).await.map_err(|_| TrackError::Unavailable)
+        tokio::time::timeout(TRACK_WAIT, work)
+            .await
+            .map_err(|_| TrackError::Unavailable)
     }
 
-    async fn track_at_leisure(&self, event: &Event<'_>, now: DateTime<Utc>) -> Result<Tracked, TrackError> {
+    async fn track_at_leisure(
+        &self,
+        event: &Event<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Tracked, TrackError> {
         let prepared = self.prepare(event, now).await?;
         let named = prepared.named;
         if prepared.rows.is_empty() {
-            return Ok(Tracked { duplicate: false, recorded: (!named).then(Vec::new) });
+            return Ok(Tracked {
+                duplicate: false,
+                recorded: (!named).then(Vec::new),
+            });
         }
         let ids: Vec<i64> = prepared.rows.iter().map(|row| row.experiment_id).collect();
-        let answer = self.record(prepared.rows).map_err(|_| TrackError::Unavailable)?;
+        let answer = self
+            .record(prepared.rows)
+            .map_err(|_| TrackError::Unavailable)?;
         let new = answer.await.map_err(|_| TrackError::Unavailable)??;
         Ok(tracked(named, ids, &new))
     }
@@ -158,7 +175,11 @@ impl Serving {
         outcomes.unwrap_or_else(|error| vec![Err(error); events.len()])
     }
 
-    async fn track_batch_at_leisure(&self, events: &[Event<'_>], now: DateTime<Utc>) -> Vec<Result<Tracked, TrackError>> {
+    async fn track_batch_at_leisure(
+        &self,
+        events: &[Event<'_>],
+        now: DateTime<Utc>,
+    ) -> Vec<Result<Tracked, TrackError>> {
         let prepared = join_all(events.iter().map(|event| self.prepare(event, now))).await;
         // All rows go in one job, so that a batch shares one statement; a full queue refuses it as a whole.
         let mut rows = Vec::new();
@@ -200,15 +221,30 @@ impl Serving {
         let unit = event.visitor.unit().ok_or(TrackError::NoUnit)?;
         let snapshot = Arc::clone(&self.snapshot());
         let named = match (event.experiment, event.variant) {
-            (Some(reference), _) => Some(snapshot.find(reference).ok_or(TrackError::UnknownExperiment)?),
-            (None, Some(VariantRef::Id(id))) => Some(snapshot.of_variant(id).ok_or(TrackError::ForeignVariant)?),
+            (Some(reference), _) => Some(
+                snapshot
+                    .find(reference)
+                    .ok_or(TrackError::UnknownExperiment)?,
+            ),
+            (None, Some(VariantRef::Id(id))) => {
+                Some(snapshot.of_variant(id).ok_or(TrackError::ForeignVariant)?)
+            }
             (None, Some(VariantRef::Name(_)) | None) => None,
         };
         let rows = match named {
-            Some(experiment) => vec![self.attribute(&snapshot, experiment, unit, event, now).await?],
-            None => self.attribute_everywhere(&snapshot, unit, event, now).await?,
+            Some(experiment) => vec![
+                self.attribute(&snapshot, experiment, unit, event, now)
+                    .await?,
+            ],
+            None => {
+                self.attribute_everywhere(&snapshot, unit, event, now)
+                    .await?
+            }
         };
-        Ok(Prepared { rows, named: named.is_some() })
+        Ok(Prepared {
+            rows,
+            named: named.is_some(),
+        })
     }
 
     /// The row of an event in the experiment that it names.
@@ -231,13 +267,26 @@ impl Serving {
         // Only a running experiment takes a client's word for a unit that it does not know.
         let candidate = claimed
             .filter(|_| experiment.status == Status::Running)
-            .map(|variant| Candidate { variant_id: variant.id, by_client: true });
-        let stored = self.stored(snapshot, experiment, unit, event.visitor, candidate, now).await?;
+            .map(|variant| Candidate {
+                variant_id: variant.id,
+                by_client: true,
+            });
+        let stored = self
+            .stored(snapshot, experiment, unit, event.visitor, candidate, now)
+            .await?;
         let stored = stored.ok_or(TrackError::NoAssignment)?;
         if claimed.is_some_and(|claimed| claimed.id != stored.variant_id) {
             return Err(TrackError::Contradiction);
         }
-        row(experiment, unit, stored.variant_id, Some(stored), false, event, now)
+        row(
+            experiment,
+            unit,
+            stored.variant_id,
+            Some(stored),
+            false,
+            event,
+            now,
+        )
     }
 
     /// The rows of an event that names no experiment: every running one in which the unit has an assignment.
@@ -252,8 +301,22 @@ impl Serving {
             if let Some(pinned) = experiment.pinned(unit) {
                 return row(experiment, unit, pinned.id, None, true, event, now).map(Some);
             }
-            let stored = self.stored(snapshot, experiment, unit, event.visitor, None, now).await?;
-            stored.map(|stored| row(experiment, unit, stored.variant_id, Some(stored), false, event, now)).transpose()
+            let stored = self
+                .stored(snapshot, experiment, unit, event.visitor, None, now)
+                .await?;
+            stored
+                .map(|stored| {
+                    row(
+                        experiment,
+                        unit,
+                        stored.variant_id,
+                        Some(stored),
+                        false,
+                        event,
+                        now,
+                    )
+                })
+                .transpose()
         }))
         .await;
         found.into_iter().filter_map(Result::transpose).collect()
@@ -273,11 +336,19 @@ impl Serving {
         if let Some(stored) = self.known.get(key).and_then(|known| known.stored) {
             return Ok(Some(stored));
         }
-        if candidate.is_none() && visitor.login_session().is_none() && self.known.is_absent(key, now) {
+        if candidate.is_none()
+            && visitor.login_session().is_none()
+            && self.known.is_absent(key, now)
+        {
             return Ok(None);
         }
-        let asked = self.ask(lookup(experiment, unit, visitor, candidate)).map_err(|_| TrackError::Unavailable)?;
-        let stored = asked.await.map_err(|_| TrackError::Unavailable)?.map_err(|_| TrackError::Unavailable)?;
+        let asked = self
+            .ask(lookup(experiment, unit, visitor, candidate))
+            .map_err(|_| TrackError::Unavailable)?;
+        let stored = asked
+            .await
+            .map_err(|_| TrackError::Unavailable)?
+            .map_err(|_| TrackError::Unavailable)?;
         match stored {
             Some(stored) => {
                 self.remember(experiment, snapshot.version(), unit, key, stored);
@@ -289,7 +360,10 @@ impl Serving {
 }
 
 fn tracked(named: bool, ids: Vec<i64>, new: &[bool]) -> Tracked {
-    Tracked { duplicate: !new.iter().any(|new| *new), recorded: (!named).then_some(ids) }
+    Tracked {
+        duplicate: !new.iter().any(|new| *new),
+        recorded: (!named).then_some(ids),
+    }
 }
 
 /// Drafts and archived experiments take no events, whoever sends them.
@@ -305,7 +379,10 @@ fn refuse_by_state(experiment: &Experiment, now: DateTime<Utc>) -> Result<(), Ev
     rule.decide(now).map(|_| ())
 }
 
-fn claimed_variant<'e>(experiment: &'e Experiment, claimed: Option<VariantRef<'_>>) -> Result<Option<&'e Variant>, TrackError> {
+fn claimed_variant<'e>(
+    experiment: &'e Experiment,
+    claimed: Option<VariantRef<'_>>,
+) -> Result<Option<&'e Variant>, TrackError> {
     let found = match claimed {
         None => return Ok(None),
         Some(VariantRef::Id(id)) => experiment.variant(id),

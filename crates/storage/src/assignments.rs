@@ -117,14 +117,21 @@ impl Assigner {
         let mut link = self.database.write().await?;
         let mut answers = vec![None; lookups.len()];
         // Units without a login are tried as new first: one commit and no read before it.
-        let hopeful: Vec<usize> =
-            (0..lookups.len()).filter(|&at| lookups.get(at).is_some_and(|l| l.candidate.is_some() && l.login_session.is_none())).collect();
+        let hopeful: Vec<usize> = (0..lookups.len())
+            .filter(|&at| {
+                lookups
+                    .get(at)
+                    .is_some_and(|l| l.candidate.is_some() && l.login_session.is_none())
+            })
+            .collect();
         insert(&mut link, lookups, &hopeful, &mut answers).await?;
         let known = open(&answers);
         let sessions = read(&mut link, lookups, &known, &mut answers).await?;
         let mut late = Vec::new();
         for at in open(&answers) {
-            let (Some(lookup), Some(slot)) = (lookups.get(at), answers.get_mut(at)) else { continue };
+            let (Some(lookup), Some(slot)) = (lookups.get(at), answers.get_mut(at)) else {
+                continue;
+            };
             match sessions.get(&at) {
                 Some(Session::Own) => *slot = log_in(&mut link, lookup).await?,
                 Some(Session::AliasOf { variant_id }) => {
@@ -136,8 +143,10 @@ impl Assigner {
         }
         insert(&mut link, lookups, &late, &mut answers).await?;
         // Whoever lost a race reads what the winner wrote.
-        let lost: Vec<usize> =
-            open(&answers).into_iter().filter(|&at| lookups.get(at).is_some_and(|l| l.candidate.is_some())).collect();
+        let lost: Vec<usize> = open(&answers)
+            .into_iter()
+            .filter(|&at| lookups.get(at).is_some_and(|l| l.candidate.is_some()))
+            .collect();
         read(&mut link, lookups, &lost, &mut answers).await?;
         Ok(answers)
     }
@@ -174,16 +183,29 @@ enum Session {
 }
 
 fn open(answers: &[Option<Stored>]) -> Vec<usize> {
-    answers.iter().enumerate().filter(|(_, answer)| answer.is_none()).map(|(at, _)| at).collect()
+    answers
+        .iter()
+        .enumerate()
+        .filter(|(_, answer)| answer.is_none())
+        .map(|(at, _)| at)
+        .collect()
 }
 
-async fn insert(link: &mut Link, lookups: &[Lookup], which: &[usize], answers: &mut [Option<Stored>]) -> Result<(), StorageError> {
+async fn insert(
+    link: &mut Link,
+    lookups: &[Lookup],
+    which: &[usize],
+    answers: &mut [Option<Stored>],
+) -> Result<(), StorageError> {
     if which.is_empty() {
         return Ok(());
     }
     // In one order everywhere, so that two writers cannot wait for each other.
-    let mut rows: Vec<(&Lookup, Candidate)> =
-        which.iter().filter_map(|&at| lookups.get(at)).filter_map(|l| Some((l, l.candidate?))).collect();
+    let mut rows: Vec<(&Lookup, Candidate)> = which
+        .iter()
+        .filter_map(|&at| lookups.get(at))
+        .filter_map(|l| Some((l, l.candidate?)))
+        .collect();
     // Stable: of two candidates for one unit in one group the first one wins.
     rows.sort_by(|(a, _), (b, _)| (&a.unit, a.experiment_id).cmp(&(&b.unit, b.experiment_id)));
     let units: Vec<&str> = rows.iter().map(|(l, _)| l.unit.as_str()).collect();
@@ -194,7 +216,18 @@ async fn insert(link: &mut Link, lookups: &[Lookup], which: &[usize], answers: &
     let sources: Vec<i16> = rows.iter().map(|(_, c)| i16::from(c.by_client)).collect();
     let bots: Vec<bool> = rows.iter().map(|(l, _)| l.is_bot).collect();
     let inserted = link
-        .query(INSERT, &[&units, &experiments, &variants, &sessions, &epochs, &sources, &bots])
+        .query(
+            INSERT,
+            &[
+                &units,
+                &experiments,
+                &variants,
+                &sessions,
+                &epochs,
+                &sources,
+                &bots,
+            ],
+        )
         .await?;
     let mut stored = HashMap::with_capacity(inserted.len());
     for row in &inserted {
@@ -204,7 +237,9 @@ async fn insert(link: &mut Link, lookups: &[Lookup], which: &[usize], answers: &
     }
     for &at in which {
         if let (Some(lookup), Some(slot)) = (lookups.get(at), answers.get_mut(at)) {
-            *slot = stored.get(&(lookup.unit.as_str(), lookup.experiment_id)).copied();
+            *slot = stored
+                .get(&(lookup.unit.as_str(), lookup.experiment_id))
+                .copied();
         }
     }
     Ok(())
@@ -226,7 +261,9 @@ async fn read(
     let logins: Vec<Option<&str>> = asked.iter().map(|l| l.login_session.as_deref()).collect();
     for row in link.query(READ, &[&units, &experiments, &logins]).await? {
         let ord: i32 = column(&row, TABLE, "ord")?;
-        let Some(&at) = usize::try_from(ord - 1).ok().and_then(|i| which.get(i)) else { continue };
+        let Some(&at) = usize::try_from(ord - 1).ok().and_then(|i| which.get(i)) else {
+            continue;
+        };
         let own: Option<i64> = column(&row, TABLE, "variant_id")?;
         let by_session: Option<i64> = column(&row, TABLE, "session_variant_id")?;
         let is_alias: bool = column(&row, TABLE, "session_is_alias")?;
@@ -249,8 +286,13 @@ async fn read(
 }
 
 async fn log_in(link: &mut Link, lookup: &Lookup) -> Result<Option<Stored>, StorageError> {
-    let Some(session) = &lookup.login_session else { return Ok(None) };
-    match link.query_opt(LOG_IN, &[&lookup.experiment_id, &lookup.unit, session]).await {
+    let Some(session) = &lookup.login_session else {
+        return Ok(None);
+    };
+    match link
+        .query_opt(LOG_IN, &[&lookup.experiment_id, &lookup.unit, session])
+        .await
+    {
         Ok(row) => row.as_ref().map(stored_row).transpose(),
         // The user got an assignment of his own in this moment; it wins, and is read by the caller.
         Err(error) if error.unique_violation().is_some() => Ok(None),
@@ -258,12 +300,22 @@ async fn log_in(link: &mut Link, lookup: &Lookup) -> Result<Option<Stored>, Stor
     }
 }
 
-async fn insert_as_second_user(link: &mut Link, lookup: &Lookup, variant_id: i64) -> Result<Option<Stored>, StorageError> {
+async fn insert_as_second_user(
+    link: &mut Link,
+    lookup: &Lookup,
+    variant_id: i64,
+) -> Result<Option<Stored>, StorageError> {
     if !lookup.takes_new {
         return Ok(None);
     }
     // The allocation is not asked: the shopper in front of this screen has seen this variant.
-    let mine = Lookup { candidate: Some(Candidate { variant_id, by_client: false }), ..lookup.clone() };
+    let mine = Lookup {
+        candidate: Some(Candidate {
+            variant_id,
+            by_client: false,
+        }),
+        ..lookup.clone()
+    };
     let mut answers = [None];
     insert(link, &[mine], &[0], &mut answers).await?;
     let [answer] = answers;

@@ -59,10 +59,25 @@ impl<G: RunGroup> Batcher<G> {
         let group = Arc::new(group);
         let waiting = Arc::new(AtomicUsize::new(0));
         let writers = (0..sizes.writers)
-            .map(|_| tokio::spawn(write(receiver.clone(), group.clone(), sizes.group_rows, waiting.clone())))
+            .map(|_| {
+                tokio::spawn(write(
+                    receiver.clone(),
+                    group.clone(),
+                    sizes.group_rows,
+                    waiting.clone(),
+                ))
+            })
             .collect();
         let room = Arc::new(Semaphore::new(sizes.capacity_rows));
-        (Self { queue, room, capacity_rows: sizes.capacity_rows, waiting }, writers)
+        (
+            Self {
+                queue,
+                room,
+                capacity_rows: sizes.capacity_rows,
+                waiting,
+            },
+            writers,
+        )
     }
 
     /// Queues a job. The answer comes after the commit; dropping the receiver does not undo the job.
@@ -71,10 +86,16 @@ impl<G: RunGroup> Batcher<G> {
     /// [`StorageError::QueueFull`] when the rows do not fit; nothing was queued then.
     pub fn submit(&self, job: G::Job) -> Result<oneshot::Receiver<G::Answer>, StorageError> {
         let rows = u32::try_from(G::rows(&job)).map_err(|_| StorageError::QueueFull)?;
-        let room = self.room.clone().try_acquire_many_owned(rows).map_err(|_| StorageError::QueueFull)?;
+        let room = self
+            .room
+            .clone()
+            .try_acquire_many_owned(rows)
+            .map_err(|_| StorageError::QueueFull)?;
         let (answer, receiver) = oneshot::channel();
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.queue.send(Queued { job, answer, room }).map_err(|_| StorageError::QueueFull)?;
+        self.queue
+            .send(Queued { job, answer, room })
+            .map_err(|_| StorageError::QueueFull)?;
         Ok(receiver)
     }
 
@@ -100,7 +121,8 @@ async fn write<G: RunGroup>(
     waiting: Arc<AtomicUsize>,
 ) {
     loop {
-        let Some(taken) = take(&mut *queue.lock().await, group_rows, &waiting, G::rows).await else {
+        let Some(taken) = take(&mut *queue.lock().await, group_rows, &waiting, G::rows).await
+        else {
             return;
         };
         let (mut jobs, mut answers, mut room) = (Vec::new(), Vec::new(), Vec::new());

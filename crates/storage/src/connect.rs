@@ -117,12 +117,19 @@ impl ConnectSettings {
     #[must_use]
     pub fn config_for(&self, purpose: Purpose) -> Config {
         let mut config = self.config.clone();
-        let inherited = config.get_options().map(|o| format!("{o} ")).unwrap_or_default();
+        let inherited = config
+            .get_options()
+            .map(|o| format!("{o} "))
+            .unwrap_or_default();
         config.application_name(purpose.name()).options(format!(
             "{inherited}-c statement_timeout={} -c lock_timeout=1000 \
              -c idle_in_transaction_session_timeout={} -c TimeZone=UTC -c synchronous_commit=on",
             purpose.statement_timeout_ms(),
-            if purpose == Purpose::Maintain { 0 } else { 5_000 },
+            if purpose == Purpose::Maintain {
+                0
+            } else {
+                5_000
+            },
         ));
         config
     }
@@ -168,7 +175,11 @@ fn take_parameter(url: &str, name: &str) -> (String, Option<String>) {
             _ => true,
         })
         .collect();
-    let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
+    let url = if rest.is_empty() {
+        base.to_owned()
+    } else {
+        format!("{base}?{}", rest.join("&"))
+    };
     (url, found)
 }
 
@@ -193,10 +204,15 @@ fn tls_client(verify: bool, root_file: Option<&str>) -> Result<ClientConfig, Sto
         .with_safe_default_protocol_versions()
         .map_err(|error| StorageError::Settings(format!("TLS is not available: {error}")))?;
     Ok(if verify {
-        builder.with_root_certificates(roots(root_file)?).with_no_client_auth()
+        builder
+            .with_root_certificates(roots(root_file)?)
+            .with_no_client_auth()
     } else {
         let verifier = Arc::new(EncryptOnly(provider));
-        builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth()
     })
 }
 
@@ -213,7 +229,9 @@ fn roots(file: Option<&str>) -> Result<RootCertStore, StorageError> {
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if store.is_empty() {
-        return Err(StorageError::Settings("no root certificate to verify the database with".into()));
+        return Err(StorageError::Settings(
+            "no root certificate to verify the database with".into(),
+        ));
     }
     Ok(store)
 }
@@ -276,7 +294,8 @@ mod tests {
         let (url, mode) = take_parameter("postgres://h/d?a=1&sslmode=verify-full&b=2", "sslmode");
         assert_eq!(url, "postgres://h/d?a=1&b=2");
         assert_eq!(mode.as_deref(), Some("verify-full"));
-        let (url, file) = take_parameter("postgres://h/d?sslrootcert=%2Fetc%2Fca.pem", "sslrootcert");
+        let (url, file) =
+            take_parameter("postgres://h/d?sslrootcert=%2Fetc%2Fca.pem", "sslrootcert");
         assert_eq!(url, "postgres://h/d");
         assert_eq!(file.as_deref(), Some("/etc/ca.pem"));
     }
@@ -284,7 +303,10 @@ mod tests {
     #[test]
     fn refuses_an_unknown_mode_without_showing_the_url() {
         let error = ConnectSettings::parse("postgres://u:secret@h/d?sslmode=maybe").unwrap_err();
-        assert_eq!(error.to_string(), "bad database settings: unknown sslmode `maybe`");
+        assert_eq!(
+            error.to_string(),
+            "bad database settings: unknown sslmode `maybe`"
+        );
         let error = ConnectSettings::parse("nonsense secret").unwrap_err();
         assert!(!error.to_string().contains("secret"));
     }

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Transaction,
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    Transaction,
 };
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
-use crate::connect::{ConnectSettings, Purpose};
 use crate::StorageError;
+use crate::connect::{ConnectSettings, Purpose};
 
 /// How often a contended transaction is tried.
 const ATTEMPTS: u32 = 3;
@@ -35,7 +36,9 @@ struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database").field("reachable", &self.reachable).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("reachable", &self.reachable)
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,12 +50,25 @@ impl Database {
     pub fn new(settings: ConnectSettings) -> Result<Self, StorageError> {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let pool = |purpose, size| build_pool(&settings, purpose, size);
-        let (serve, write) = (pool(Purpose::Serve, (2 * cores).min(32))?, pool(Purpose::Serve, 6)?);
+        let (serve, write) = (
+            pool(Purpose::Serve, (2 * cores).min(32))?,
+            pool(Purpose::Serve, 6)?,
+        );
         let (report, work) = (pool(Purpose::Report, 2)?, pool(Purpose::Work, 2)?);
         // A pool of its own: busy admin routes must not look like a dead database.
         let health = pool(Purpose::Serve, 1)?;
         let reachable = AtomicBool::new(true);
-        Ok(Self { inner: Arc::new(Inner { settings, serve, write, report, work, health, reachable }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                settings,
+                serve,
+                write,
+                report,
+                work,
+                health,
+                reachable,
+            }),
+        })
     }
 
     /// The settings, for connections outside the pools.
@@ -117,13 +133,20 @@ impl Database {
                 self.set_reachable(false);
             }
         })?;
-        Ok(Link { object: Some(object), limit: purpose.client_limit(), database: self.clone() })
+        Ok(Link {
+            object: Some(object),
+            limit: purpose.client_limit(),
+            database: self.clone(),
+        })
     }
 
     /// Asks the server for a sign of life and remembers the answer.
     pub async fn probe(&self) -> bool {
         let alive = match self.link(&self.inner.health, Purpose::Serve).await {
-            Ok(mut link) => link.query("-- database::probe\nSELECT 1", &[]).await.is_ok(),
+            Ok(mut link) => link
+                .query("-- database::probe\nSELECT 1", &[])
+                .await
+                .is_ok(),
             Err(_) => false,
         };
         self.set_reachable(alive);
@@ -171,11 +194,17 @@ impl AsStorageError for StorageError {
     }
 }
 
-fn build_pool(settings: &ConnectSettings, purpose: Purpose, size: usize) -> Result<Pool, StorageError> {
+fn build_pool(
+    settings: &ConnectSettings,
+    purpose: Purpose,
+    size: usize,
+) -> Result<Pool, StorageError> {
     let manager = Manager::from_config(
         settings.config_for(purpose),
         settings.tls(),
-        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        },
     );
     Pool::builder(manager)
         .max_size(size)
@@ -200,14 +229,19 @@ impl Link {
         self.object.as_ref().ok_or(StorageError::TimedOut)
     }
 
-    fn settle<T>(&mut self, outcome: Result<Result<T, StorageError>, tokio::time::error::Elapsed>) -> Result<T, StorageError> {
+    fn settle<T>(
+        &mut self,
+        outcome: Result<Result<T, StorageError>, tokio::time::error::Elapsed>,
+    ) -> Result<T, StorageError> {
         match outcome {
             Ok(Ok(value)) => {
                 self.database.set_reachable(true);
                 Ok(value)
             }
             Ok(Err(error)) => {
-                if let StorageError::Db(db) = &error && db.as_db_error().is_none() {
+                if let StorageError::Db(db) = &error
+                    && db.as_db_error().is_none()
+                {
                     self.database.set_reachable(false);
                 }
                 Err(error)
@@ -230,7 +264,11 @@ impl Link {
     ///
     /// # Errors
     /// [`StorageError::Db`], or [`StorageError::TimedOut`] after the purpose's limit.
-    pub async fn query(&mut self, sql: &'static str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StorageError> {
+    pub async fn query(
+        &mut self,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StorageError> {
         let outcome = {
             let object = self.object()?;
             timeout(self.limit, async {
@@ -246,7 +284,11 @@ impl Link {
     ///
     /// # Errors
     /// As [`Link::query`].
-    pub async fn query_opt(&mut self, sql: &'static str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, StorageError> {
+    pub async fn query_opt(
+        &mut self,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, StorageError> {
         Ok(self.query(sql, params).await?.into_iter().next())
     }
 
@@ -279,6 +321,9 @@ impl Link {
     /// # Errors
     /// [`StorageError::TimedOut`] when an earlier statement lost the connection.
     pub fn client(&mut self) -> Result<&mut Client, StorageError> {
-        self.object.as_mut().map(|object| &mut ***object).ok_or(StorageError::TimedOut)
+        self.object
+            .as_mut()
+            .map(|object| &mut ***object)
+            .ok_or(StorageError::TimedOut)
     }
 }

@@ -107,7 +107,10 @@ SELECT id, role, disabled, tokens_valid_after FROM podium_users";
 /// [`StorageError`] when the database does not answer.
 pub async fn version(link: &mut Link) -> Result<i64, StorageError> {
     let row = link.query_opt(VERSION, &[]).await?;
-    let row = row.ok_or(StorageError::CorruptRow { table: "config_version", column: "version" })?;
+    let row = row.ok_or(StorageError::CorruptRow {
+        table: "config_version",
+        column: "version",
+    })?;
     column(&row, "config_version", "version")
 }
 
@@ -136,14 +139,20 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
         let id: i64 = column(&row, "experiment_overrides", "experiment_id")?;
         if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
             let unit = column(&row, "experiment_overrides", "unit")?;
-            experiment.overrides.insert(unit, column(&row, "experiment_overrides", "variant_id")?);
+            experiment
+                .overrides
+                .insert(unit, column(&row, "experiment_overrides", "variant_id")?);
         }
     }
     let mut users = HashMap::new();
     for row in link.query(USERS, &[]).await? {
         users.insert(column(&row, "podium_users", "id")?, user(&row)?);
     }
-    Ok(Definitions { version, experiments, users })
+    Ok(Definitions {
+        version,
+        experiments,
+        users,
+    })
 }
 
 fn experiment(row: &Row) -> Result<ExperimentDefinition, StorageError> {

@@ -62,7 +62,9 @@ pub struct EventRow {
 #[must_use]
 pub fn event_key(experiment_id: i64, event_id: &str) -> Uuid {
     let mut bytes = md5::compute(format!("{experiment_id}/{event_id}")).0;
-    if event_id.len() == 36 && let Ok(uuid) = Uuid::try_parse(event_id) {
+    if event_id.len() == 36
+        && let Ok(uuid) = Uuid::try_parse(event_id)
+    {
         for (to, from) in bytes.iter_mut().zip(uuid.as_bytes()).take(6) {
             *to = *from;
         }
@@ -127,7 +129,10 @@ impl Recorder {
         let columns = Columns::of(&rows);
         let mut link = self.database.write().await?;
         let inserted = link.query(INSERT, &columns.params()).await?;
-        inserted.iter().map(|row| column(row, "experiment_event_keys", "key")).collect()
+        inserted
+            .iter()
+            .map(|row| column(row, "experiment_event_keys", "key"))
+            .collect()
     }
 
     /// Records all jobs together; when the data of one are refused, in halves, so that it harms only itself.
@@ -158,7 +163,9 @@ impl Recorder {
 
 /// The first row of a new key is the one that was recorded; every other one is a duplicate.
 fn answers(jobs: &[Vec<EventRow>], mut new: HashSet<Uuid>) -> Vec<RecordAnswer> {
-    jobs.iter().map(|rows| Ok(rows.iter().map(|row| new.remove(&row.key)).collect())).collect()
+    jobs.iter()
+        .map(|rows| Ok(rows.iter().map(|row| new.remove(&row.key)).collect()))
+        .collect()
 }
 
 impl RunGroup for Recorder {
@@ -213,7 +220,11 @@ impl<'a> Columns<'a> {
             columns.brand_id.push(row.brand_id.as_deref());
             columns.position.push(row.position);
             columns.module_id.push(row.module_id.as_deref());
-            columns.event_data.push(row.event_data.as_deref().and_then(|data| std::str::from_utf8(data).ok()));
+            columns.event_data.push(
+                row.event_data
+                    .as_deref()
+                    .and_then(|data| std::str::from_utf8(data).ok()),
+            );
             columns.value_e4.push(row.value_e4);
             columns.quantity.push(row.quantity);
             columns.latency_ms.push(row.latency_ms);
@@ -229,10 +240,26 @@ impl<'a> Columns<'a> {
 
     fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 20] {
         [
-            &self.key, &self.event_id, &self.unit, &self.experiment_id, &self.variant_id, &self.event_type,
-            &self.item_id, &self.brand_id, &self.position, &self.module_id, &self.event_data, &self.value_e4,
-            &self.quantity, &self.latency_ms, &self.is_error, &self.session_id, &self.decision_id, &self.is_bot,
-            &self.counted, &self.occurred_at,
+            &self.key,
+            &self.event_id,
+            &self.unit,
+            &self.experiment_id,
+            &self.variant_id,
+            &self.event_type,
+            &self.item_id,
+            &self.brand_id,
+            &self.position,
+            &self.module_id,
+            &self.event_data,
+            &self.value_e4,
+            &self.quantity,
+            &self.latency_ms,
+            &self.is_error,
+            &self.session_id,
+            &self.decision_id,
+            &self.is_bot,
+            &self.counted,
+            &self.occurred_at,
         ]
     }
 }

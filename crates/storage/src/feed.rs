@@ -49,7 +49,9 @@ impl Feed {
             match self.version().await {
                 Ok(version) if version != known => return,
                 Ok(_) => {}
-                Err(error) => tracing::debug!(error = %error.chain(), "definitions cannot be polled"),
+                Err(error) => {
+                    tracing::debug!(error = %error.chain(), "definitions cannot be polled")
+                }
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::connect::{ConnectSettings, Purpose};
 use crate::StorageError;
+use crate::connect::{ConnectSettings, Purpose};
 
 mod embedded {
     #![allow(missing_docs, clippy::all, unreachable_pub)]
@@ -27,7 +27,9 @@ pub async fn migrate(settings: &ConnectSettings) -> Result<Vec<String>, StorageE
     let mut waited = Duration::ZERO;
     while !try_lock(&client).await? {
         if waited > Duration::from_secs(60) {
-            return Err(StorageError::Migration("another process holds the migration lock for over a minute".into()));
+            return Err(StorageError::Migration(
+                "another process holds the migration lock for over a minute".into(),
+            ));
         }
         let pause = Duration::from_millis(50);
         tokio::time::sleep(pause).await;
@@ -37,13 +39,24 @@ pub async fn migrate(settings: &ConnectSettings) -> Result<Vec<String>, StorageE
         .run_async(&mut client)
         .await
         .map_err(|error| StorageError::Migration(explain(&error)))?;
-    client.execute("SELECT podium_create_event_partitions(4)", &[]).await?;
-    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY]).await?;
-    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+    client
+        .execute("SELECT podium_create_event_partitions(4)", &[])
+        .await?;
+    client
+        .execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY])
+        .await?;
+    Ok(report
+        .applied_migrations()
+        .iter()
+        .map(ToString::to_string)
+        .collect())
 }
 
 async fn try_lock(client: &tokio_postgres::Client) -> Result<bool, StorageError> {
-    Ok(client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK_KEY]).await?.get(0))
+    Ok(client
+        .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK_KEY])
+        .await?
+        .get(0))
 }
 
 /// The chain of causes, with PostgreSQL's hint, which tells the operator what to do.
@@ -52,7 +65,10 @@ fn explain(error: &refinery::Error) -> String {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
-        if let Some(db) = cause.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.as_db_error()) {
+        if let Some(db) = cause
+            .downcast_ref::<tokio_postgres::Error>()
+            .and_then(|e| e.as_db_error())
+        {
             text = format!("{text}: {}", db.message());
             if let Some(hint) = db.hint() {
                 text = format!("{text} ({hint})");

@@ -11,7 +11,14 @@ use crate::{Database, StorageError};
 /// # Errors
 /// [`StorageError`] when the database does not answer.
 pub async fn create_partitions(database: &Database) -> Result<i32, StorageError> {
-    let row = database.work().await?.query_opt("-- retention::create\nSELECT podium_create_event_partitions(4) AS made", &[]).await?;
+    let row = database
+        .work()
+        .await?
+        .query_opt(
+            "-- retention::create\nSELECT podium_create_event_partitions(4) AS made",
+            &[],
+        )
+        .await?;
     row.map_or(Ok(0), |row| column(&row, "experiment_events", "made"))
 }
 
@@ -39,10 +46,22 @@ pub async fn drop_old(database: &Database, days: i32) -> Result<Vec<String>, Sto
         let ends: DateTime<Utc> = ends.and_time(chrono::NaiveTime::MIN).and_utc();
         let transaction = client.transaction().await?;
         // The name came from the catalog and matched the pattern above, so it is safe to put into the statement.
-        transaction.batch_execute(&format!("DROP TABLE {name}")).await?;
-        transaction.execute("UPDATE fold_state SET dropped_before = greatest(dropped_before, $1)", &[&ends]).await?;
+        transaction
+            .batch_execute(&format!("DROP TABLE {name}"))
+            .await?;
+        transaction
+            .execute(
+                "UPDATE fold_state SET dropped_before = greatest(dropped_before, $1)",
+                &[&ends],
+            )
+            .await?;
         transaction.commit().await?;
-        client.execute("DELETE FROM experiment_event_keys WHERE created_at < $1", &[&ends]).await?;
+        client
+            .execute(
+                "DELETE FROM experiment_event_keys WHERE created_at < $1",
+                &[&ends],
+            )
+            .await?;
         dropped.push(name);
     }
     Ok(dropped)

@@ -20,13 +20,20 @@ pub fn routes() -> Vec<Route> {
         Route::public(Method::GET, "/livez", live),
         Route::public(Method::GET, "/readyz", ready),
         Route::public(Method::GET, "/api/v1/health", health),
-        Route::public(Method::GET, "/api/v1/openapi.json", crate::openapi::document),
+        Route::public(
+            Method::GET,
+            "/api/v1/openapi.json",
+            crate::openapi::document,
+        ),
     ]
 }
 
 /// The documented operations of this module.
 #[derive(OpenApi)]
-#[openapi(paths(live, ready, health, crate::openapi::document), components(schemas(Health, Ready, Queues)))]
+#[openapi(
+    paths(live, ready, health, crate::openapi::document),
+    components(schemas(Health, Ready, Queues))
+)]
 pub struct HealthApi;
 
 /// Answer of `/api/v1/health`.
@@ -67,7 +74,8 @@ pub struct Ready {
 }
 
 fn plain<T: Serialize>(status: u16, body: &T) -> Result<HttpResponse, ApiError> {
-    let status = actix_web::http::StatusCode::from_u16(status).map_err(|e| ApiError::internal(&e.to_string()))?;
+    let status = actix_web::http::StatusCode::from_u16(status)
+        .map_err(|e| ApiError::internal(&e.to_string()))?;
     let body = serde_json::to_vec(body).map_err(|e| ApiError::internal(&e.to_string()))?;
     Ok(HttpResponse::build(status)
         .insert_header((CONTENT_TYPE, "application/json"))
@@ -79,7 +87,9 @@ fn plain<T: Serialize>(status: u16, body: &T) -> Result<HttpResponse, ApiError> 
 #[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "Health",
     responses((status = 200, description = "The process is up", content_type = "text/plain", body = String)))]
 pub async fn live(_: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; charset=utf-8")).body("ok"))
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/plain; charset=utf-8"))
+        .body("ok"))
 }
 
 /// Whether this replica should get traffic.
@@ -111,7 +121,10 @@ pub async fn health(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
             database: if up { "up" } else { "down" },
             uptime_seconds: ctx.state.started.elapsed().as_secs(),
             experiments: ctx.state.serving.snapshot().len(),
-            queues: Queues { assignments, events },
+            queues: Queues {
+                assignments,
+                events,
+            },
         },
     )
 }

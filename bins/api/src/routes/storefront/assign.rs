@@ -34,8 +34,17 @@ pub async fn assign(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let experiment = experiment(&mut fields, "experiment");
     let placement = placement(&mut fields);
     fields.finish()?;
-    let request = AssignRequest { visitor, experiment, placement };
-    let answer = ctx.state.serving.assign(request, ctx.state.clock.now()).await.map_err(assign_error)?;
+    let request = AssignRequest {
+        visitor,
+        experiment,
+        placement,
+    };
+    let answer = ctx
+        .state
+        .serving
+        .assign(request, ctx.state.clock.now())
+        .await
+        .map_err(assign_error)?;
     Ok(json_bytes(answer))
 }
 
@@ -63,15 +72,29 @@ pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     fields.finish()?;
     let (serving, now) = (&ctx.state.serving, ctx.state.clock.now());
     let (answers, units) = match (users, experiment) {
-        (Some(users), Some(experiment)) => {
-            (serving.assign_many(experiment, &users, bot, now).await.map_err(assign_error)?, users)
-        }
+        (Some(users), Some(experiment)) => (
+            serving
+                .assign_many(experiment, &users, bot, now)
+                .await
+                .map_err(assign_error)?,
+            users,
+        ),
         (None, Some(experiment)) => {
-            let request = AssignRequest { visitor, experiment: Some(experiment), placement: None };
-            (vec![serving.assign(request, now).await.map_err(assign_error)?], visitor.unit().into_iter().collect())
+            let request = AssignRequest {
+                visitor,
+                experiment: Some(experiment),
+                placement: None,
+            };
+            (
+                vec![serving.assign(request, now).await.map_err(assign_error)?],
+                visitor.unit().into_iter().collect(),
+            )
         }
         _ => {
-            let answers = serving.assign_all(visitor, now).await.map_err(assign_error)?;
+            let answers = serving
+                .assign_all(visitor, now)
+                .await
+                .map_err(assign_error)?;
             let unit = visitor.unit().unwrap_or_default();
             let units = vec![unit; answers.len()];
             (answers, units)
@@ -100,7 +123,9 @@ fn join_assignments(answers: &[Bytes], units: &[&str]) -> Bytes {
 
 fn placement<'n>(fields: &mut Fields<'n, '_>) -> Option<&'n str> {
     let top = fields.string("placement", 1, KEY);
-    let Some(context) = fields.take("context") else { return top };
+    let Some(context) = fields.take("context") else {
+        return top;
+    };
     let mut inner = Fields::new(context, fields.at("context"));
     let placement = inner.string("placement", 1, KEY);
     inner.string("pageType", 0, KEY);
@@ -130,7 +155,11 @@ fn users<'n>(fields: &mut Fields<'n, '_>) -> Option<Vec<&'n str>> {
             Some(unit) => users.push(unit),
             None => {
                 let pointer = fields.at("userIds").element(index);
-                fields.faults.push(pointer.as_str(), "wrong_type", "must be a user id: 1 to 255 characters, or a whole number");
+                fields.faults.push(
+                    pointer.as_str(),
+                    "wrong_type",
+                    "must be a user id: 1 to 255 characters, or a whole number",
+                );
             }
         }
     }
@@ -141,6 +170,8 @@ fn assign_error(error: AssignError) -> ApiError {
     match error {
         AssignError::UnknownExperiment => ApiError::not_found("the experiment"),
         // The earlier system answered 400 here, and clients rely on it.
-        AssignError::NoUnit => ApiError::field("/user_id", "required", error.to_string()).with_status(400),
+        AssignError::NoUnit => {
+            ApiError::field("/user_id", "required", error.to_string()).with_status(400)
+        }
     }
 }

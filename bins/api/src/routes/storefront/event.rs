@@ -28,10 +28,14 @@ pub(super) struct Beside {
 impl Beside {
     pub(super) fn of(ctx: &Ctx) -> Result<Self, ApiError> {
         let part = |query: &str, header: &str, max: usize| -> Result<Option<String>, ApiError> {
-            let value = ctx.query(query).or_else(|| ctx.header(header).map(str::to_owned)).filter(|v| !v.is_empty());
+            let value = ctx
+                .query(query)
+                .or_else(|| ctx.header(header).map(str::to_owned))
+                .filter(|v| !v.is_empty());
             if let Some(value) = &value {
-                text::check_text(value, 1, max)
-                    .map_err(|fault| ApiError::field(&format!("/{query}"), fault.code(), fault.to_string()))?;
+                text::check_text(value, 1, max).map_err(|fault| {
+                    ApiError::field(&format!("/{query}"), fault.code(), fault.to_string())
+                })?;
             }
             Ok(value)
         };
@@ -86,7 +90,8 @@ pub(super) fn read_event<'n>(
     let kind = kind.ok_or_else(|| ApiError::field("/event_type", "required", "is required"))?;
     let small = |number: i64| i32::try_from(number).ok();
     Ok(Event {
-        event_id: event_id.map_or_else(|| Cow::Owned(ids::event_id(now).to_string()), Cow::Borrowed),
+        event_id: event_id
+            .map_or_else(|| Cow::Owned(ids::event_id(now).to_string()), Cow::Borrowed),
         kind,
         visitor,
         experiment,
@@ -97,7 +102,10 @@ pub(super) fn read_event<'n>(
         module_id,
         metadata,
         value_e4: value.map(podium_domain::decimal::Decimal4::units),
-        quantity: kind.has_quantity().then(|| quantity.unwrap_or(event::DEFAULT_QUANTITY)).and_then(small),
+        quantity: kind
+            .has_quantity()
+            .then(|| quantity.unwrap_or(event::DEFAULT_QUANTITY))
+            .and_then(small),
         latency_ms: latency_ms.filter(|_| kind == EventType::Request),
         is_error: (kind == EventType::Request).then(|| is_error.unwrap_or(false)),
         decision_id,
@@ -110,17 +118,26 @@ fn event_type(fields: &mut Fields<'_, '_>) -> Option<EventType> {
     let name = fields.require("eventType", name)?;
     let kind = name.parse().ok();
     if kind.is_none() {
-        fields.fault("eventType", "unknown_value", "must be impression, click, add_to_cart, purchase, engagement or request");
+        fields.fault(
+            "eventType",
+            "unknown_value",
+            "must be impression, click, add_to_cart, purchase, engagement or request",
+        );
     }
     kind
 }
 
 /// Experiment and variant as the body names them, else as query or headers do. The default answer of `assign`, handed
 /// back, names none.
-fn target<'n>(fields: &mut Fields<'n, '_>, beside: &'n Beside) -> (Option<ExperimentRef<'n>>, Option<VariantRef<'n>>) {
+fn target<'n>(
+    fields: &mut Fields<'n, '_>,
+    beside: &'n Beside,
+) -> (Option<ExperimentRef<'n>>, Option<VariantRef<'n>>) {
     let by_name = experiment(fields, "experimentId");
     let by_number = experiment(fields, "experiment");
-    let mut experiment = by_name.or(by_number).or_else(|| beside.experiment.as_deref().map(reference));
+    let mut experiment = by_name
+        .or(by_number)
+        .or_else(|| beside.experiment.as_deref().map(reference));
     let variant_id = match fields.take("variantId") {
         Some(Node::Number(number)) => match number.parse::<i64>() {
             Ok(id) if id > 0 => Some(VariantRef::Id(id)),
@@ -145,11 +162,17 @@ fn target<'n>(fields: &mut Fields<'n, '_>, beside: &'n Beside) -> (Option<Experi
     if experiment.is_none() && variant == Some(VariantRef::Name("default")) {
         variant = None;
     }
-    if experiment == Some(ExperimentRef::Name("default")) && variant == Some(VariantRef::Name("default")) {
+    if experiment == Some(ExperimentRef::Name("default"))
+        && variant == Some(VariantRef::Name("default"))
+    {
         (experiment, variant) = (None, None);
     }
     if experiment.is_none() && matches!(variant, Some(VariantRef::Name(_))) {
-        fields.fault("variant", "required", "a variant's name needs its experiment_id beside it");
+        fields.fault(
+            "variant",
+            "required",
+            "a variant's name needs its experiment_id beside it",
+        );
     }
     (experiment, variant)
 }
@@ -157,7 +180,11 @@ fn target<'n>(fields: &mut Fields<'n, '_>, beside: &'n Beside) -> (Option<Experi
 fn occurred_at(fields: &mut Fields<'_, '_>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let text = fields.string("occurredAt", 1, 64)?;
     let Ok(at) = DateTime::parse_from_rfc3339(text) else {
-        fields.fault("occurredAt", "wrong_type", "must be an RFC 3339 time with a zone");
+        fields.fault(
+            "occurredAt",
+            "wrong_type",
+            "must be an RFC 3339 time with a zone",
+        );
         return None;
     };
     let at = at.with_timezone(&Utc);
@@ -177,14 +204,20 @@ fn event_data(fields: &mut Fields<'_, '_>) -> Option<Bytes> {
     let mut members = Vec::new();
     for (name, value) in [("placement", placement), ("page_type", page_type)] {
         if let Some(value) = value {
-            members.push(format!("\"{name}\":{}", serde_json::to_string(value).unwrap_or_default()));
+            members.push(format!(
+                "\"{name}\":{}",
+                serde_json::to_string(value).unwrap_or_default()
+            ));
         }
     }
     match (members.is_empty(), metadata) {
         (true, None) => None,
         (true, Some(raw)) => Some(Bytes::copy_from_slice(raw.as_bytes())),
         (false, metadata) => {
-            let inner = metadata.and_then(|raw| raw.strip_prefix('{')).and_then(|raw| raw.strip_suffix('}')).map(str::trim);
+            let inner = metadata
+                .and_then(|raw| raw.strip_prefix('{'))
+                .and_then(|raw| raw.strip_suffix('}'))
+                .map(str::trim);
             members.extend(inner.filter(|inner| !inner.is_empty()).map(str::to_owned));
             Some(format!("{{{}}}", members.join(",")).into())
         }

@@ -23,13 +23,24 @@ const KEY: usize = 128;
 /// The rows of the table.
 #[must_use]
 pub fn routes() -> Vec<Route> {
-    let track_one = |path, kind| Route::public(Method::POST, path, move |ctx| track::track_typed(ctx, kind));
+    let track_one =
+        |path, kind| Route::public(Method::POST, path, move |ctx| track::track_typed(ctx, kind));
     vec![
         Route::public(Method::POST, "/api/v1/experiments/assign", assign::assign),
-        Route::public(Method::POST, "/api/v1/experiments/assign/bulk", assign::assign_bulk),
-        track_one("/api/v1/experiments/track-impression", EventType::Impression),
+        Route::public(
+            Method::POST,
+            "/api/v1/experiments/assign/bulk",
+            assign::assign_bulk,
+        ),
+        track_one(
+            "/api/v1/experiments/track-impression",
+            EventType::Impression,
+        ),
         track_one("/api/v1/experiments/track-click", EventType::Click),
-        track_one("/api/v1/experiments/track-add-to-cart", EventType::AddToCart),
+        track_one(
+            "/api/v1/experiments/track-add-to-cart",
+            EventType::AddToCart,
+        ),
         track_one("/api/v1/experiments/track-purchase", EventType::Purchase),
         Route::public(Method::POST, "/api/v1/experiments/track", track::track),
     ]
@@ -39,13 +50,27 @@ pub fn routes() -> Vec<Route> {
 #[derive(OpenApi)]
 #[openapi(
     paths(
-        assign::assign, assign::assign_bulk, track::docs::track_impression, track::docs::track_click,
-        track::docs::track_add_to_cart, track::docs::track_purchase, track::track
+        assign::assign,
+        assign::assign_bulk,
+        track::docs::track_impression,
+        track::docs::track_click,
+        track::docs::track_add_to_cart,
+        track::docs::track_purchase,
+        track::track
     ),
     components(schemas(
-        bodies::AssignBody, bodies::AssignContext, bodies::Assignment, bodies::BulkBody, bodies::BulkAssignments,
-        bodies::BulkAssignment, bodies::EventBody, bodies::TrackBody, bodies::TrackAnswer, bodies::Recorded,
-        bodies::BatchAnswer, bodies::BatchResult
+        bodies::AssignBody,
+        bodies::AssignContext,
+        bodies::Assignment,
+        bodies::BulkBody,
+        bodies::BulkAssignments,
+        bodies::BulkAssignment,
+        bodies::EventBody,
+        bodies::TrackBody,
+        bodies::TrackAnswer,
+        bodies::Recorded,
+        bodies::BatchAnswer,
+        bodies::BatchResult
     ))
 )]
 pub struct StorefrontApi;
@@ -53,7 +78,11 @@ pub struct StorefrontApi;
 fn visitor<'n>(fields: &mut Fields<'n, '_>, is_bot: bool, session: Option<&'n str>) -> Visitor<'n> {
     let user = fields.key("userId", UNIT);
     let session = fields.key("sessionId", UNIT).or(session);
-    Visitor { user, session, is_bot }
+    Visitor {
+        user,
+        session,
+        is_bot,
+    }
 }
 
 /// A JSON number is an id, a string a name.

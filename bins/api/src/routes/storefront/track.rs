@@ -41,23 +41,60 @@ pub async fn track(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     };
     match members.iter().find(|(key, _)| key == "events") {
         Some((_, Node::Array(events))) => track_batch(&ctx, events, &beside).await,
-        Some(_) => Err(ApiError::field("/events", "wrong_type", "must be a list of events")),
-        None if body.len() > ONE => Err(ApiError::new(Code::TooLarge, format!("one event may have at most {ONE} bytes"))),
+        Some(_) => Err(ApiError::field(
+            "/events",
+            "wrong_type",
+            "must be a list of events",
+        )),
+        None if body.len() > ONE => Err(ApiError::new(
+            Code::TooLarge,
+            format!("one event may have at most {ONE} bytes"),
+        )),
         None => track_one(&ctx, &node, None, &beside).await,
     }
 }
 
-async fn track_one(ctx: &Ctx, node: &Node<'_>, kind: Option<EventType>, beside: &Beside) -> Result<HttpResponse, ApiError> {
+async fn track_one(
+    ctx: &Ctx,
+    node: &Node<'_>,
+    kind: Option<EventType>,
+    beside: &Beside,
+) -> Result<HttpResponse, ApiError> {
     let now = ctx.state.clock.now();
     let event = read_event(node, kind, beside, Pointer::root(), now)?;
-    let Tracked { duplicate, recorded } = ctx.state.serving.track(&event, now).await.map_err(track_error)?;
-    let answer = Recorded { success: true, event_id: event.event_id.into_owned(), duplicate, recorded };
-    Ok(json_bytes(serde_json::to_vec(&answer).map_err(|e| ApiError::internal(&e.to_string()))?.into()))
+    let Tracked {
+        duplicate,
+        recorded,
+    } = ctx
+        .state
+        .serving
+        .track(&event, now)
+        .await
+        .map_err(track_error)?;
+    let answer = Recorded {
+        success: true,
+        event_id: event.event_id.into_owned(),
+        duplicate,
+        recorded,
+    };
+    Ok(json_bytes(
+        serde_json::to_vec(&answer)
+            .map_err(|e| ApiError::internal(&e.to_string()))?
+            .into(),
+    ))
 }
 
-async fn track_batch(ctx: &Ctx, events: &[Node<'_>], beside: &Beside) -> Result<HttpResponse, ApiError> {
+async fn track_batch(
+    ctx: &Ctx,
+    events: &[Node<'_>],
+    beside: &Beside,
+) -> Result<HttpResponse, ApiError> {
     if events.len() > event::MAX_BATCH {
-        return Err(ApiError::field("/events", "too_long", format!("must have at most {} events", event::MAX_BATCH)));
+        return Err(ApiError::field(
+            "/events",
+            "too_long",
+            format!("must have at most {} events", event::MAX_BATCH),
+        ));
     }
     let now = ctx.state.clock.now();
     let root = Pointer::root().member("events");
@@ -77,41 +114,70 @@ async fn track_batch(ctx: &Ctx, events: &[Node<'_>], beside: &Beside) -> Result<
         }
     }
     let outcomes = ctx.state.serving.track_batch(&read, now).await;
-    if !outcomes.is_empty() && outcomes.iter().all(|outcome| *outcome == Err(TrackError::Unavailable)) {
+    if !outcomes.is_empty()
+        && outcomes
+            .iter()
+            .all(|outcome| *outcome == Err(TrackError::Unavailable))
+    {
         return Err(ApiError::unavailable());
     }
     for (position, outcome) in positions.into_iter().zip(outcomes) {
-        let Some(slot) = results.get_mut(position) else { continue };
+        let Some(slot) = results.get_mut(position) else {
+            continue;
+        };
         let blank = std::mem::replace(slot, pending(position, None));
         *slot = match outcome {
-            Ok(tracked) => {
-                BatchResult { success: true, duplicate: tracked.duplicate, recorded: tracked.recorded, ..blank }
-            }
+            Ok(tracked) => BatchResult {
+                success: true,
+                duplicate: tracked.duplicate,
+                recorded: tracked.recorded,
+                ..blank
+            },
             Err(error) => failed(blank, &track_error(error)),
         };
     }
     let answer = BatchAnswer { results };
-    Ok(json_bytes(serde_json::to_vec(&answer).map_err(|e| ApiError::internal(&e.to_string()))?.into()))
+    Ok(json_bytes(
+        serde_json::to_vec(&answer)
+            .map_err(|e| ApiError::internal(&e.to_string()))?
+            .into(),
+    ))
 }
 
 fn pending(index: usize, event_id: Option<String>) -> BatchResult {
-    BatchResult { index, event_id, success: false, duplicate: false, status: 200, error: None, recorded: None }
+    BatchResult {
+        index,
+        event_id,
+        success: false,
+        duplicate: false,
+        status: 200,
+        error: None,
+        recorded: None,
+    }
 }
 
 fn failed(result: BatchResult, error: &ApiError) -> BatchResult {
-    BatchResult { status: error.status(), error: Some(error.detail().to_owned()), ..result }
+    BatchResult {
+        status: error.status(),
+        error: Some(error.detail().to_owned()),
+        ..result
+    }
 }
 
 fn track_error(error: TrackError) -> ApiError {
     match error {
         TrackError::NoUnit => ApiError::field("/user_id", "required", error.to_string()),
         TrackError::UnknownExperiment => ApiError::not_found("the experiment"),
-        TrackError::ForeignVariant => ApiError::field("/variant_id", "unknown_variant", error.to_string()),
+        TrackError::ForeignVariant => {
+            ApiError::field("/variant_id", "unknown_variant", error.to_string())
+        }
         TrackError::Contradiction => ApiError::conflict(error.to_string()),
         TrackError::NoAssignment => ApiError::new(Code::NoAssignment, error.to_string()),
         TrackError::Refused(refused) => ApiError::conflict(refused.to_string()),
         TrackError::Unavailable => ApiError::unavailable(),
-        TrackError::Rejected => ApiError::internal("the database refused an event that had passed validation"),
+        TrackError::Rejected => {
+            ApiError::internal("the database refused an event that had passed validation")
+        }
     }
 }
 
@@ -138,8 +204,28 @@ pub(super) mod docs {
         };
     }
 
-    track_route!(track_impression, "/api/v1/experiments/track-impression", "trackImpression", "Something was shown.");
-    track_route!(track_click, "/api/v1/experiments/track-click", "trackClick", "Something was clicked.");
-    track_route!(track_add_to_cart, "/api/v1/experiments/track-add-to-cart", "trackAddToCart", "Something was put into the cart.");
-    track_route!(track_purchase, "/api/v1/experiments/track-purchase", "trackPurchase", "Something was bought; `value` is required.");
+    track_route!(
+        track_impression,
+        "/api/v1/experiments/track-impression",
+        "trackImpression",
+        "Something was shown."
+    );
+    track_route!(
+        track_click,
+        "/api/v1/experiments/track-click",
+        "trackClick",
+        "Something was clicked."
+    );
+    track_route!(
+        track_add_to_cart,
+        "/api/v1/experiments/track-add-to-cart",
+        "trackAddToCart",
+        "Something was put into the cart."
+    );
+    track_route!(
+        track_purchase,
+        "/api/v1/experiments/track-purchase",
+        "trackPurchase",
+        "Something was bought; `value` is required."
+    );
 }
