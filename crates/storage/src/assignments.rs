@@ -97,7 +97,11 @@ repointed AS (
 alias AS (
     INSERT INTO unit_aliases (experiment_id, alias_unit, unit)
     SELECT $1, $3, $2 FROM moved
-    ON CONFLICT (alias_unit, experiment_id) DO NOTHING)
+    ON CONFLICT (alias_unit, experiment_id) DO NOTHING),
+excluded AS (
+    INSERT INTO excluded_units (experiment_id, unit, reason)
+    SELECT $1, $2, x.reason FROM moved, excluded_units x WHERE x.experiment_id = $1 AND x.unit = $3
+    ON CONFLICT DO NOTHING)
 SELECT * FROM moved";
 
 /// Answers [`Lookup`]s in groups: one statement for the new units, one for the rest.
