@@ -11,7 +11,6 @@ use podium_domain::ids::VariantId;
 use podium_storage::definitions::{
     Definitions, ExperimentDefinition, UserDefinition, VariantDefinition,
 };
-use serde_json::{Value, json};
 
 /// Placement that is meant when a request names none.
 pub const DEFAULT_PLACEMENT: &str = "newsfeed";
@@ -282,25 +281,30 @@ fn bucketing(definition: &ExperimentDefinition) -> Option<Bucketing> {
 }
 
 fn variant(experiment: &ExperimentDefinition, variant: &VariantDefinition) -> Variant {
-    let answer = |reason: &str, degraded: bool| {
-        let mut body = json!({
-            "experiment_id": experiment.name,
-            "variant": variant.name,
-            "params": variant.config,
-            "experiment": experiment.id,
-            "variant_id": variant.id,
-            "reason": reason,
-            "is_control": variant.is_control,
-        });
-        if degraded && let Some(members) = body.as_object_mut() {
-            members.insert("degraded".into(), Value::Bool(true));
-        }
-        Bytes::from(body.to_string())
-    };
-    let both = |reason: &str| [answer(reason, false), answer(reason, true)];
+    let both =
+        |reason: &str| [false, true].map(|degraded| answer(experiment, variant, reason, degraded));
     Variant {
         id: variant.id,
         name: variant.name.clone(),
         answers: [both("SPLIT"), both("STICKY"), both("OVERRIDE")],
     }
+}
+
+fn answer(
+    experiment: &ExperimentDefinition,
+    variant: &VariantDefinition,
+    reason: &str,
+    degraded: bool,
+) -> Bytes {
+    let text = |value: &str| serde_json::Value::from(value).to_string();
+    let mark = if degraded { r#","degraded":true"# } else { "" };
+    Bytes::from(format!(
+        r#"{{"experiment_id":{},"variant":{},"params":{},"experiment":{},"variant_id":{},"reason":"{reason}","is_control":{}{mark}}}"#,
+        text(&experiment.name),
+        text(&variant.name),
+        variant.config,
+        experiment.id,
+        variant.id,
+        variant.is_control,
+    ))
 }

@@ -64,8 +64,8 @@ pub struct VariantDefinition {
     pub name: String,
     /// Weight relative to the others; 0 retires it.
     pub traffic_weight: Decimal4,
-    /// Handed to the storefront as `params`.
-    pub config: Value,
+    /// Handed to the storefront as `params`: JSON text, so that its numbers stay as they were written.
+    pub config: String,
     /// Whether it is the control.
     pub is_control: bool,
 }
@@ -89,7 +89,7 @@ SELECT id, name, target, experiment_type, status, start_date, end_date, traffic_
 FROM experiments ORDER BY id";
 
 const VARIANTS: &str = "-- definitions::variants
-SELECT v.experiment_id, v.id, v.name, v.traffic_weight::text, v.config, v.is_control
+SELECT v.experiment_id, v.id, v.name, v.traffic_weight::text, v.config::text, v.is_control
 FROM experiment_variants v JOIN experiments e ON e.id = v.experiment_id
 WHERE e.status IN ('running', 'paused', 'completed') ORDER BY v.experiment_id, v.id";
 
