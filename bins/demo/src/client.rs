@@ -137,8 +137,8 @@ impl Client {
         }
     }
 
-    /// The answer that is not "later": what is sent here may be sent again, because event ids make it harmless and
-    /// nothing was changed by a request that was answered so.
+    /// The answer that is not "later". Sending again is harmless: events have ids, and what an admin route did
+    /// before is refused the second time, not done twice.
     async fn answered(
         &self,
         request: &str,

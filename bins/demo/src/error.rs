@@ -13,6 +13,9 @@ pub enum DemoError {
     /// A token for the admin routes could not be made.
     #[error("no token can be made: {0}")]
     Token(String),
+    /// The system gave no random bytes for a signing secret.
+    #[error("no signing secret can be made")]
+    Secret(#[source] std::io::Error),
     /// The HTTP client could not be made.
     #[error("no HTTP client can be made")]
     Client(#[source] reqwest::Error),

@@ -226,7 +226,7 @@ fn events_of_row<'a>(unit: &str, row: &'a Row, experiment_id: i64, variant_id: i
     std::iter::once(event("impression")).chain(click).collect()
 }
 
-/// Sends a batch, and again those events that the server had no time for.
+/// Sends a batch, and then again those events that the server had no time for.
 async fn send(client: &Client, mut batch: Vec<Event<'_>>) -> Result<Replayed, DemoError> {
     let mut sum = Replayed::default();
     for attempt in 1.. {

@@ -17,18 +17,22 @@ in_use() {
         ! flock -n -x "$root/users.lock" true 9>&-
 }
 
+# The state file goes a moment before the last process does. Without it there is nobody to kill:
+# an empty process id would mean ourselves.
 stop_server() {
     "$pg_ctl" stop -D "$data/postgres" -m immediate -t 30 9>&- 8>&-
-    flock -n -x "$data/server.lock" true 9>&- 8>&- && return
-    "$pg_ctl" kill KILL "$(head -n 1 "$data/postgres/postmaster.pid")" 9>&- 8>&-
+    flock -w 10 -x "$data/server.lock" true 9>&- 8>&- && return
+    pid=$(head -n 1 "$data/postgres/postmaster.pid" 9>&- 8>&-)
+    [ -n "$pid" ] || return
+    "$pg_ctl" kill KILL "$pid" 9>&- 8>&-
     flock -w 10 -x "$data/server.lock" true 9>&- 8>&-
 }
 
 # A killed initdb may still be writing.
 wipe() {
     for _ in 1 2 3 4 5; do
-        rm -rf "$root/state" 9>&- && return
-        sleep 1 9>&-
+        rm -rf "$root/state" 9>&- 8>&- && return
+        sleep 1 9>&- 8>&-
     done
 }
 

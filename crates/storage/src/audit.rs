@@ -3,10 +3,13 @@
 //! An entry is written in the transaction that makes the change, so there is neither a change without an entry nor an
 //! entry without a change. The schema refuses to change or delete entries.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
 use crate::rows::column;
@@ -39,8 +42,18 @@ pub struct Subject {
 impl Subject {
     /// `verb` was done to the thing `entity_id` of the kind `entity`.
     #[must_use]
-    pub fn new(entity: &'static str, verb: &str, entity_id: impl ToString, experiment_id: Option<i64>) -> Self {
-        Self { action: format!("{entity}.{verb}"), entity, entity_id: entity_id.to_string(), experiment_id }
+    pub fn new(
+        entity: &'static str,
+        verb: &str,
+        entity_id: &impl ToString,
+        experiment_id: Option<i64>,
+    ) -> Self {
+        Self {
+            action: format!("{entity}.{verb}"),
+            entity,
+            entity_id: entity_id.to_string(),
+            experiment_id,
+        }
     }
 }
 
@@ -61,10 +74,10 @@ pub struct Entry {
     pub entity_id: String,
     /// The experiment that it belongs to.
     pub experiment_id: Option<i64>,
-    /// Values before: those that changed, all for what was deleted, `None` for what is new.
-    pub before: Option<Value>,
-    /// Values after: those that changed, all for what is new, `None` for what was deleted.
-    pub after: Option<Value>,
+    /// Values before: those that changed, all for what was deleted, `None` for what is new. JSON text.
+    pub before: Option<String>,
+    /// Values after: those that changed, all for what is new, `None` for what was deleted. JSON text.
+    pub after: Option<String>,
     /// Id of the request.
     pub request_id: Option<String>,
     /// Address of the client.
@@ -84,7 +97,7 @@ pub struct Filter {
 
 const APPEND: &str = "-- audit::append
 INSERT INTO audit_log (actor, action, entity, entity_id, experiment_id, before, after, request_id, address)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7::text::jsonb, $8, $9)";
 
 /// Appends an entry to the log, in the transaction that makes the change.
 ///
@@ -94,8 +107,8 @@ pub async fn append(
     tx: &Transaction<'_>,
     origin: &Origin,
     subject: &Subject,
-    before: Option<Value>,
-    after: Option<Value>,
+    before: Option<String>,
+    after: Option<String>,
 ) -> Result<(), StorageError> {
     let statement = tx.prepare_cached(APPEND).await?;
     tx.execute(
@@ -116,38 +129,61 @@ pub async fn append(
     Ok(())
 }
 
-/// Everything that the log keeps of a thing.
+/// Everything that the log keeps of a thing, as JSON text.
 ///
 /// # Errors
 /// [`StorageError::CorruptRow`] when it has no form in JSON: nothing that we read from a table is like that.
-pub fn whole(thing: &impl Serialize) -> Result<Value, StorageError> {
-    serde_json::to_value(thing).map_err(|_| StorageError::CorruptRow { table: "audit_log", column: "after" })
+pub fn whole(thing: &impl Serialize) -> Result<String, StorageError> {
+    serde_json::to_string(thing).map_err(unloggable)
 }
 
-/// The members that differ, before and after. `updatedAt` says nothing that the entry's own time does not.
+/// The members that differ, before and after, as JSON text. Texts of values are compared, because numbers would lose
+/// digits as floats. `updatedAt` says nothing that the entry's own time does not.
 ///
 /// # Errors
 /// As [`whole`].
-pub fn difference(before: &impl Serialize, after: &impl Serialize) -> Result<(Value, Value), StorageError> {
+pub fn difference(
+    before: &impl Serialize,
+    after: &impl Serialize,
+) -> Result<(String, String), StorageError> {
     let (before, after) = (whole(before)?, whole(after)?);
-    Ok((only_changed(&before, &after), only_changed(&after, &before)))
+    let (before, after): (Members<'_>, Members<'_>) = (members(&before)?, members(&after)?);
+    Ok((
+        whole(&only_changed(&before, &after))?,
+        whole(&only_changed(&after, &before))?,
+    ))
 }
 
-fn only_changed(values: &Value, others: &Value) -> Value {
-    let members = values.as_object().into_iter().flatten();
-    let changed = members.filter(|(key, value)| *key != "updatedAt" && others.get(key.as_str()) != Some(*value));
-    Value::Object(changed.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>())
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+fn members(text: &str) -> Result<Members<'_>, StorageError> {
+    serde_json::from_str(text).map_err(unloggable)
+}
+
+fn only_changed<'a>(values: &Members<'a>, others: &Members<'a>) -> Members<'a> {
+    let other = |key: &str| others.get(key).map(|value| value.get());
+    let changed = values
+        .iter()
+        .filter(|(key, value)| *key != "updatedAt" && other(key) != Some(value.get()));
+    changed.map(|(key, value)| (key.clone(), *value)).collect()
+}
+
+fn unloggable(_: serde_json::Error) -> StorageError {
+    StorageError::CorruptRow {
+        table: "audit_log",
+        column: "after",
+    }
 }
 
 /// Newest first. With an experiment, the index on it finds the entries; without one they are read backwards by id.
 const LIST: &str = "-- audit::list
-SELECT id, at, actor, action, entity, entity_id, experiment_id, before, after, request_id, address
+SELECT id, at, actor, action, entity, entity_id, experiment_id, before::text AS before, after::text AS after, request_id, address
 FROM audit_log
 WHERE id < $1 AND ($2::text IS NULL OR actor = $2) AND ($3::text IS NULL OR action = $3)
 ORDER BY id DESC LIMIT $4";
 
 const LIST_OF_EXPERIMENT: &str = "-- audit::list_of_experiment
-SELECT id, at, actor, action, entity, entity_id, experiment_id, before, after, request_id, address
+SELECT id, at, actor, action, entity, entity_id, experiment_id, before::text AS before, after::text AS after, request_id, address
 FROM audit_log
 WHERE id < $1 AND ($2::text IS NULL OR actor = $2) AND ($3::text IS NULL OR action = $3) AND experiment_id = $5
 ORDER BY id DESC LIMIT $4";
@@ -165,8 +201,17 @@ pub async fn list(
     let below = below.unwrap_or(i64::MAX);
     let mut link = database.serve().await?;
     let rows = match &filter.experiment_id {
-        Some(id) => link.query(LIST_OF_EXPERIMENT, &[&below, &filter.actor, &filter.action, &limit, id]).await?,
-        None => link.query(LIST, &[&below, &filter.actor, &filter.action, &limit]).await?,
+        Some(id) => {
+            link.query(
+                LIST_OF_EXPERIMENT,
+                &[&below, &filter.actor, &filter.action, &limit, id],
+            )
+            .await?
+        }
+        None => {
+            link.query(LIST, &[&below, &filter.actor, &filter.action, &limit])
+                .await?
+        }
     };
     rows.iter().map(entry).collect()
 }
@@ -198,7 +243,7 @@ mod tests {
         let before = json!({"name": "a", "weight": 1, "config": {"x": 1}, "updatedAt": "1"});
         let after = json!({"name": "a", "weight": 2, "config": {"x": 2, "y": 3}, "updatedAt": "2"});
         let (old, new) = difference(&before, &after).unwrap();
-        assert_eq!(old, json!({"weight": 1, "config": {"x": 1}}));
-        assert_eq!(new, json!({"weight": 2, "config": {"x": 2, "y": 3}}));
+        assert_eq!(old, r#"{"config":{"x":1},"weight":1}"#);
+        assert_eq!(new, r#"{"config":{"x":2,"y":3},"weight":2}"#);
     }
 }

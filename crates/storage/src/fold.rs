@@ -232,10 +232,7 @@ WITH new AS (
     SELECT a.experiment_id, a.user_id, a.variant_id, a.epoch, a.source,
            a.is_bot
            OR EXISTS (SELECT 1 FROM excluded_units x
-                      WHERE x.experiment_id = a.experiment_id AND x.unit = a.user_id AND x.tx_id < $2)
-           OR EXISTS (SELECT 1 FROM unit_aliases l
-                      JOIN excluded_units x ON x.experiment_id = l.experiment_id AND x.unit = l.alias_unit
-                      WHERE l.experiment_id = a.experiment_id AND l.unit = a.user_id AND x.tx_id < $2),
+                      WHERE x.experiment_id = a.experiment_id AND x.unit = a.user_id AND x.tx_id < $2),
            (a.session_id IS NOT NULL)::integer
     FROM user_experiment_assignments a
     WHERE a.tx_id >= $1 AND a.tx_id < $2

@@ -95,12 +95,23 @@ macro_rules! columns {
 const TAKE_TURN: &str = "-- users::take_turn
 LOCK TABLE podium_users IN SHARE ROW EXCLUSIVE MODE";
 
-const ALL: &str = concat!("-- users::all\nSELECT ", columns!(), " FROM podium_users ORDER BY id");
+const ALL: &str = concat!(
+    "-- users::all\nSELECT ",
+    columns!(),
+    " FROM podium_users ORDER BY id"
+);
 
-const LIST: &str =
-    concat!("-- users::list\nSELECT ", columns!(), " FROM podium_users WHERE id > $1 ORDER BY id LIMIT $2");
+const LIST: &str = concat!(
+    "-- users::list\nSELECT ",
+    columns!(),
+    " FROM podium_users WHERE id > $1 ORDER BY id LIMIT $2"
+);
 
-const READ: &str = concat!("-- users::read\nSELECT ", columns!(), " FROM podium_users WHERE id = $1");
+const READ: &str = concat!(
+    "-- users::read\nSELECT ",
+    columns!(),
+    " FROM podium_users WHERE id = $1"
+);
 
 const INSERT: &str = concat!(
     "-- users::insert
@@ -126,10 +137,21 @@ DELETE FROM podium_users WHERE id = $1 RETURNING id";
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer.
-pub async fn list(database: &Database, after: Option<&str>, limit: i64) -> Result<Vec<User>, StorageError> {
+pub async fn list(
+    database: &Database,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<User>, StorageError> {
     // No id is the empty text, so all are behind it.
     let after = after.unwrap_or_default();
-    database.serve().await?.query(LIST, &[&after, &limit]).await?.iter().map(user).collect()
+    database
+        .serve()
+        .await?
+        .query(LIST, &[&after, &limit])
+        .await?
+        .iter()
+        .map(user)
+        .collect()
 }
 
 /// A user, or `None`.
@@ -137,14 +159,25 @@ pub async fn list(database: &Database, after: Option<&str>, limit: i64) -> Resul
 /// # Errors
 /// As [`list`].
 pub async fn read(database: &Database, id: &str) -> Result<Option<User>, StorageError> {
-    database.serve().await?.query_opt(READ, &[&id]).await?.as_ref().map(user).transpose()
+    database
+        .serve()
+        .await?
+        .query_opt(READ, &[&id])
+        .await?
+        .as_ref()
+        .map(user)
+        .transpose()
 }
 
 /// Creates a user.
 ///
 /// # Errors
 /// [`Conflict::UserExists`], [`Conflict::FirstUserNotAdmin`].
-pub async fn create(database: &Database, origin: &Origin, new: &NewUser) -> Result<User, ChangeError> {
+pub async fn create(
+    database: &Database,
+    origin: &Origin,
+    new: &NewUser,
+) -> Result<User, ChangeError> {
     database
         .transaction(async |tx| {
             let users = lock_all(tx).await?;
@@ -155,7 +188,14 @@ pub async fn create(database: &Database, origin: &Origin, new: &NewUser) -> Resu
                 return Err(Conflict::FirstUserNotAdmin.into());
             }
             let created = insert(tx, new).await?;
-            audit::append(tx, origin, &subject("create", &created), None, Some(audit::whole(&created)?)).await?;
+            audit::append(
+                tx,
+                origin,
+                &subject("create", &created),
+                None,
+                Some(audit::whole(&created)?),
+            )
+            .await?;
             Ok(created)
         })
         .await
@@ -207,21 +247,41 @@ pub async fn delete(
             let before = find(&users, id, precondition)?;
             check_not_last_admin(&users, before)?;
             fetch(tx, DELETE, &[&id]).await?;
-            audit::append(tx, origin, &subject("delete", before), Some(audit::whole(before)?), None).await?;
+            audit::append(
+                tx,
+                origin,
+                &subject("delete", before),
+                Some(audit::whole(before)?),
+                None,
+            )
+            .await?;
             Ok(())
         })
         .await
 }
 
-fn find<'a>(users: &'a [User], id: &str, precondition: &Precondition) -> Result<&'a User, ChangeError> {
-    let user = users.iter().find(|user| user.id == id).ok_or(ChangeError::NotFound("this user"))?;
+fn find<'a>(
+    users: &'a [User],
+    id: &str,
+    precondition: &Precondition,
+) -> Result<&'a User, ChangeError> {
+    let user = users
+        .iter()
+        .find(|user| user.id == id)
+        .ok_or(ChangeError::NotFound("this user"))?;
     precondition.check(user.version())?;
     Ok(user)
 }
 
 fn check_not_last_admin(users: &[User], leaving: &User) -> Result<(), Conflict> {
-    let others = users.iter().any(|user| user.id != leaving.id && user.is_enabled_admin());
-    if others || !leaving.is_enabled_admin() { Ok(()) } else { Err(Conflict::LastAdmin) }
+    let others = users
+        .iter()
+        .any(|user| user.id != leaving.id && user.is_enabled_admin());
+    if others || !leaving.is_enabled_admin() {
+        Ok(())
+    } else {
+        Err(Conflict::LastAdmin)
+    }
 }
 
 async fn lock_all(tx: &Transaction<'_>) -> Result<Vec<User>, StorageError> {
@@ -230,8 +290,18 @@ async fn lock_all(tx: &Transaction<'_>) -> Result<Vec<User>, StorageError> {
 }
 
 async fn insert(tx: &Transaction<'_>, new: &NewUser) -> Result<User, StorageError> {
-    let rows =
-        fetch(tx, INSERT, &[&new.id, &new.name, &new.role, &new.disabled, &new.tokens_valid_after]).await?;
+    let rows = fetch(
+        tx,
+        INSERT,
+        &[
+            &new.id,
+            &new.name,
+            &new.role,
+            &new.disabled,
+            &new.tokens_valid_after,
+        ],
+    )
+    .await?;
     user(one(&rows, "podium_users")?)
 }
 
@@ -239,7 +309,13 @@ async fn update(tx: &Transaction<'_>, wanted: &User) -> Result<User, StorageErro
     let rows = fetch(
         tx,
         UPDATE,
-        &[&wanted.id, &wanted.name, &wanted.role, &wanted.disabled, &wanted.tokens_valid_after],
+        &[
+            &wanted.id,
+            &wanted.name,
+            &wanted.role,
+            &wanted.disabled,
+            &wanted.tokens_valid_after,
+        ],
     )
     .await?;
     user(one(&rows, "podium_users")?)
@@ -280,8 +356,15 @@ mod tests {
 
     #[test]
     fn only_an_enabled_admin_can_be_the_last_one() {
-        let users = [person("a", ADMIN, false), person("b", ADMIN, true), person("c", "viewer", false)];
-        assert_eq!(check_not_last_admin(&users, &users[0]), Err(Conflict::LastAdmin));
+        let users = [
+            person("a", ADMIN, false),
+            person("b", ADMIN, true),
+            person("c", "viewer", false),
+        ];
+        assert_eq!(
+            check_not_last_admin(&users, &users[0]),
+            Err(Conflict::LastAdmin)
+        );
         assert_eq!(check_not_last_admin(&users, &users[1]), Ok(()));
         assert_eq!(check_not_last_admin(&users, &users[2]), Ok(()));
         let users = [person("a", ADMIN, false), person("b", ADMIN, false)];
@@ -290,8 +373,15 @@ mod tests {
 
     #[test]
     fn a_patch_touches_what_it_names() {
-        let before = User { tokens_valid_after: Some(DateTime::UNIX_EPOCH), ..person("a", ADMIN, false) };
-        let patch = UserPatch { disabled: Some(true), tokens_valid_after: Some(None), ..UserPatch::default() };
+        let before = User {
+            tokens_valid_after: Some(DateTime::UNIX_EPOCH),
+            ..person("a", ADMIN, false)
+        };
+        let patch = UserPatch {
+            disabled: Some(true),
+            tokens_valid_after: Some(None),
+            ..UserPatch::default()
+        };
         let after = patch.applied_to(&before);
         assert_eq!(after, person("a", ADMIN, true));
         assert_eq!(UserPatch::default().applied_to(&before), before);

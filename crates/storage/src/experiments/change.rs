@@ -1,6 +1,8 @@
 //! Why a change is refused.
 
-use podium_domain::experiment::{ExperimentField, IllegalTransition, StartProblem, Status, VariantField};
+use podium_domain::experiment::{
+    ExperimentField, IllegalTransition, StartProblem, Status, VariantField,
+};
 use podium_domain::fault::Faults;
 
 use crate::StorageError;
@@ -70,13 +72,19 @@ pub enum Conflict {
         fields: Vec<VariantField>,
     },
     /// No variants are added any more.
-    #[error("cannot add a variant: the experiment is {0}; possible while it is draft, running or paused")]
+    #[error(
+        "cannot add a variant: the experiment is {0}; possible while it is draft, running or paused"
+    )]
     NoMoreVariants(Status),
     /// Variants stay once something was measured.
-    #[error("cannot delete a variant: the experiment is {0}; possible from draft only, later a traffic weight of 0 retires it")]
+    #[error(
+        "cannot delete a variant: the experiment is {0}; possible from draft only, later a traffic weight of 0 retires it"
+    )]
     VariantStays(Status),
     /// The split would have no weight.
-    #[error("the total traffic weight must stay above 0 while the experiment is {0}; to assign nobody, pause it")]
+    #[error(
+        "the total traffic weight must stay above 0 while the experiment is {0}; to assign nobody, pause it"
+    )]
     NoTraffic(Status),
     /// Nobody can be pinned any more.
     #[error("cannot change an override: the experiment is {0}; possible until it is archived")]
@@ -94,7 +102,9 @@ pub enum Conflict {
     #[error("a user with this id exists already")]
     UserExists,
     /// The first user must be able to let others in.
-    #[error("the first user must be an enabled admin: from then on the bootstrap admin has no access of his own")]
+    #[error(
+        "the first user must be an enabled admin: from then on the bootstrap admin has no access of his own"
+    )]
     FirstUserNotAdmin,
     /// Nobody could let others in.
     #[error("this is the last enabled admin; make somebody else admin first")]
@@ -102,18 +112,31 @@ pub enum Conflict {
 }
 
 fn join<T: ToString>(items: &[T], separator: &str) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+    items
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(separator)
 }
 
 fn changeable(status: Status) -> String {
-    possible(ExperimentField::ALL.iter().copied().filter(|field| status.may_change(*field)).collect())
+    possible(
+        ExperimentField::ALL
+            .iter()
+            .filter(|field| status.may_change(**field)),
+    )
 }
 
 fn changeable_variant(status: Status) -> String {
-    possible(VariantField::ALL.iter().copied().filter(|field| status.may_change_variant(*field)).collect())
+    possible(
+        VariantField::ALL
+            .iter()
+            .filter(|field| status.may_change_variant(**field)),
+    )
 }
 
-fn possible<T: ToString>(fields: Vec<T>) -> String {
+fn possible<'a, T: ToString + 'a>(fields: impl Iterator<Item = &'a T>) -> String {
+    let fields: Vec<String> = fields.map(ToString::to_string).collect();
     if fields.is_empty() {
         return "nothing can change any more".to_owned();
     }
@@ -136,7 +159,9 @@ impl Precondition {
     /// [`ChangeError::Stale`].
     pub fn check(&self, current: i64) -> Result<(), ChangeError> {
         match self {
-            Self::OneOf(versions) if !versions.contains(&current) => Err(ChangeError::Stale { current }),
+            Self::OneOf(versions) if !versions.contains(&current) => {
+                Err(ChangeError::Stale { current })
+            }
             _ => Ok(()),
         }
     }
@@ -148,12 +173,18 @@ mod tests {
 
     #[test]
     fn refusals_say_what_is_possible() {
-        let fixed = Conflict::Fixed { status: Status::Completed, fields: vec![ExperimentField::Name, ExperimentField::Salt] };
+        let fixed = Conflict::Fixed {
+            status: Status::Completed,
+            fields: vec![ExperimentField::Name, ExperimentField::Salt],
+        };
         assert_eq!(
             fixed.to_string(),
             "cannot change name, salt: the experiment is completed; possible are description, config"
         );
-        let fixed = Conflict::VariantFixed { status: Status::Archived, fields: vec![VariantField::Config] };
+        let fixed = Conflict::VariantFixed {
+            status: Status::Archived,
+            fields: vec![VariantField::Config],
+        };
         assert_eq!(
             fixed.to_string(),
             "cannot change config of a variant: the experiment is archived; nothing can change any more"
@@ -169,7 +200,13 @@ mod tests {
     fn a_precondition_holds_for_the_versions_it_names() {
         assert!(Precondition::Any.check(7).is_ok());
         assert!(Precondition::OneOf(vec![6, 7]).check(7).is_ok());
-        assert!(matches!(Precondition::OneOf(vec![6]).check(7), Err(ChangeError::Stale { current: 7 })));
-        assert!(matches!(Precondition::OneOf(Vec::new()).check(7), Err(ChangeError::Stale { .. })));
+        assert!(matches!(
+            Precondition::OneOf(vec![6]).check(7),
+            Err(ChangeError::Stale { current: 7 })
+        ));
+        assert!(matches!(
+            Precondition::OneOf(Vec::new()).check(7),
+            Err(ChangeError::Stale { .. })
+        ));
     }
 }

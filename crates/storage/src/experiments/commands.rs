@@ -6,7 +6,9 @@ use tokio_postgres::types::Json;
 
 use super::change::{ChangeError, Precondition};
 use super::model::{Experiment, ExperimentPatch, ExperimentRef, NewExperiment};
-use super::rows::{self, experiment_columns, fetch, lock, metric_names, one, refusal, store};
+use super::rows::{
+    self, canonical, experiment_columns, fetch, lock, metric_names, one, refusal, store,
+};
 use super::rules::{self, Step};
 use crate::Database;
 use crate::audit::{self, Origin, Subject};
@@ -16,7 +18,7 @@ const INSERT: &str = concat!(
 INSERT INTO experiments AS e
     (name, description, experiment_type, target, traffic_allocation, primary_metric, secondary_metrics, guardrails,
      design, config, salt, hash_version, created_by)
-VALUES ($1, $2, $3, $4, $5::text::numeric, $6, $7, $8, $9, $10, $11, $12, $13)
+VALUES ($1, $2, $3, $4, $5::text::numeric, $6, $7, $8, $9, $10::text::jsonb, $11, $12, $13)
 RETURNING ",
     experiment_columns!()
 );
@@ -28,7 +30,11 @@ DELETE FROM experiments WHERE id = $1 RETURNING id";
 ///
 /// # Errors
 /// [`Conflict::NameTaken`](super::Conflict::NameTaken).
-pub async fn create(database: &Database, origin: &Origin, new: &NewExperiment) -> Result<Experiment, ChangeError> {
+pub async fn create(
+    database: &Database,
+    origin: &Origin,
+    new: &NewExperiment,
+) -> Result<Experiment, ChangeError> {
     database
         .transaction(async |tx| {
             let created = insert(tx, origin, new).await?;
@@ -39,7 +45,11 @@ pub async fn create(database: &Database, origin: &Origin, new: &NewExperiment) -
         .await
 }
 
-async fn insert(tx: &Transaction<'_>, origin: &Origin, new: &NewExperiment) -> Result<Experiment, ChangeError> {
+async fn insert(
+    tx: &Transaction<'_>,
+    origin: &Origin,
+    new: &NewExperiment,
+) -> Result<Experiment, ChangeError> {
     let rows = fetch(
         tx,
         INSERT,
@@ -79,7 +89,11 @@ pub async fn patch(
     database
         .transaction(async |tx| {
             let before = lock(tx, reference, precondition).await?.experiment;
-            let after = rules::patched(&before, patch)?;
+            let mut patch = patch.clone();
+            if let Some(config) = &mut patch.config {
+                *config = canonical(tx, &before.config, config).await?;
+            }
+            let after = rules::patched(&before, &patch)?;
             if after == before {
                 return Ok(before);
             }
@@ -126,7 +140,7 @@ pub async fn delete(
             let rows = fetch(tx, DELETE, &[&experiment.id]).await?;
             one(&rows, "experiments")?;
             for variant in &experiment.variants {
-                let subject = Subject::new("variant", "delete", variant.id, Some(experiment.id));
+                let subject = Subject::new("variant", "delete", &variant.id, Some(experiment.id));
                 audit::append(tx, origin, &subject, Some(audit::whole(variant)?), None).await?;
             }
             let subject = subject("delete", experiment.id);
@@ -150,5 +164,5 @@ async fn replace(
 }
 
 fn subject(verb: &str, id: i64) -> Subject {
-    Subject::new("experiment", verb, id, Some(id))
+    Subject::new("experiment", verb, &id, Some(id))
 }

@@ -28,8 +28,8 @@ pub mod variants;
 pub use change::{ChangeError, Conflict, Precondition};
 pub use commands::{create, delete, patch, step};
 pub use model::{
-    Design, DesignPatch, Experiment, ExperimentPatch, ExperimentRef, NewExperiment, NewVariant, Variant, VariantPatch,
-    exact_number,
+    Design, DesignPatch, Experiment, ExperimentPatch, ExperimentRef, NewExperiment, NewVariant,
+    Variant, VariantPatch, exact_number,
 };
 pub use overrides::{Override, VariantChoice};
 pub use query::{Filter, list, read};

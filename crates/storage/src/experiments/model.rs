@@ -9,8 +9,9 @@ use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::ids::ExperimentId;
 use podium_domain::metric::Metric;
 use podium_domain::text;
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Number, Value};
+use serde::{Deserialize, Serialize, Serializer, ser};
+use serde_json::Number;
+use serde_json::value::RawValue;
 
 /// An experiment with its variants.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,8 +49,9 @@ pub struct Experiment {
     pub guardrails: Vec<Metric>,
     /// What the analysis was planned for.
     pub design: Design,
-    /// Free-form settings: a JSON object.
-    pub config: Value,
+    /// Free-form settings: a JSON object, as text, so that its numbers stay as they were written.
+    #[serde(serialize_with = "as_json")]
+    pub config: String,
     /// Prefix of what is hashed.
     pub salt: String,
     /// How units are hashed.
@@ -97,8 +99,9 @@ pub struct Variant {
     /// Weight relative to the others; 0 retires it.
     #[serde(serialize_with = "as_number")]
     pub traffic_weight: Decimal4,
-    /// Handed to the storefront as `params`: a JSON object.
-    pub config: Value,
+    /// Handed to the storefront as `params`: a JSON object, as text.
+    #[serde(serialize_with = "as_json")]
+    pub config: String,
     /// Whether it is the control.
     pub is_control: bool,
     /// How often a bandit chose it.
@@ -133,7 +136,11 @@ pub struct Design {
 
 impl Default for Design {
     fn default() -> Self {
-        Self { min_detectable_effect: None, horizon_days: None, look_every_hours: 6 }
+        Self {
+            min_detectable_effect: None,
+            horizon_days: None,
+            look_every_hours: 6,
+        }
     }
 }
 
@@ -151,9 +158,14 @@ impl ExperimentRef {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return text.parse::<ExperimentId>().ok().map(|id| Self::Id(id.get()));
+            return text
+                .parse::<ExperimentId>()
+                .ok()
+                .map(|id| Self::Id(id.get()));
         }
-        text::check_experiment_name(text).ok().map(|()| Self::Name(text.to_owned()))
+        text::check_experiment_name(text)
+            .ok()
+            .map(|()| Self::Name(text.to_owned()))
     }
 }
 
@@ -170,7 +182,7 @@ pub struct NewExperiment {
     pub secondary_metrics: Vec<Metric>,
     pub guardrails: Vec<Metric>,
     pub design: Design,
-    pub config: Value,
+    pub config: String,
     pub salt: String,
     pub hash_version: HashVersion,
 }
@@ -189,7 +201,7 @@ pub struct ExperimentPatch {
     pub guardrails: Option<Vec<Metric>>,
     pub design: DesignPatch,
     /// Replaces the whole object.
-    pub config: Option<Value>,
+    pub config: Option<String>,
     pub salt: Option<String>,
     pub hash_version: Option<HashVersion>,
 }
@@ -208,7 +220,9 @@ impl DesignPatch {
     #[must_use]
     pub fn applied_to(self, design: Design) -> Design {
         Design {
-            min_detectable_effect: self.min_detectable_effect.unwrap_or(design.min_detectable_effect),
+            min_detectable_effect: self
+                .min_detectable_effect
+                .unwrap_or(design.min_detectable_effect),
             horizon_days: self.horizon_days.unwrap_or(design.horizon_days),
             look_every_hours: self.look_every_hours.unwrap_or(design.look_every_hours),
         }
@@ -222,7 +236,7 @@ pub struct NewVariant {
     pub name: String,
     pub description: String,
     pub traffic_weight: Decimal4,
-    pub config: Value,
+    pub config: String,
     pub is_control: bool,
 }
 
@@ -234,7 +248,7 @@ pub struct VariantPatch {
     pub description: Option<String>,
     pub traffic_weight: Option<Decimal4>,
     /// Replaces the whole object.
-    pub config: Option<Value>,
+    pub config: Option<String>,
     pub is_control: Option<bool>,
 }
 
@@ -258,6 +272,11 @@ fn as_name<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok,
     serializer.serialize_str(&value.to_string())
 }
 
+fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let raw: &RawValue = serde_json::from_str(text).map_err(ser::Error::custom)?;
+    raw.serialize(serializer)
+}
+
 fn as_names<S: Serializer>(metrics: &[Metric], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(metrics.iter().map(|metric| metric.name()))
 }
@@ -274,8 +293,14 @@ mod tests {
     fn digits_are_an_id_and_anything_else_a_name() {
         assert_eq!(ExperimentRef::parse("12"), Some(ExperimentRef::Id(12)));
         assert_eq!(ExperimentRef::parse("012"), Some(ExperimentRef::Id(12)));
-        assert_eq!(ExperimentRef::parse("12a"), Some(ExperimentRef::Name("12a".into())));
-        assert_eq!(ExperimentRef::parse("-1"), Some(ExperimentRef::Name("-1".into())));
+        assert_eq!(
+            ExperimentRef::parse("12a"),
+            Some(ExperimentRef::Name("12a".into()))
+        );
+        assert_eq!(
+            ExperimentRef::parse("-1"),
+            Some(ExperimentRef::Name("-1".into()))
+        );
         for nothing in ["", "0", "99999999999999999999", "a\0", "  ", "٣\u{7f}"] {
             assert_eq!(ExperimentRef::parse(nothing), None, "{nothing:?}");
         }
@@ -283,20 +308,42 @@ mod tests {
 
     #[test]
     fn decimals_are_written_as_they_are() {
-        for (units, text) in [(1_000_000, "100"), (333_333, "33.3333"), (1, "0.0001"), (0, "0"), (15_000, "1.5")] {
+        for (units, text) in [
+            (1_000_000, "100"),
+            (333_333, "33.3333"),
+            (1, "0.0001"),
+            (0, "0"),
+            (15_000, "1.5"),
+        ] {
             assert_eq!(exact_number(Decimal4(units)).to_string(), text);
         }
     }
 
     #[test]
     fn a_design_changes_only_where_asked() {
-        let design = Design { min_detectable_effect: Some(0.1), horizon_days: Some(30), look_every_hours: 24 };
-        let patch = DesignPatch { horizon_days: Some(None), ..DesignPatch::default() };
-        assert_eq!(patch.applied_to(design), Design { horizon_days: None, ..design });
+        let design = Design {
+            min_detectable_effect: Some(0.1),
+            horizon_days: Some(30),
+            look_every_hours: 24,
+        };
+        let patch = DesignPatch {
+            horizon_days: Some(None),
+            ..DesignPatch::default()
+        };
+        assert_eq!(
+            patch.applied_to(design),
+            Design {
+                horizon_days: None,
+                ..design
+            }
+        );
     }
 
     #[test]
     fn a_design_that_is_empty_in_the_table_has_the_defaults() {
-        assert_eq!(serde_json::from_str::<Design>("{}").unwrap(), Design::default());
+        assert_eq!(
+            serde_json::from_str::<Design>("{}").unwrap(),
+            Design::default()
+        );
     }
 }

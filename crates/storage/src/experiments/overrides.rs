@@ -78,11 +78,23 @@ pub async fn put(
             let experiment = open(tx, reference, precondition).await?;
             let variant = choose(&experiment, choice)?;
             let before = read(tx, &experiment, unit).await?;
-            let rows = fetch(tx, UPSERT, &[&experiment.id, &unit, &variant.id, &origin.actor]).await?;
+            let rows = fetch(
+                tx,
+                UPSERT,
+                &[&experiment.id, &unit, &variant.id, &origin.actor],
+            )
+            .await?;
             fetch(tx, EXCLUDE, &[&experiment.id, &unit]).await?;
             let after = pinned(&experiment, one(&rows, "experiment_overrides")?)?;
             let old = before.as_ref().map(audit::whole).transpose()?;
-            audit::append(tx, origin, &subject("set", &after), old, Some(audit::whole(&after)?)).await?;
+            audit::append(
+                tx,
+                origin,
+                &subject("set", &after),
+                old,
+                Some(audit::whole(&after)?),
+            )
+            .await?;
             Ok(after)
         })
         .await
@@ -102,9 +114,18 @@ pub async fn delete(
     database
         .transaction(async |tx| {
             let experiment = open(tx, reference, precondition).await?;
-            let before = read(tx, &experiment, unit).await?.ok_or(ChangeError::NotFound("an override of this unit"))?;
+            let before = read(tx, &experiment, unit)
+                .await?
+                .ok_or(ChangeError::NotFound("an override of this unit"))?;
             fetch(tx, DELETE, &[&experiment.id, &unit]).await?;
-            audit::append(tx, origin, &subject("remove", &before), Some(audit::whole(&before)?), None).await?;
+            audit::append(
+                tx,
+                origin,
+                &subject("remove", &before),
+                Some(audit::whole(&before)?),
+                None,
+            )
+            .await?;
             Ok(())
         })
         .await
@@ -122,22 +143,44 @@ async fn open(
     Ok(experiment)
 }
 
-fn choose<'a>(experiment: &'a Experiment, choice: &VariantChoice) -> Result<&'a Variant, ChangeError> {
+fn choose<'a>(
+    experiment: &'a Experiment,
+    choice: &VariantChoice,
+) -> Result<&'a Variant, ChangeError> {
     let (found, pointer) = match choice {
         VariantChoice::Id(id) => (experiment.variant(*id), "/variantId"),
-        VariantChoice::Name(name) => (experiment.variants.iter().find(|variant| variant.name == *name), "/variant"),
+        VariantChoice::Name(name) => (
+            experiment
+                .variants
+                .iter()
+                .find(|variant| variant.name == *name),
+            "/variant",
+        ),
     };
     found.ok_or_else(|| unknown_variant(pointer))
 }
 
-async fn read(tx: &Transaction<'_>, experiment: &Experiment, unit: &str) -> Result<Option<Override>, StorageError> {
-    fetch(tx, READ, &[&experiment.id, &unit]).await?.first().map(|row| pinned(experiment, row)).transpose()
+async fn read(
+    tx: &Transaction<'_>,
+    experiment: &Experiment,
+    unit: &str,
+) -> Result<Option<Override>, StorageError> {
+    fetch(tx, READ, &[&experiment.id, &unit])
+        .await?
+        .first()
+        .map(|row| pinned(experiment, row))
+        .transpose()
 }
 
 fn pinned(experiment: &Experiment, row: &Row) -> Result<Override, StorageError> {
     const T: &str = "experiment_overrides";
     let variant_id = column(row, T, "variant_id")?;
-    let variant = experiment.variant(variant_id).ok_or(StorageError::CorruptRow { table: T, column: "variant_id" })?;
+    let variant = experiment
+        .variant(variant_id)
+        .ok_or(StorageError::CorruptRow {
+            table: T,
+            column: "variant_id",
+        })?;
     Ok(Override {
         experiment_id: experiment.id,
         unit: column(row, T, "unit")?,

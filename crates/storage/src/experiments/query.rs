@@ -60,7 +60,10 @@ pub struct Filter {
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
-pub async fn read(database: &Database, reference: &ExperimentRef) -> Result<Option<Experiment>, StorageError> {
+pub async fn read(
+    database: &Database,
+    reference: &ExperimentRef,
+) -> Result<Option<Experiment>, StorageError> {
     let mut link = database.serve().await?;
     let rows = match reference {
         ExperimentRef::Id(id) => link.query(READ_BY_ID, &[id]).await?,
@@ -83,7 +86,19 @@ pub async fn list(
     let status = filter.status.map(Status::name);
     let kind = filter.experiment_type.map(ExperimentType::name);
     let mut link = database.serve().await?;
-    let rows = link.query(LIST, &[&below, &status, &filter.target, &kind, &filter.search, &limit]).await?;
+    let rows = link
+        .query(
+            LIST,
+            &[
+                &below,
+                &status,
+                &filter.target,
+                &kind,
+                &filter.search,
+                &limit,
+            ],
+        )
+        .await?;
     grouped(&rows)
 }
 
@@ -92,7 +107,10 @@ pub async fn list(
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer.
-pub async fn id_of(database: &Database, reference: &ExperimentRef) -> Result<Option<i64>, StorageError> {
+pub async fn id_of(
+    database: &Database,
+    reference: &ExperimentRef,
+) -> Result<Option<i64>, StorageError> {
     let name = match reference {
         ExperimentRef::Id(id) => return Ok(Some(*id)),
         ExperimentRef::Name(name) => name,

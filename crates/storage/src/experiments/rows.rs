@@ -21,7 +21,7 @@ macro_rules! experiment_columns {
     () => {
         "e.id, e.name, e.description, e.experiment_type, e.target, e.status, e.start_date, e.end_date, \
          e.traffic_allocation::text AS traffic_allocation, e.primary_metric, e.secondary_metrics, e.guardrails, e.design, \
-         e.config, e.salt, e.hash_version, e.epoch, e.winner_variant_id, e.statistical_significance, e.version, \
+         e.config::text AS config, e.salt, e.hash_version, e.epoch, e.winner_variant_id, e.statistical_significance, e.version, \
          e.created_at, e.updated_at, e.created_by"
     };
 }
@@ -30,7 +30,7 @@ macro_rules! experiment_columns {
 macro_rules! variant_columns {
     () => {
         "v.id AS variant_id, v.experiment_id AS variant_of, v.name AS variant_name, \
-         v.description AS variant_description, v.traffic_weight::text AS traffic_weight, v.config AS variant_config, \
+         v.description AS variant_description, v.traffic_weight::text AS traffic_weight, v.config::text AS variant_config, \
          v.is_control, v.pulls, v.rewards::double precision AS rewards, v.average_reward, v.confidence_bound, \
          v.created_at AS variant_created_at, v.updated_at AS variant_updated_at"
     };
@@ -62,12 +62,15 @@ const UPDATE: &str = concat!(
 UPDATE experiments AS e SET
     name = $2, description = $3, experiment_type = $4, target = $5, status = $6, start_date = $7, end_date = $8,
     traffic_allocation = $9::text::numeric, primary_metric = $10, secondary_metrics = $11, guardrails = $12,
-    design = $13, config = $14, hash_version = $15, epoch = $16, winner_variant_id = $17,
+    design = $13, config = $14::text::jsonb, hash_version = $15, epoch = $16, winner_variant_id = $17,
     statistical_significance = $18, version = e.version + 1, updated_at = now()
 WHERE e.id = $1
 RETURNING ",
     experiment_columns!()
 );
+
+const CANONICAL: &str = "-- experiments::canonical
+SELECT CASE WHEN $1::text::jsonb = $2::text::jsonb THEN $1::text ELSE $2::text::jsonb::text END AS config";
 
 const OPEN_EPOCH: &str = "-- experiments::open_epoch
 INSERT INTO experiment_epochs (experiment_id, epoch, traffic_allocation, weights)
@@ -93,16 +96,28 @@ pub(super) async fn lock(
         ExperimentRef::Id(id) => fetch(tx, LOCK_BY_ID, &[id]).await?,
         ExperimentRef::Name(name) => fetch(tx, LOCK_BY_NAME, &[name]).await?,
     };
-    let row = rows.first().ok_or(ChangeError::NotFound("this experiment"))?;
+    let row = rows
+        .first()
+        .ok_or(ChangeError::NotFound("this experiment"))?;
     let mut experiment = experiment(row)?;
     precondition.check(experiment.version)?;
     experiment.variants = variants(tx, experiment.id).await?;
-    Ok(Locked { experiment, now: column(row, "experiments", "now")? })
+    Ok(Locked {
+        experiment,
+        now: column(row, "experiments", "now")?,
+    })
 }
 
 /// The variants of an experiment, in id order.
-pub(super) async fn variants(tx: &Transaction<'_>, experiment_id: i64) -> Result<Vec<Variant>, StorageError> {
-    fetch(tx, VARIANTS, &[&experiment_id]).await?.iter().map(variant).collect()
+pub(super) async fn variants(
+    tx: &Transaction<'_>,
+    experiment_id: i64,
+) -> Result<Vec<Variant>, StorageError> {
+    fetch(tx, VARIANTS, &[&experiment_id])
+        .await?
+        .iter()
+        .map(variant)
+        .collect()
 }
 
 /// Writes an experiment's row with the next version, and opens an epoch where the change asks for one. Its variants
@@ -143,7 +158,21 @@ pub(super) async fn store(
     if opens_epoch {
         fetch(tx, OPEN_EPOCH, &[&after.id]).await?;
     }
-    Ok(Experiment { variants: after.variants, ..experiment(one(&rows, "experiments")?)? })
+    Ok(Experiment {
+        variants: after.variants,
+        ..experiment(one(&rows, "experiments")?)?
+    })
+}
+
+/// The JSON text `new` as the database will give it back: `old`, when both mean the same, so that a client may send back
+/// what it has read, however it writes its JSON.
+pub(super) async fn canonical(
+    tx: &Transaction<'_>,
+    old: &str,
+    new: &str,
+) -> Result<String, StorageError> {
+    let rows = fetch(tx, CANONICAL, &[&old, &new]).await?;
+    column(one(&rows, "experiments")?, "experiments", "config")
 }
 
 /// Runs a prepared statement inside a transaction.
@@ -160,7 +189,10 @@ pub(crate) async fn fetch(
 pub(crate) fn one<'a>(rows: &'a [Row], table: &'static str) -> Result<&'a Row, StorageError> {
     match rows {
         [row] => Ok(row),
-        _ => Err(StorageError::CorruptRow { table, column: "id" }),
+        _ => Err(StorageError::CorruptRow {
+            table,
+            column: "id",
+        }),
     }
 }
 
@@ -198,7 +230,8 @@ pub(super) fn experiment(row: &Row) -> Result<Experiment, StorageError> {
         design: column::<Json<_>>(row, T, "design")?.0,
         config: column(row, T, "config")?,
         salt: column(row, T, "salt")?,
-        hash_version: HashVersion::from_number(hash_version.into()).ok_or(corrupt("hash_version"))?,
+        hash_version: HashVersion::from_number(hash_version.into())
+            .ok_or(corrupt("hash_version"))?,
         epoch: column(row, T, "epoch")?,
         winner_variant_id: column(row, T, "winner_variant_id")?,
         statistical_significance: column(row, T, "statistical_significance")?,
@@ -230,7 +263,10 @@ pub(super) fn variant(row: &Row) -> Result<Variant, StorageError> {
 }
 
 const fn corrupt(column: &'static str) -> StorageError {
-    StorageError::CorruptRow { table: "experiments", column }
+    StorageError::CorruptRow {
+        table: "experiments",
+        column,
+    }
 }
 
 fn word<T: FromStr>(row: &Row, name: &'static str) -> Result<T, StorageError> {
@@ -241,6 +277,8 @@ fn word<T: FromStr>(row: &Row, name: &'static str) -> Result<T, StorageError> {
 fn metrics(row: &Row, name: &'static str) -> Result<Vec<Metric>, StorageError> {
     let names: Value = column(row, "experiments", name)?;
     let names = names.as_array().ok_or(corrupt(name))?;
-    let parsed = names.iter().map(|metric| metric.as_str().and_then(|text| text.parse().ok()));
+    let parsed = names
+        .iter()
+        .map(|metric| metric.as_str().and_then(|text| text.parse().ok()));
     parsed.collect::<Option<_>>().ok_or(corrupt(name))
 }

@@ -53,9 +53,16 @@ impl Step {
 ///
 /// # Errors
 /// [`Conflict::Transition`], [`Conflict::NotReady`]; [`ChangeError::Invalid`] when the winner is no variant of it.
-pub fn step(experiment: &Experiment, step: Step, now: DateTime<Utc>) -> Result<Experiment, ChangeError> {
+pub fn step(
+    experiment: &Experiment,
+    step: Step,
+    now: DateTime<Utc>,
+) -> Result<Experiment, ChangeError> {
     let status = experiment.status.after(step.action())?;
-    let mut after = Experiment { status, ..experiment.clone() };
+    let mut after = Experiment {
+        status,
+        ..experiment.clone()
+    };
     match step {
         Step::Start => {
             check_ready(experiment)?;
@@ -63,7 +70,10 @@ pub fn step(experiment: &Experiment, step: Step, now: DateTime<Utc>) -> Result<E
         }
         Step::Pause | Step::Resume | Step::Archive => {}
         Step::Stop => after.end_date = Some(now),
-        Step::DeclareWinner { winner_variant_id, significance } => {
+        Step::DeclareWinner {
+            winner_variant_id,
+            significance,
+        } => {
             check_winner(experiment, winner_variant_id)?;
             after.end_date = Some(now);
             after.winner_variant_id = Some(winner_variant_id);
@@ -77,11 +87,18 @@ fn check_ready(experiment: &Experiment) -> Result<(), Conflict> {
     let variants: Vec<VariantAtStart> = experiment
         .variants
         .iter()
-        .map(|variant| VariantAtStart { is_control: variant.is_control, traffic_weight: variant.traffic_weight })
+        .map(|variant| VariantAtStart {
+            is_control: variant.is_control,
+            traffic_weight: variant.traffic_weight,
+        })
         .collect();
     // A bandit with a single variant has nothing to choose among but items, so it is one over items.
     let problems = start_problems(experiment.experiment_type, true, &variants);
-    if problems.is_empty() { Ok(()) } else { Err(Conflict::NotReady(problems)) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Conflict::NotReady(problems))
+    }
 }
 
 fn check_winner(experiment: &Experiment, winner: i64) -> Result<(), ChangeError> {
@@ -95,7 +112,11 @@ fn check_winner(experiment: &Experiment, winner: i64) -> Result<(), ChangeError>
 #[must_use]
 pub fn unknown_variant(pointer: &str) -> ChangeError {
     let mut faults = Faults::new();
-    faults.push(pointer, code::UNKNOWN_VARIANT, "is no variant of this experiment");
+    faults.push(
+        pointer,
+        code::UNKNOWN_VARIANT,
+        "is no variant of this experiment",
+    );
     ChangeError::Invalid(faults)
 }
 
@@ -125,11 +146,25 @@ pub fn patched(experiment: &Experiment, patch: &ExperimentPatch) -> Result<Exper
         ..old.clone()
     };
     let fields = fixed(changed(old, &after), |field| old.status.may_change(field));
-    if fields.is_empty() { Ok(after) } else { Err(Conflict::Fixed { status: old.status, fields }) }
+    if fields.is_empty() {
+        Ok(after)
+    } else {
+        Err(Conflict::Fixed {
+            status: old.status,
+            fields,
+        })
+    }
 }
 
-fn fixed<F: Copy, const N: usize>(touched: [(F, bool); N], may_change: impl Fn(F) -> bool) -> Vec<F> {
-    touched.into_iter().filter(|(field, changed)| *changed && !may_change(*field)).map(|(field, _)| field).collect()
+fn fixed<F: Copy, const N: usize>(
+    touched: [(F, bool); N],
+    may_change: impl Fn(F) -> bool,
+) -> Vec<F> {
+    touched
+        .into_iter()
+        .filter(|(field, changed)| *changed && !may_change(*field))
+        .map(|(field, _)| field)
+        .collect()
 }
 
 fn changed(old: &Experiment, new: &Experiment) -> [(ExperimentField, bool); 12] {
@@ -137,11 +172,20 @@ fn changed(old: &Experiment, new: &Experiment) -> [(ExperimentField, bool); 12] 
     [
         (F::Name, old.name != new.name),
         (F::Description, old.description != new.description),
-        (F::ExperimentType, old.experiment_type != new.experiment_type),
+        (
+            F::ExperimentType,
+            old.experiment_type != new.experiment_type,
+        ),
         (F::Target, old.target != new.target),
-        (F::TrafficAllocation, old.traffic_allocation != new.traffic_allocation),
+        (
+            F::TrafficAllocation,
+            old.traffic_allocation != new.traffic_allocation,
+        ),
         (F::PrimaryMetric, old.primary_metric != new.primary_metric),
-        (F::SecondaryMetrics, old.secondary_metrics != new.secondary_metrics),
+        (
+            F::SecondaryMetrics,
+            old.secondary_metrics != new.secondary_metrics,
+        ),
         (F::Guardrails, old.guardrails != new.guardrails),
         (F::Design, old.design != new.design),
         (F::Config, old.config != new.config),
@@ -166,31 +210,52 @@ pub fn check_new_variant(experiment: &Experiment, new: &NewVariant) -> Result<()
 /// # Errors
 /// [`Conflict::VariantStays`].
 pub fn check_variant_deletion(experiment: &Experiment) -> Result<(), Conflict> {
-    if experiment.status.may_delete_variant() { Ok(()) } else { Err(Conflict::VariantStays(experiment.status)) }
+    if experiment.status.may_delete_variant() {
+        Ok(())
+    } else {
+        Err(Conflict::VariantStays(experiment.status))
+    }
 }
 
 /// The experiment after a patch of one of its variants, under the same rule as [`patched`].
 ///
 /// # Errors
 /// [`Conflict::VariantFixed`], [`Conflict::SecondControl`], [`Conflict::VariantNameTaken`], [`Conflict::NoTraffic`].
-pub fn variant_patched(experiment: &Experiment, variant: &Variant, patch: &VariantPatch) -> Result<Variant, Conflict> {
+pub fn variant_patched(
+    experiment: &Experiment,
+    variant: &Variant,
+    patch: &VariantPatch,
+) -> Result<Variant, Conflict> {
     let after = Variant {
         name: patch.name.as_ref().unwrap_or(&variant.name).clone(),
-        description: patch.description.as_ref().unwrap_or(&variant.description).clone(),
+        description: patch
+            .description
+            .as_ref()
+            .unwrap_or(&variant.description)
+            .clone(),
         traffic_weight: patch.traffic_weight.unwrap_or(variant.traffic_weight),
         config: patch.config.as_ref().unwrap_or(&variant.config).clone(),
         is_control: patch.is_control.unwrap_or(variant.is_control),
         ..variant.clone()
     };
     let status = experiment.status;
-    let fields = fixed(changed_variant(variant, &after), |field| status.may_change_variant(field));
+    let fields = fixed(changed_variant(variant, &after), |field| {
+        status.may_change_variant(field)
+    });
     if !fields.is_empty() {
         return Err(Conflict::VariantFixed { status, fields });
     }
     check_siblings(experiment, Some(variant.id), &after.name, after.is_control)?;
     let assigning = matches!(status, Status::Running | Status::Paused);
-    let others = experiment.variants.iter().filter(|other| other.id != variant.id);
-    if assigning && others.chain([&after]).all(|variant| variant.traffic_weight == Decimal4::ZERO) {
+    let others = experiment
+        .variants
+        .iter()
+        .filter(|other| other.id != variant.id);
+    if assigning
+        && others
+            .chain([&after])
+            .all(|variant| variant.traffic_weight == Decimal4::ZERO)
+    {
         return Err(Conflict::NoTraffic(status));
     }
     Ok(after)
@@ -208,8 +273,16 @@ fn changed_variant(old: &Variant, new: &Variant) -> [(VariantField, bool); 5] {
 }
 
 /// The schema holds these two invariants as well; checking first gives a better answer than a failed statement.
-fn check_siblings(experiment: &Experiment, id: Option<i64>, name: &str, is_control: bool) -> Result<(), Conflict> {
-    let mut others = experiment.variants.iter().filter(|other| Some(other.id) != id);
+fn check_siblings(
+    experiment: &Experiment,
+    id: Option<i64>,
+    name: &str,
+    is_control: bool,
+) -> Result<(), Conflict> {
+    let mut others = experiment
+        .variants
+        .iter()
+        .filter(|other| Some(other.id) != id);
     if others.clone().any(|other| other.name == name) {
         return Err(Conflict::VariantNameTaken);
     }
@@ -232,7 +305,14 @@ pub fn opens_epoch(before: &Experiment, after: &Experiment) -> bool {
 }
 
 fn split(experiment: &Experiment) -> (Decimal4, BTreeMap<i64, Decimal4>) {
-    (experiment.traffic_allocation, experiment.variants.iter().map(|v| (v.id, v.traffic_weight)).collect())
+    (
+        experiment.traffic_allocation,
+        experiment
+            .variants
+            .iter()
+            .map(|v| (v.id, v.traffic_weight))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -241,7 +321,6 @@ mod tests {
     use podium_domain::bucketing::HashVersion;
     use podium_domain::experiment::ExperimentType;
     use podium_domain::metric::Metric;
-    use serde_json::json;
 
     use crate::experiments::model::{Design, DesignPatch};
 
@@ -252,7 +331,7 @@ mod tests {
             name: name.into(),
             description: String::new(),
             traffic_weight: Decimal4(units),
-            config: json!({}),
+            config: "{}".into(),
             is_control: name == "control",
             pulls: 0,
             rewards: 0.0,
@@ -278,7 +357,7 @@ mod tests {
             secondary_metrics: Vec::new(),
             guardrails: Vec::new(),
             design: Design::default(),
-            config: json!({}),
+            config: "{}".into(),
             salt: "e".into(),
             hash_version: HashVersion::V2,
             epoch: 0,
@@ -296,29 +375,55 @@ mod tests {
         DateTime::from_timestamp(1_000, 0).unwrap()
     }
 
-    const DECLARE: Step = Step::DeclareWinner { winner_variant_id: 2, significance: Some(97.5) };
+    const DECLARE: Step = Step::DeclareWinner {
+        winner_variant_id: 2,
+        significance: Some(97.5),
+    };
 
     #[test]
     fn a_start_sets_the_start_and_an_end_the_end() {
         let started = step(&experiment(Status::Draft), Step::Start, later()).unwrap();
-        assert_eq!((started.status, started.start_date, started.end_date), (Status::Running, Some(later()), None));
-        let running = Experiment { start_date: Some(DateTime::UNIX_EPOCH), ..experiment(Status::Running) };
+        assert_eq!(
+            (started.status, started.start_date, started.end_date),
+            (Status::Running, Some(later()), None)
+        );
+        let running = Experiment {
+            start_date: Some(DateTime::UNIX_EPOCH),
+            ..experiment(Status::Running)
+        };
         let paused = step(&running, Step::Pause, later()).unwrap();
         let resumed = step(&paused, Step::Resume, later()).unwrap();
         assert_eq!(resumed, running);
         let stopped = step(&paused, Step::Stop, later()).unwrap();
-        assert_eq!((stopped.status, stopped.end_date), (Status::Completed, Some(later())));
-        assert_eq!((stopped.start_date, stopped.winner_variant_id), (Some(DateTime::UNIX_EPOCH), None));
+        assert_eq!(
+            (stopped.status, stopped.end_date),
+            (Status::Completed, Some(later()))
+        );
+        assert_eq!(
+            (stopped.start_date, stopped.winner_variant_id),
+            (Some(DateTime::UNIX_EPOCH), None)
+        );
     }
 
     #[test]
     fn a_declared_winner_must_be_one_of_the_variants() {
         let ended = step(&experiment(Status::Running), DECLARE, later()).unwrap();
-        assert_eq!((ended.winner_variant_id, ended.statistical_significance), (Some(2), Some(97.5)));
-        assert_eq!((ended.status, ended.end_date), (Status::Completed, Some(later())));
-        let stranger = Step::DeclareWinner { winner_variant_id: 3, significance: None };
+        assert_eq!(
+            (ended.winner_variant_id, ended.statistical_significance),
+            (Some(2), Some(97.5))
+        );
+        assert_eq!(
+            (ended.status, ended.end_date),
+            (Status::Completed, Some(later()))
+        );
+        let stranger = Step::DeclareWinner {
+            winner_variant_id: 3,
+            significance: None,
+        };
         let refused = step(&experiment(Status::Running), stranger, later()).unwrap_err();
-        assert!(matches!(refused, ChangeError::Invalid(faults) if faults.iter().all(|f| f.code == "unknown_variant")));
+        assert!(
+            matches!(refused, ChangeError::Invalid(faults) if faults.iter().all(|f| f.code == "unknown_variant"))
+        );
     }
 
     #[test]
@@ -349,28 +454,51 @@ mod tests {
         let fields = vec![ExperimentField::Name, ExperimentField::HashVersion];
         assert_eq!(
             patched(&experiment(Status::Running), &patch),
-            Err(Conflict::Fixed { status: Status::Running, fields })
+            Err(Conflict::Fixed {
+                status: Status::Running,
+                fields
+            })
         );
-        assert_eq!(patched(&experiment(Status::Draft), &patch).unwrap().name, "other");
+        assert_eq!(
+            patched(&experiment(Status::Draft), &patch).unwrap().name,
+            "other"
+        );
     }
 
     #[test]
     fn an_empty_patch_changes_nothing_in_any_state() {
         for status in Status::ALL.iter().copied() {
             let before = experiment(status);
-            assert_eq!(patched(&before, &ExperimentPatch::default()), Ok(before.clone()));
-            assert_eq!(variant_patched(&before, &before.variants[1], &VariantPatch::default()).as_ref(), Ok(&before.variants[1]));
+            assert_eq!(
+                patched(&before, &ExperimentPatch::default()),
+                Ok(before.clone())
+            );
+            assert_eq!(
+                variant_patched(&before, &before.variants[1], &VariantPatch::default()).as_ref(),
+                Ok(&before.variants[1])
+            );
         }
     }
 
     #[test]
     fn a_design_is_patched_member_by_member() {
         let patch = ExperimentPatch {
-            design: DesignPatch { horizon_days: Some(Some(30)), ..DesignPatch::default() },
+            design: DesignPatch {
+                horizon_days: Some(Some(30)),
+                ..DesignPatch::default()
+            },
             ..ExperimentPatch::default()
         };
-        let design = patched(&experiment(Status::Running), &patch).unwrap().design;
-        assert_eq!(design, Design { horizon_days: Some(30), ..Design::default() });
+        let design = patched(&experiment(Status::Running), &patch)
+            .unwrap()
+            .design;
+        assert_eq!(
+            design,
+            Design {
+                horizon_days: Some(30),
+                ..Design::default()
+            }
+        );
     }
 
     #[test]
@@ -380,18 +508,41 @@ mod tests {
             name: "c".into(),
             description: String::new(),
             traffic_weight: Decimal4(1),
-            config: json!({}),
+            config: "{}".into(),
             is_control: true,
         };
-        assert_eq!(check_new_variant(&draft, &new), Err(Conflict::SecondControl));
-        let twin = NewVariant { name: "b".into(), is_control: false, ..new.clone() };
-        assert_eq!(check_new_variant(&draft, &twin), Err(Conflict::VariantNameTaken));
-        let promoted = VariantPatch { is_control: Some(true), ..VariantPatch::default() };
-        assert_eq!(variant_patched(&draft, &draft.variants[1], &promoted), Err(Conflict::SecondControl));
-        let fine = NewVariant { is_control: false, ..new };
+        assert_eq!(
+            check_new_variant(&draft, &new),
+            Err(Conflict::SecondControl)
+        );
+        let twin = NewVariant {
+            name: "b".into(),
+            is_control: false,
+            ..new.clone()
+        };
+        assert_eq!(
+            check_new_variant(&draft, &twin),
+            Err(Conflict::VariantNameTaken)
+        );
+        let promoted = VariantPatch {
+            is_control: Some(true),
+            ..VariantPatch::default()
+        };
+        assert_eq!(
+            variant_patched(&draft, &draft.variants[1], &promoted),
+            Err(Conflict::SecondControl)
+        );
+        let fine = NewVariant {
+            is_control: false,
+            ..new
+        };
         for status in Status::ALL.iter().copied() {
             let open = matches!(status, Status::Draft | Status::Running | Status::Paused);
-            assert_eq!(check_new_variant(&experiment(status), &fine).is_ok(), open, "{status}");
+            assert_eq!(
+                check_new_variant(&experiment(status), &fine).is_ok(),
+                open,
+                "{status}"
+            );
         }
     }
 
@@ -399,7 +550,10 @@ mod tests {
     fn traffic_cannot_be_taken_from_every_variant() {
         let mut running = experiment(Status::Running);
         running.variants[0].traffic_weight = Decimal4::ZERO;
-        let zero = VariantPatch { traffic_weight: Some(Decimal4::ZERO), ..VariantPatch::default() };
+        let zero = VariantPatch {
+            traffic_weight: Some(Decimal4::ZERO),
+            ..VariantPatch::default()
+        };
         let refused = variant_patched(&running, &running.variants[1], &zero);
         assert_eq!(refused, Err(Conflict::NoTraffic(Status::Running)));
         running.status = Status::Draft;
@@ -413,9 +567,18 @@ mod tests {
         weight.variants[0].traffic_weight = Decimal4(5_000);
         let mut grown = running.clone();
         grown.variants.push(variant(3, "c", 0));
-        let narrowed = Experiment { traffic_allocation: Decimal4(500_000), ..running.clone() };
-        let renamed = Experiment { description: "x".into(), ..running.clone() };
-        let with = |status, of: &Experiment| Experiment { status, ..of.clone() };
+        let narrowed = Experiment {
+            traffic_allocation: Decimal4(500_000),
+            ..running.clone()
+        };
+        let renamed = Experiment {
+            description: "x".into(),
+            ..running.clone()
+        };
+        let with = |status, of: &Experiment| Experiment {
+            status,
+            ..of.clone()
+        };
         let cases = [
             (Status::Draft, with(Status::Running, &running), true),
             (Status::Running, weight.clone(), true),
@@ -429,7 +592,11 @@ mod tests {
             (Status::Draft, with(Status::Draft, &weight), false),
         ];
         for (at, (from, after, want)) in cases.into_iter().enumerate() {
-            assert_eq!(opens_epoch(&with(from, &running), &after), want, "case {at}");
+            assert_eq!(
+                opens_epoch(&with(from, &running), &after),
+                want,
+                "case {at}"
+            );
         }
     }
 }

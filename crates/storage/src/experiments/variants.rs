@@ -4,7 +4,7 @@ use deadpool_postgres::Transaction;
 
 use super::change::{ChangeError, Precondition};
 use super::model::{Experiment, ExperimentRef, NewVariant, Variant, VariantPatch};
-use super::rows::{self, fetch, lock, one, refusal, store, variant_columns};
+use super::rows::{self, canonical, fetch, lock, one, refusal, store, variant_columns};
 use super::rules;
 use crate::Database;
 use crate::audit::{self, Origin, Subject};
@@ -12,7 +12,7 @@ use crate::audit::{self, Origin, Subject};
 const INSERT: &str = concat!(
     "-- variants::insert
 INSERT INTO experiment_variants AS v (experiment_id, name, description, traffic_weight, config, is_control)
-VALUES ($1, $2, $3, $4::text::numeric, $5, $6)
+VALUES ($1, $2, $3, $4::text::numeric, $5::text::jsonb, $6)
 RETURNING ",
     variant_columns!()
 );
@@ -20,7 +20,7 @@ RETURNING ",
 const UPDATE: &str = concat!(
     "-- variants::update
 UPDATE experiment_variants AS v SET
-    name = $2, description = $3, traffic_weight = $4::text::numeric, config = $5, is_control = $6, updated_at = now()
+    name = $2, description = $3, traffic_weight = $4::text::numeric, config = $5::text::jsonb, is_control = $6, updated_at = now()
 WHERE v.id = $1
 RETURNING ",
     variant_columns!()
@@ -64,12 +64,23 @@ pub async fn add(
         .await
 }
 
-async fn insert(tx: &Transaction<'_>, experiment_id: i64, new: &NewVariant) -> Result<Variant, ChangeError> {
+async fn insert(
+    tx: &Transaction<'_>,
+    experiment_id: i64,
+    new: &NewVariant,
+) -> Result<Variant, ChangeError> {
     let weight = new.traffic_weight.to_string();
     let rows = fetch(
         tx,
         INSERT,
-        &[&experiment_id, &new.name, &new.description, &weight, &new.config, &new.is_control],
+        &[
+            &experiment_id,
+            &new.name,
+            &new.description,
+            &weight,
+            &new.config,
+            &new.is_control,
+        ],
     )
     .await
     .map_err(refusal)?;
@@ -93,16 +104,33 @@ pub async fn patch(
         .transaction(async |tx| {
             let before = lock(tx, reference, precondition).await?.experiment;
             let variant = find(&before, variant_id)?;
-            let wanted = rules::variant_patched(&before, variant, patch)?;
+            let mut patch = patch.clone();
+            if let Some(config) = &mut patch.config {
+                *config = canonical(tx, &variant.config, config).await?;
+            }
+            let wanted = rules::variant_patched(&before, variant, &patch)?;
             if wanted == *variant {
-                return Ok(Changed { variant: wanted, version: before.version });
+                return Ok(Changed {
+                    variant: wanted,
+                    version: before.version,
+                });
             }
             let written = update(tx, &wanted).await?;
             let after = with_variant(&before, &written);
             let version = store(tx, &before, after).await?.version;
             let (old, new) = audit::difference(variant, &written)?;
-            audit::append(tx, origin, &subject("update", variant), Some(old), Some(new)).await?;
-            Ok(Changed { variant: written, version })
+            audit::append(
+                tx,
+                origin,
+                &subject("update", variant),
+                Some(old),
+                Some(new),
+            )
+            .await?;
+            Ok(Changed {
+                variant: written,
+                version,
+            })
         })
         .await
 }
@@ -112,7 +140,14 @@ async fn update(tx: &Transaction<'_>, variant: &Variant) -> Result<Variant, Chan
     let rows = fetch(
         tx,
         UPDATE,
-        &[&variant.id, &variant.name, &variant.description, &weight, &variant.config, &variant.is_control],
+        &[
+            &variant.id,
+            &variant.name,
+            &variant.description,
+            &weight,
+            &variant.config,
+            &variant.is_control,
+        ],
     )
     .await
     .map_err(refusal)?;
@@ -121,7 +156,11 @@ async fn update(tx: &Transaction<'_>, variant: &Variant) -> Result<Variant, Chan
 
 fn with_variant(experiment: &Experiment, changed: &Variant) -> Experiment {
     let mut after = experiment.clone();
-    for variant in after.variants.iter_mut().filter(|variant| variant.id == changed.id) {
+    for variant in after
+        .variants
+        .iter_mut()
+        .filter(|variant| variant.id == changed.id)
+    {
         variant.clone_from(changed);
     }
     after
@@ -149,16 +188,25 @@ pub async fn delete(
             let mut after = before.clone();
             after.variants.retain(|variant| variant.id != variant_id);
             store(tx, &before, after).await?;
-            audit::append(tx, origin, &subject("delete", variant), Some(audit::whole(variant)?), None).await?;
+            audit::append(
+                tx,
+                origin,
+                &subject("delete", variant),
+                Some(audit::whole(variant)?),
+                None,
+            )
+            .await?;
             Ok(())
         })
         .await
 }
 
 fn find(experiment: &Experiment, variant_id: i64) -> Result<&Variant, ChangeError> {
-    experiment.variant(variant_id).ok_or(ChangeError::NotFound("this variant"))
+    experiment
+        .variant(variant_id)
+        .ok_or(ChangeError::NotFound("this variant"))
 }
 
 fn subject(verb: &str, variant: &Variant) -> Subject {
-    Subject::new("variant", verb, variant.id, Some(variant.experiment_id))
+    Subject::new("variant", verb, &variant.id, Some(variant.experiment_id))
 }

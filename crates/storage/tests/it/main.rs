@@ -1,6 +1,8 @@
 //! Storage against a real PostgreSQL.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod folding;
 #[cfg(test)]
 mod model;

@@ -37,6 +37,8 @@ struct Held {
 /// Drives one database with one seed.
 pub(crate) struct Stream<'a> {
     db: &'a TestDatabase,
+    /// Whether passes of folding are among the steps.
+    folds: bool,
     rng: Rng,
     now: DateTime<Utc>,
     assigner: Assigner,
@@ -57,10 +59,11 @@ pub(crate) struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    pub(crate) async fn new(db: &'a TestDatabase, seed: u64) -> Self {
+    pub(crate) async fn new(db: &'a TestDatabase, seed: u64, folds: bool) -> Self {
         let now = db.client().await.query_one("SELECT now()", &[]).await.unwrap().get(0);
         Self {
             db,
+            folds,
             rng: Rng(seed),
             now,
             assigner: Assigner::new(db.database.clone()),
@@ -86,7 +89,8 @@ impl<'a> Stream<'a> {
         }
     }
 
-    async fn step(&mut self) {
+    /// Goes on with other numbers and the same names.
+    pub(crate) async fn step(&mut self) {
         let kind = match self.rng.below(100) {
             0..20 => self.assign().await,
             20..29 => self.log_in().await,
@@ -95,8 +99,9 @@ impl<'a> Stream<'a> {
             64..66 => self.assign_an_alias().await,
             66..78 if self.held.len() < 4 => self.hold().await,
             66..86 => self.end_one().await,
-            86..98 => self.fold().await,
-            _ => self.recount().await,
+            86..98 if self.folds => self.fold().await,
+            98.. if self.folds => self.recount().await,
+            _ => "idle",
         };
         *self.steps.entry(kind).or_default() += 1;
     }
@@ -251,6 +256,9 @@ impl<'a> Stream<'a> {
     async fn exclude(&mut self) -> &'static str {
         let first = *self.rng.pick(&["u", "s"]);
         let (experiment, unit) = self.some_name(first);
+        if self.locked.contains(&exclusion_of(experiment, &unit)) {
+            return "locked";
+        }
         self.db.execute(&exclude_sql(experiment, &unit)).await;
         "exclude"
     }
@@ -288,11 +296,10 @@ impl<'a> Stream<'a> {
             }
             3 => {
                 let (experiment, unit) = self.some_name("u");
-                let name = (experiment, format!("excluded while open {unit}"));
+                let name = exclusion_of(experiment, &unit);
                 if self.locked.contains(&name) {
                     return "locked";
                 }
-                // A name of its own beside the real one, or two of these would wait for each other.
                 client.batch_execute(&exclude_sql(experiment, &unit)).await.unwrap();
                 ("hold an exclusion", Effect::Excluded, vec![name])
             }
@@ -355,6 +362,11 @@ impl<'a> Stream<'a> {
         assert!(!report.restored);
         "recount"
     }
+}
+
+/// What an open exclusion locks, which is not the unit itself.
+fn exclusion_of(experiment: i64, unit: &str) -> Name {
+    (experiment, format!("exclusion of {unit}"))
 }
 
 fn exclude_sql(experiment: i64, unit: &str) -> String {

@@ -35,6 +35,7 @@ fn server() -> &'static str {
 pub(crate) struct TestDatabase {
     pub(crate) settings: ConnectSettings,
     pub(crate) database: Database,
+    control: Client,
 }
 
 impl TestDatabase {
@@ -45,12 +46,12 @@ impl TestDatabase {
 
     /// Runs statements.
     pub(crate) async fn execute(&self, sql: &str) {
-        self.client().await.batch_execute(sql).await.unwrap();
+        self.control.batch_execute(sql).await.unwrap();
     }
 
     /// The first column of the first row, as text.
     pub(crate) async fn text(&self, sql: &str) -> String {
-        let rows = self.client().await.simple_query(sql).await.unwrap();
+        let rows = self.control.simple_query(sql).await.unwrap();
         let value = rows.iter().find_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
@@ -92,7 +93,8 @@ pub(crate) fn with_database(test: impl AsyncFnOnce(&TestDatabase)) {
         admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.unwrap();
         let settings = server.clone().with_database(&name);
         let database = Database::new(settings.clone()).unwrap();
-        let outcome = AssertUnwindSafe(test(&TestDatabase { settings, database })).catch_unwind().await;
+        let control = settings.connect(Purpose::Maintain).await.unwrap();
+        let outcome = AssertUnwindSafe(test(&TestDatabase { settings, database, control })).catch_unwind().await;
         admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);

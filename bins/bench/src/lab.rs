@@ -1,0 +1,239 @@
+//! The laboratory: a private PostgreSQL, the API on it, and what describes both.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use podium_private_postgres::{Durability, PrivatePostgres, Settings};
+use podium_storage::connect::{ConnectSettings, Purpose};
+use tokio::process::Command;
+use tokio_postgres::Client;
+
+use crate::error::BenchError;
+use crate::process::Server;
+use crate::wrk::{self, Attack, Outcome};
+
+/// Database of the API.
+const MAIN: &str = "podium_bench";
+/// Database of the yardsticks: the same schema, and nobody folds what is written there.
+const YARDSTICK: &str = "podium_yardstick";
+
+/// How the benchmark is run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Pairs of yardstick and measurement.
+    pub(crate) pairs: usize,
+    /// Seconds of each half of a pair.
+    pub(crate) seconds: u64,
+    /// Worker threads of the API and of echo.
+    pub(crate) workers: usize,
+    /// Events of the large experiment of goal 9.
+    pub(crate) events: i64,
+}
+
+/// Everything that measurements work with.
+pub(crate) struct Lab {
+    pub(crate) plan: Plan,
+    pub(crate) api: Server,
+    /// A token of an admin.
+    pub(crate) token: String,
+    /// The API's database.
+    pub(crate) main: Client,
+    /// Settings of the API's database.
+    pub(crate) main_settings: ConnectSettings,
+    /// Settings of the yardsticks' database.
+    pub(crate) yardstick: ConnectSettings,
+    folder: PathBuf,
+    runs: AtomicU32,
+    postgres: Option<PrivatePostgres>,
+}
+
+/// Processor time, rate and latencies of one half of a pair.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Half {
+    /// Processor time of the server for one request, in microseconds.
+    pub(crate) cpu_us: f64,
+    /// Requests a second.
+    pub(crate) rate: f64,
+    /// In milliseconds.
+    pub(crate) p50_ms: f64,
+    /// In milliseconds.
+    pub(crate) p99_ms: f64,
+    pub(crate) requests: u64,
+}
+
+impl Lab {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// [`BenchError`] says what is missing or did not start.
+    pub(crate) async fn open(plan: Plan, program: &Path) -> Result<Self, BenchError> {
+        wrk::find().await?;
+        let folder = folder(program);
+        std::fs::create_dir_all(&folder).map_err(BenchError::file(&folder))?;
+        wrk::write_scripts(&folder)?;
+        let settings = Settings {
+            durability: Durability::Full,
+            options: vec![("max_connections".into(), "250".into())],
+            ..Settings::new(folder.join("postgres"))
+        };
+        let postgres = tokio::task::spawn_blocking(move || PrivatePostgres::start(&settings)).await??;
+        let root = ConnectSettings::parse(&postgres.url("podium"))?.connect(Purpose::Maintain).await?;
+        for name in [MAIN, YARDSTICK] {
+            root.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+        }
+        let main_settings = ConnectSettings::parse(&postgres.url(MAIN))?;
+        let yardstick = ConnectSettings::parse(&postgres.url(YARDSTICK))?;
+        podium_storage::migrate::migrate(&yardstick).await?;
+        let secret = random_hex()?;
+        let command = || api_command(program, &postgres.url(MAIN), &secret, plan.workers);
+        let api = Server::start(command(), &folder.join("podium-api.log")).await?;
+        let token = token(command()).await?;
+        let main = main_settings.connect(Purpose::Maintain).await?;
+        let runs = AtomicU32::new(0);
+        Ok(Self { plan, api, token, main, main_settings, yardstick, folder, runs, postgres: Some(postgres) })
+    }
+
+    /// Stops everything and removes the folder.
+    ///
+    /// # Errors
+    /// When a process did not end.
+    pub(crate) async fn close(mut self) -> Result<(), BenchError> {
+        self.api.stop().await?;
+        drop(self.main);
+        if let Some(postgres) = self.postgres.take() {
+            tokio::task::spawn_blocking(move || postgres.stop()).await??;
+        }
+        std::fs::remove_dir_all(&self.folder).map_err(BenchError::file(&self.folder))
+    }
+
+    /// A number that no other run of this process has, below 4096.
+    pub(crate) fn run_number(&self) -> u32 {
+        self.runs.fetch_add(1, Ordering::Relaxed) % 4096
+    }
+
+    /// Starts echo: it answers `bytes` on `path`.
+    ///
+    /// # Errors
+    /// [`BenchError`] when it does not start.
+    pub(crate) async fn echo(&self, path: &str, bytes: &[u8]) -> Result<Server, BenchError> {
+        let file = self.folder.join("answer.json");
+        std::fs::write(&file, bytes).map_err(BenchError::file(&file))?;
+        let myself = std::env::current_exe().map_err(BenchError::run("echo"))?;
+        let mut command = Command::new(myself);
+        command.arg("echo").args(["--workers", &self.plan.workers.to_string(), "--path", path]);
+        command.arg("--answer").arg(&file);
+        Server::start(command, &self.folder.join("echo.log")).await
+    }
+
+    /// Runs a load against a server and takes its processor time.
+    ///
+    /// # Errors
+    /// [`BenchError::Invalid`] when an answer was not right.
+    pub(crate) async fn attack(&self, server: &Server, attack: &Attack) -> Result<Half, BenchError> {
+        let before = server.cpu_seconds()?;
+        let outcome: Outcome = wrk::run(&self.folder, &server.address, attack).await?;
+        let used = server.cpu_seconds()? - before;
+        #[expect(clippy::cast_precision_loss, reason = "a count of seconds of load")]
+        let cpu_us = used * 1e6 / outcome.requests as f64;
+        Ok(Half {
+            cpu_us,
+            rate: outcome.rate(),
+            p50_ms: outcome.p50 / 1e3,
+            p99_ms: outcome.p99 / 1e3,
+            requests: outcome.requests,
+        })
+    }
+
+    /// What the server says about itself, and where it runs.
+    ///
+    /// # Errors
+    /// [`BenchError::Db`].
+    pub(crate) async fn description(&self) -> Result<Vec<(String, String)>, BenchError> {
+        let mut told = vec![
+            ("cores".to_owned(), std::thread::available_parallelism().map_or(0, std::num::NonZero::get).to_string()),
+            ("load average at the start".to_owned(), load_average()),
+            ("HTTP workers (API and echo)".to_owned(), self.plan.workers.to_string()),
+            ("pairs, seconds of each half".to_owned(), format!("{}, {}", self.plan.pairs, self.plan.seconds)),
+        ];
+        for setting in ["server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers"] {
+            let row = self.main.query_one("SELECT current_setting($1)", &[&setting]).await?;
+            told.push((format!("PostgreSQL {setting}"), row.get(0)));
+        }
+        Ok(told)
+    }
+}
+
+/// The one-, five- and fifteen-minute load average.
+pub(crate) fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// PostgreSQL does not run as root, and the user that runs it for root may not be able to enter the workspace.
+fn folder(program: &Path) -> PathBuf {
+    let name = format!("podium-bench-{}", std::process::id());
+    let is_root = std::env::var_os("HOME").as_deref() == Some("/root".as_ref()) && Path::new("/var/lib").is_dir();
+    let beside = program.parent().and_then(Path::parent).unwrap_or_else(|| Path::new("."));
+    if is_root { Path::new("/var/lib").join(name) } else { beside.join(name) }
+}
+
+fn random_hex() -> Result<String, BenchError> {
+    use std::io::Read;
+    let mut bytes = [0; 32];
+    let source = "/dev/urandom";
+    std::fs::File::open(source).and_then(|mut file| file.read_exact(&mut bytes)).map_err(BenchError::file(source))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The environment is emptied first, so that nobody's settings take part.
+fn api_command(program: &Path, url: &str, secret: &str, workers: usize) -> Command {
+    let mut command = Command::new(program);
+    let inherited = ["PATH", "HOME", "RUST_LOG"].map(|name| (name, std::env::var_os(name)));
+    let inherited = inherited.into_iter().filter_map(|(name, value): (_, Option<OsString>)| Some((name, value?)));
+    command
+        .env_clear()
+        .envs(inherited)
+        .env("DATABASE_URL", url)
+        .env("JWT_SECRET", secret)
+        .env("PORT", "0")
+        .env("WORKERS", workers.to_string());
+    command
+}
+
+async fn token(mut command: Command) -> Result<String, BenchError> {
+    let output = command.args(["token", "--user", "1", "--ttl", "24h"]).output().await;
+    let output = output.map_err(BenchError::run("podium-api token"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && !printed.is_empty() {
+        return Ok(printed);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(BenchError::Failed { what: "podium-api token".into(), said })
+}
+
+/// The API's program: the one that was named, or the workspace's, brought up to date.
+///
+/// # Errors
+/// [`BenchError::Failed`] when it cannot be built and none lies beside this program.
+pub(crate) async fn api_program(named: Option<PathBuf>) -> Result<PathBuf, BenchError> {
+    if let Some(path) = named {
+        return path.canonicalize().map_err(BenchError::file(path));
+    }
+    let myself = std::env::current_exe().map_err(BenchError::run("podium-bench"))?;
+    let beside = myself.with_file_name("podium-api");
+    let workspace = myself.ancestors().nth(3).filter(|root| root.join("Cargo.toml").is_file());
+    if let Some(workspace) = workspace {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .current_dir(workspace)
+            .args(["build", "--quiet", "--release", "--package", "podium-api"])
+            .status()
+            .await
+            .map_err(BenchError::run("cargo build"))?;
+        if !built.success() {
+            return Err(BenchError::Failed { what: "cargo build".into(), said: "see above".into() });
+        }
+    }
+    beside.canonicalize().map_err(BenchError::file(beside))
+}

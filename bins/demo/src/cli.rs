@@ -1,0 +1,133 @@
+//! Command line of the demonstration.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use podium_api::config::{Config, Environment, Source};
+
+use crate::error::DemoError;
+use crate::progress::Progress;
+use crate::{Demo, table, tour};
+
+/// Replays real click logs through Podium's HTTP API, shows the results, and leaves the API running.
+///
+/// Without DATABASE_URL the API starts a PostgreSQL of its own. A second run finds the experiments of the first and
+/// shows the same figures.
+#[derive(Debug, Parser)]
+#[command(name = "podium-demo", version)]
+struct Cli {
+    /// End after the results.
+    #[arg(long)]
+    exit: bool,
+    /// Port of the API on the loopback [default: $PORT, else a free one].
+    #[arg(long)]
+    port: Option<u16>,
+    /// Folder of the private database [default: as podium-api].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match Config::read(&Environment) {
+        Ok(config) => configured(config, &cli),
+        Err(error) => {
+            eprintln!("podium-demo: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    start_logging();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("podium-demo: no async runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(execute(config, cli.exit)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("podium-demo: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The environment's settings, except that the demonstration keeps to the loopback, where it calls itself.
+fn configured(config: Config, cli: &Cli) -> Config {
+    let port_is_set = Environment.get("PORT").is_some_and(|port| !port.is_empty());
+    Config {
+        host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        port: cli.port.unwrap_or(if port_is_set { config.port } else { 0 }),
+        data_dir: cli.data_dir.clone().or(config.data_dir),
+        ..config
+    }
+}
+
+async fn execute(config: Config, exit: bool) -> Result<(), DemoError> {
+    let where_to = if config.database_url.is_some() { "the database of DATABASE_URL" } else { "a private PostgreSQL" };
+    Progress::Told.say(&format!("starting Podium on {where_to}"));
+    let demo = Demo::start(config).await?;
+    let played = tokio::select! {
+        played = demo.play(Progress::Told) => played,
+        // From here on the private database stops in order with us.
+        _ = tokio::signal::ctrl_c() => {
+            demo.stop().await;
+            return Ok(());
+        }
+    };
+    let played = match played {
+        Ok(played) => played,
+        Err(error) => {
+            demo.stop().await;
+            return Err(error);
+        }
+    };
+    for played in &played {
+        println!("\n{}", table::render(&played.results));
+    }
+    println!("\n{}", table::NOTES);
+    if exit {
+        demo.stop().await;
+    } else {
+        println!("\n{}", tour::render(demo.client().base(), demo.client().token()));
+        demo.stay().await;
+    }
+    Ok(())
+}
+
+/// The API runs in this process: what it warns of is shown, its everyday messages are not.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_demonstration_keeps_to_the_loopback() {
+        let config = Config::read(&[("HOST", "0.0.0.0"), ("PODIUM_DATA_DIR", "/var/lib/podium")]).unwrap();
+        let cli = Cli::parse_from(["podium-demo", "--port", "8080"]);
+        let config = configured(config, &cli);
+        assert!(config.is_private());
+        assert_eq!((config.port, config.data_dir), (8080, Some(PathBuf::from("/var/lib/podium"))));
+    }
+}
