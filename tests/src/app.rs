@@ -96,7 +96,12 @@ impl TestApp {
     #[must_use]
     pub fn setup() -> Setup {
         let setup = Setup { variables: Variables::default(), clock: Arc::new(SystemClock), migrate: false, database: None };
-        setup.variable("JWT_SECRET", SECRET).variable("PORT", "0").variable("WORKERS", "1")
+        // A slow machine is no degraded service; tests of that set a limit of their own.
+        setup
+            .variable("ASSIGN_WAIT_MS", "10000")
+            .variable("JWT_SECRET", SECRET)
+            .variable("PORT", "0")
+            .variable("WORKERS", "1")
     }
 
     async fn start_on(database: Arc<TestDatabase>, mut variables: Variables, clock: Arc<dyn Clock>, migrate: bool) -> Self {

@@ -171,7 +171,6 @@ impl Answer {
     ///
     /// # Panics
     /// When it is none.
-    #[must_use]
     pub fn ok(&self) -> Value {
         assert!(matches!(self.status, 200 | 201), "{} {}", self.status, self.text());
         self.json()
@@ -181,7 +180,6 @@ impl Answer {
     ///
     /// # Panics
     /// When it is none.
-    #[must_use]
     pub fn data(&self) -> Value {
         let body = self.ok();
         assert_eq!(body["success"], true, "{body}");
@@ -193,7 +191,6 @@ impl Answer {
     ///
     /// # Panics
     /// When it is another one, or not a problem document with every member.
-    #[must_use]
     pub fn problem(&self, status: u16, code: &str) -> Value {
         let problem = self.any_problem();
         assert_eq!((self.status, problem["code"].as_str().unwrap()), (status, code), "{problem}");
@@ -205,7 +202,6 @@ impl Answer {
     ///
     /// # Panics
     /// When it is not.
-    #[must_use]
     pub fn any_problem(&self) -> Value {
         assert!((400..600).contains(&self.status), "{} {}", self.status, self.text());
         assert_eq!(self.header("content-type"), "application/problem+json", "{} {}", self.status, self.text());

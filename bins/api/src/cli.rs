@@ -181,8 +181,8 @@ async fn rebuild(config: &Config, apply: bool) -> Result<ExitCode, StartError> {
     let resources = private::resources(config).await?;
     let settings = ConnectSettings::parse(resources.database_url.expose())?;
     let report = podium_storage::rebuild::rebuild(&settings, apply).await?;
-    print!("{report}");
-    Ok(if report.is_equal() || apply {
+    println!("{report}");
+    Ok(if report.differences() == 0 || apply {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

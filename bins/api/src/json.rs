@@ -218,6 +218,18 @@ pub fn spells(key: &str, name: &str) -> bool {
     bytes.next().is_none()
 }
 
+/// The snake_case spelling of a camelCase name.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
+
 /// Reads the members of one object, collecting faults. Names are given in camelCase; both spellings are taken.
 pub struct Fields<'n, 'a> {
     members: &'n [(Cow<'a, str>, Node<'a>)],
@@ -225,6 +237,7 @@ pub struct Fields<'n, 'a> {
     pointer: Pointer,
     both_spellings: Option<String>,
     camel_only: bool,
+    snake_pointers: bool,
     /// What was wrong so far.
     pub faults: Faults,
 }
@@ -246,8 +259,16 @@ impl<'n, 'a> Fields<'n, 'a> {
             pointer,
             both_spellings: None,
             camel_only: false,
+            snake_pointers: false,
             faults,
         }
+    }
+
+    /// Points at missing members in snake_case, as the storefront routes document them.
+    #[must_use]
+    pub fn snake_pointers(mut self) -> Self {
+        self.snake_pointers = true;
+        self
     }
 
     /// Takes names only as they are given, in camelCase.
@@ -292,7 +313,11 @@ impl<'n, 'a> Fields<'n, 'a> {
             .iter()
             .map(|(key, _)| key.as_ref())
             .find(|key| spells(key, name));
-        self.pointer.member(spelled.unwrap_or(name))
+        match spelled {
+            Some(spelled) => self.pointer.member(spelled),
+            None if self.snake_pointers => self.pointer.member(&snake_case(name)),
+            None => self.pointer.member(name),
+        }
     }
 
     /// Reports a fault of a member.

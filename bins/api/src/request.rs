@@ -36,6 +36,10 @@ pub enum Media {
     Any,
 }
 
+/// What stands in the query or in a header is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotText;
+
 /// A request in the hands of a handler.
 pub struct Ctx {
     /// The request itself.
@@ -81,13 +85,19 @@ impl Ctx {
     /// A query parameter, percent-decoded.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<String> {
+        self.query_text(name)?.ok()
+    }
+
+    /// A query parameter, percent-decoded, where one that is no text must not be taken for a missing one.
+    #[must_use]
+    pub fn query_text(&self, name: &str) -> Option<Result<String, NotText>> {
         let query = self.req.query_string();
         if query.is_empty() {
             return None;
         }
         query.split('&').find_map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key)? == name).then(|| decode(value))?
+            (decode(key)? == name).then(|| decode(value).ok_or(NotText))
         })
     }
 
@@ -98,6 +108,14 @@ impl Ctx {
             .headers()
             .get(name)
             .and_then(|value| value.to_str().ok())
+    }
+
+    /// A header in UTF-8, where one that is no text must not be taken for a missing one.
+    #[must_use]
+    pub fn header_text(&self, name: &str) -> Option<Result<String, NotText>> {
+        let value = self.req.headers().get(name)?;
+        let text = std::str::from_utf8(value.as_bytes());
+        Some(text.map(str::to_owned).map_err(|_| NotText))
     }
 
     /// Reads the body.

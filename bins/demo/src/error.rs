@@ -82,6 +82,14 @@ pub enum DemoError {
         /// What the answer says.
         detail: String,
     },
+    /// The answer to a batch is not one outcome for each event.
+    #[error("{sent} events were answered with {told} outcomes")]
+    Outcomes {
+        /// Events of the batch.
+        sent: usize,
+        /// Outcomes in the answer.
+        told: usize,
+    },
     /// An earlier run left an experiment that takes no new units.
     #[error("{experiment} is {status}, and a replay needs it running; take another folder with --data-dir")]
     NotRunning {

@@ -110,8 +110,8 @@ impl Demo {
             table::count(replayed.events),
             table::count(replayed.duplicates)
         ));
-        results::wait_until_counted(&self.client, &logs).await?;
-        let results = results::read(&self.client, campaign.experiment()).await?;
+        results::wait_until_counted(&self.client, campaign, &logs).await?;
+        let results = results::read(&self.client, campaign).await?;
         Ok(Played { replayed, results })
     }
 

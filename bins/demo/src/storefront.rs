@@ -231,6 +231,9 @@ async fn send(client: &Client, mut batch: Vec<Event<'_>>) -> Result<Replayed, De
     let mut sum = Replayed::default();
     for attempt in 1.. {
         let answer: BatchAnswer = client.send("/api/v1/experiments/track", &Batch { events: &batch }).await?;
+        if answer.results.len() != batch.len() {
+            return Err(DemoError::Outcomes { sent: batch.len(), told: answer.results.len() });
+        }
         let mut again = Vec::new();
         for (event, outcome) in batch.into_iter().zip(answer.results) {
             match outcome.status {

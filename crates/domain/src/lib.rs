@@ -11,6 +11,7 @@
 //! | [`object`] | rules for free-form JSON objects |
 //! | [`words`] | enums whose values are words on the wire |
 //! | [`metric`] | the catalogue of metrics |
+//! | [`report`] | the figures of a report |
 //! | [`event`] | event types, limits, and which events count |
 //! | [`moments`] | exact sums per variant, and what follows from them |
 //! | [`stats`] | statistical methods |
@@ -25,6 +26,7 @@ pub mod fault;
 pub mod ids;
 pub mod metric;
 pub mod moments;
+pub mod report;
 pub mod object;
 pub mod stats;
 pub mod text;

@@ -38,6 +38,18 @@ pub fn default_data_dir(checkout: &Path, configured: Option<PathBuf>) -> PathBuf
     checkout.join(".podium")
 }
 
+/// Creates the data folder, if it is missing, so that the server can use it, and returns its
+/// absolute path. [`PrivatePostgres::start`](crate::PrivatePostgres::start) does this too; whoever
+/// keeps other files there may need it before. Where root runs the server under another user, that
+/// user may pass through the folder (mode 0711), so that such files need a mode of their own.
+///
+/// # Errors
+/// [`Error::Unreachable`] if the user who runs the server can not enter the folder or one above;
+/// [`Error::NoServiceUser`]; [`Error::Io`].
+pub fn prepare_data_dir(data_dir: &Path) -> Result<PathBuf, Error> {
+    Folder::prepare(data_dir).map(|(folder, _)| folder.root)
+}
+
 /// The last part of the path and a hash of the whole of it.
 pub(crate) fn name_for(checkout: &Path) -> String {
     let canonical = checkout.canonicalize();
@@ -195,6 +207,10 @@ pub(crate) struct Postmaster {
 /// Line 1 is the process id, line 8 the state, padded with spaces.
 fn parse_postmaster(text: &str) -> Option<Postmaster> {
     let pid = text.lines().next()?.trim().parse().ok()?;
+    if pid == 0 {
+        // As the target of a signal this would mean ourselves.
+        return None;
+    }
     let ready = text
         .lines()
         .nth(7)
@@ -358,7 +374,9 @@ mod tests {
         assert_eq!(parse_postmaster(&text("ready   \n")), ready(true));
         assert_eq!(parse_postmaster(&text("starting\n")), ready(false));
         assert_eq!(parse_postmaster("4711\n/data\n"), ready(false));
-        assert_eq!(parse_postmaster(""), None);
+        for nobody in ["", "0\n", "-12\n"] {
+            assert_eq!(parse_postmaster(nobody), None, "{nobody}");
+        }
     }
 
     #[test]

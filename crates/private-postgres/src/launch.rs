@@ -305,6 +305,7 @@ fn arguments(
     let fixed = [
         "listen_addresses=127.0.0.1".to_owned(),
         format!("port={port}"),
+        format!("cluster_name={}", processes::server_name(cluster)),
         // Without a socket file there is nothing to go stale and no length limit on the path.
         "unix_socket_directories=".to_owned(),
         // The log goes where we read it when a start fails.

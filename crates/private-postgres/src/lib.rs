@@ -53,7 +53,7 @@ pub mod testing;
 mod user;
 
 pub use error::Error;
-pub use folder::default_data_dir;
+pub use folder::{default_data_dir, prepare_data_dir};
 pub use lock::LockGuard;
 pub use server::{Durability, PrivatePostgres, Settings};
 

@@ -1,14 +1,14 @@
 //! Running programs to their end, and finding and signalling the processes of a server.
 
-use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::binaries::Installation;
 use crate::error::{Context, Error};
+use crate::random::fnv1a;
 use crate::user::RunAs;
 
 /// How much of a failed program's output goes into the error, in bytes.
@@ -93,33 +93,33 @@ pub(crate) enum Role {
     Backend,
 }
 
+/// The name that the server of a cluster gives its processes, to tell them from those of others.
+pub(crate) fn server_name(cluster: &Path) -> String {
+    let hash = fnv1a(cluster.as_os_str().as_encoded_bytes());
+    format!("podium-{hash:016x}")
+}
+
 /// The processes that use the cluster at `cluster` under the user id `uid`. Empty where the system
 /// has no `/proc`.
 pub(crate) fn of_cluster(cluster: &Path, uid: u32) -> Vec<(u32, Role)> {
+    let name = server_name(cluster);
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let owner = entry.metadata().ok()?.uid();
-            let role = (owner == uid).then(|| role_in(cluster, &entry.path()))??;
-            Some((pid, role))
+            let cmdline = fs::read(entry.path().join("cmdline")).ok()?;
+            let (role, place) = role_by_cmdline(&cmdline).filter(|_| owner == uid)?;
+            // A folder that was moved, or a server started by hand, shows something else. That
+            // leaves the working folder, which root in a container may have no right to see.
+            let ours = place == name.as_bytes() || place == cluster.as_os_str().as_bytes();
+            (ours || works_in(cluster, &entry.path())).then_some((pid, role))
         })
         .collect()
 }
 
-/// The role of the process described in the folder `process` of `/proc`. A zombie has none, as
-/// its command line is empty.
-fn role_in(cluster: &Path, process: &Path) -> Option<Role> {
-    let arguments = arguments(&fs::read(process.join("cmdline")).ok()?);
-    match role_by_arguments(&arguments)? {
-        // The folder may have been moved since, so the command line is not the last word.
-        (Role::Postmaster, Some(dir)) if dir == cluster => Some(Role::Postmaster),
-        (role, _) => works_in(cluster, process).then_some(role),
-    }
-}
-
-/// A server process changes into the cluster. Looking there needs the right to trace the process,
-/// which root in a container lacks: then this says no.
+/// Whether the process described in the folder `process` of `/proc` has changed into the cluster,
+/// as every process of a server does.
 fn works_in(cluster: &Path, process: &Path) -> bool {
     let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
     match (fs::metadata(process.join("cwd")), fs::metadata(cluster)) {
@@ -128,55 +128,54 @@ fn works_in(cluster: &Path, process: &Path) -> bool {
     }
 }
 
-fn arguments(cmdline: &[u8]) -> Vec<OsString> {
-    let parts = cmdline.split(|byte| *byte == 0);
-    parts
-        .map(|part| OsString::from_vec(part.to_vec()))
-        .collect()
-}
-
-/// A postmaster shows its arguments and thereby its folder, a backend `postgres: what it does`.
-fn role_by_arguments(arguments: &[OsString]) -> Option<(Role, Option<&Path>)> {
-    let program = arguments.first()?;
-    if program.as_encoded_bytes().starts_with(b"postgres: ") {
-        return Some((Role::Backend, None));
+/// The role of a process and what it says to be part of: a postmaster names the cluster's folder
+/// (`postgres -D folder`), a backend its server (`postgres: name: what it does`). A zombie has no
+/// command line and no role.
+fn role_by_cmdline(cmdline: &[u8]) -> Option<(Role, &[u8])> {
+    let mut arguments = cmdline.split(|byte| *byte == 0);
+    let program = arguments.next()?;
+    if let Some(title) = program.strip_prefix(b"postgres: ") {
+        let name = title.split(|byte| *byte == b':').next()?;
+        return Some((Role::Backend, name));
     }
-    if Path::new(program).file_name() != Some(OsStr::new("postgres")) {
+    if program.rsplit(|byte| *byte == b'/').next()? != b"postgres" {
         return None;
     }
-    let option = arguments.iter().position(|argument| argument == "-D");
-    let dir = option.and_then(|at| arguments.get(at + 1)).map(Path::new);
-    Some((Role::Postmaster, dir))
+    arguments.find(|argument| argument == b"-D");
+    Some((Role::Postmaster, arguments.next().unwrap_or_default()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn role(cmdline: &str) -> Option<(Role, Option<PathBuf>)> {
-        let arguments = arguments(cmdline.as_bytes());
-        role_by_arguments(&arguments).map(|(role, dir)| (role, dir.map(Path::to_path_buf)))
-    }
-
     #[test]
     fn server_processes_are_told_by_their_command_lines() {
-        let dir = |dir: &str| Some(PathBuf::from(dir));
+        let postmaster = |place: &'static str| Some((Role::Postmaster, place.as_bytes()));
+        let backend = |place: &'static str| Some((Role::Backend, place.as_bytes()));
         for (cmdline, expected) in [
-            (
-                "/bin/postgres\0-D\0/a b\0-c\0x=1\0",
-                Some((Role::Postmaster, dir("/a b"))),
-            ),
-            ("postgres\0", Some((Role::Postmaster, None))),
+            ("/bin/postgres\0-D\0/a b\0-c\0x=1\0", postmaster("/a b")),
+            ("postgres\0", postmaster("")),
+            ("postgres\0-D", postmaster("")),
             (
                 "postgres: podium-1: checkpointer \0\0\0",
-                Some((Role::Backend, None)),
+                backend("podium-1"),
             ),
+            ("postgres: checkpointer \0", backend("checkpointer ")),
             ("/bin/pg_ctl\0-D\0/a b\0", None),
             ("tail\0-f\0/data/postgres\0", None),
             ("", None),
         ] {
-            assert_eq!(role(cmdline), expected, "{cmdline:?}");
+            assert_eq!(role_by_cmdline(cmdline.as_bytes()), expected, "{cmdline:?}");
         }
+    }
+
+    #[test]
+    fn servers_of_different_clusters_have_different_names() {
+        let name = server_name(Path::new("/a"));
+        assert_ne!(name, server_name(Path::new("/b")));
+        // PostgreSQL cuts longer ones.
+        assert!(name.len() < 64 && !name.contains(':'), "{name}");
     }
 
     #[test]

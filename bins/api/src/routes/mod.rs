@@ -19,6 +19,8 @@ use crate::problem::{ApiError, Code};
 use crate::request::{Ctx, finish};
 use crate::state::AppState;
 
+pub mod admin;
+pub mod analytics;
 pub mod health;
 pub mod storefront;
 
@@ -113,6 +115,8 @@ where
 #[must_use]
 pub fn table() -> Vec<Route> {
     let mut table = storefront::routes();
+    table.extend(admin::routes());
+    table.extend(analytics::routes());
     table.extend(health::routes());
     table
 }
@@ -120,7 +124,7 @@ pub fn table() -> Vec<Route> {
 /// The OpenAPI documents of all modules.
 #[must_use]
 pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
-    vec![storefront::StorefrontApi::openapi(), health::HealthApi::openapi()]
+    vec![storefront::StorefrontApi::openapi(), health::HealthApi::openapi(), admin::document(), analytics::AnalyticsApi::openapi()]
 }
 
 /// Puts the table, 405 for other methods, and 404 for other paths into an actix application.

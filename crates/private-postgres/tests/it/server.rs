@@ -1,13 +1,15 @@
 //! The private server.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use podium_private_postgres::{Error, MIN_MAJOR_VERSION, PrivatePostgres, Settings};
+use podium_private_postgres::{
+    Error, MIN_MAJOR_VERSION, PrivatePostgres, Settings, prepare_data_dir,
+};
 
 use crate::common::{
     Scratch, eventually, group_and_session, is_root, kill_nine, lives, mode, note, noted,
@@ -23,6 +25,18 @@ fn as_owner(data: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
         command.uid(owner.uid()).gid(owner.gid());
     }
     command
+}
+
+/// What a command under that user prints. Root in a container may have no right to look at what
+/// belongs to the processes of other users.
+fn printed_as_owner(data: &Path, script: &str, pid: u32) -> String {
+    let mut command = as_owner(data, "sh");
+    command
+        .args(["-c", script, "sh", &pid.to_string()])
+        .current_dir("/");
+    let output = command.output().unwrap();
+    assert!(!output.stdout.is_empty(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn ended(child: &mut Child) -> bool {
@@ -289,13 +303,13 @@ fn a_stale_process_id_that_is_in_use_again_harms_nobody() {
 fn a_server_started_by_hand_on_the_cluster_is_stopped_first() {
     let scratch = Scratch::new();
     let server = scratch.start();
-    let program = format!("/proc/{}/exe", server.postmaster_pid());
-    let program = fs::read_link(program).unwrap();
+    let data = scratch.data();
+    let pid = server.postmaster_pid();
+    let program = printed_as_owner(&data, "readlink /proc/$1/exe", pid);
     let port = format!("port={}", server.port());
     server.stop().unwrap();
 
-    let data = scratch.data();
-    let mut command = as_owner(&data, program);
+    let mut command = as_owner(&data, program.trim());
     command
         .arg("-D")
         .arg(data.join("postgres"))
@@ -415,13 +429,12 @@ fn the_environment_of_the_owner_stays_with_the_owner() {
         .env("PGPORT", "nonsense");
     let mut owner = Helper::spawn(command);
     owner.url();
-    let environment = |pid: u32| fs::read(format!("/proc/{pid}/environ")).unwrap();
-    let holds_secret = |pid: u32| {
-        let text = String::from_utf8_lossy(&environment(pid)).into_owned();
-        text.contains("podium-test-secret")
-    };
-    assert!(holds_secret(owner.pid()));
-    assert!(!holds_secret(postmaster_of(&scratch.data())));
+    let postmaster = postmaster_of(&scratch.data());
+    let script = "cat /proc/$1/environ";
+    let environment = printed_as_owner(&scratch.data(), script, postmaster);
+    assert!(environment.contains("LC_ALL=C"));
+    assert!(!environment.contains("podium-test-secret"));
+    assert!(!environment.contains("nonsense"));
     owner.finish();
 }
 
@@ -429,19 +442,14 @@ fn the_environment_of_the_owner_stays_with_the_owner() {
 fn no_lock_of_the_owner_is_handed_on_to_the_server() {
     let scratch = Scratch::new();
     let server = scratch.start();
-    let descriptors = format!("/proc/{}/fd", server.postmaster_pid());
-    let targets: Vec<PathBuf> = fs::read_dir(descriptors)
-        .unwrap()
-        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-        .collect();
-    assert!(
-        targets.contains(&scratch.data().join("server.lock")),
-        "{targets:?}"
-    );
-    assert!(
-        !targets.contains(&scratch.data().join("owner.lock")),
-        "{targets:?}"
-    );
+    let script = "readlink /proc/$1/fd/*";
+    let open = printed_as_owner(&scratch.data(), script, server.postmaster_pid());
+    let is_open = |name: &str| {
+        let path = scratch.data().join(name);
+        open.lines().any(|line| Path::new(line) == path)
+    };
+    assert!(is_open("server.lock"), "{open}");
+    assert!(!is_open("owner.lock"), "{open}");
 }
 
 #[test]
@@ -470,18 +478,23 @@ fn a_normal_user_runs_the_server_under_their_own_name() {
         .arg(&program)
         .status();
     assert!(copied.unwrap().success());
-    let mut command = helper::command_by(&program, "server", &home.join("data"));
     if is_root() {
         let (uid, gid) = nobody();
         chown(&home, Some(uid), Some(gid)).unwrap();
-        command.uid(uid).gid(gid).current_dir("/");
     }
-    let expected = fs::metadata(&home).unwrap().uid();
-
-    let mut owner = Helper::spawn(command);
-    let url = owner.url();
-    note(&url, "kept");
+    let user = fs::metadata(&home).unwrap();
+    let expected = user.uid();
     let data = home.join("data");
+    let as_user = || {
+        let mut command = helper::command_by(&program, "server", &data);
+        if is_root() {
+            command.uid(user.uid()).gid(user.gid()).current_dir("/");
+        }
+        Helper::spawn(command)
+    };
+
+    let mut owner = as_user();
+    note(&owner.url(), "kept");
     let postmaster = format!("/proc/{}", postmaster_of(&data));
     assert_eq!(fs::metadata(postmaster).unwrap().uid(), expected);
     assert_eq!(mode(&data), 0o700);
@@ -492,6 +505,32 @@ fn a_normal_user_runs_the_server_under_their_own_name() {
     assert_eq!(noted(&server.url("podium")), "kept");
     let postmaster = format!("/proc/{}", server.postmaster_pid());
     assert_eq!(fs::metadata(postmaster).unwrap().uid(), expected);
+    server.stop().unwrap();
+    let mut owner = as_user();
+    assert_eq!(noted(&owner.url()), "kept");
+    owner.finish();
+}
+
+#[test]
+fn a_folder_that_the_server_can_not_enter_is_named() {
+    let scratch = Scratch::new();
+    let closed = scratch.path().join("closed");
+    let data = closed.join("data");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    let prepared = prepare_data_dir(&data);
+    if !is_root() {
+        assert_eq!(prepared.unwrap(), data);
+        return;
+    }
+    let text = prepared.unwrap_err().to_string();
+    assert!(
+        text.contains(&format!("can not enter {}", closed.display())),
+        "{text}"
+    );
+    fs::set_permissions(&closed, Permissions::from_mode(0o711)).unwrap();
+    assert_eq!(prepare_data_dir(&data).unwrap(), data);
+    assert_eq!(mode(&data), 0o711);
 }
 
 fn nobody() -> (u32, u32) {

@@ -29,7 +29,7 @@ pub use change::{ChangeError, Conflict, Precondition};
 pub use commands::{create, delete, patch, step};
 pub use model::{
     Design, DesignPatch, Experiment, ExperimentPatch, ExperimentRef, NewExperiment, NewVariant,
-    Variant, VariantPatch, exact_number,
+    Variant, VariantPatch, as_json, as_number, exact_number,
 };
 pub use overrides::{Override, VariantChoice};
 pub use query::{Filter, list, read};

@@ -264,7 +264,11 @@ pub fn exact_number(value: Decimal4) -> Number {
     Number::from_f64(value.to_f64()).unwrap_or_else(|| Number::from(units / UNITS_PER_ONE))
 }
 
-fn as_number<S: Serializer>(value: &Decimal4, serializer: S) -> Result<S::Ok, S::Error> {
+/// Serialises a decimal as [`exact_number`] gives it.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn as_number<S: Serializer>(value: &Decimal4, serializer: S) -> Result<S::Ok, S::Error> {
     exact_number(*value).serialize(serializer)
 }
 
@@ -272,7 +276,11 @@ fn as_name<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok,
     serializer.serialize_str(&value.to_string())
 }
 
-fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+/// Serialises JSON text as the JSON that it is, digit by digit.
+///
+/// # Errors
+/// When the text is no JSON, and those of the serializer.
+pub fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let raw: &RawValue = serde_json::from_str(text).map_err(ser::Error::custom)?;
     raw.serialize(serializer)
 }

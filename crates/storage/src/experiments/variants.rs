@@ -166,7 +166,7 @@ fn with_variant(experiment: &Experiment, changed: &Variant) -> Experiment {
     after
 }
 
-/// Deletes a variant of a draft, and the overrides that pin units to it.
+/// Deletes a variant of a draft, and the overrides that pin units to it. Returns the version of the experiment.
 ///
 /// # Errors
 /// [`ChangeError::NotFound`], [`ChangeError::Stale`],
@@ -177,7 +177,7 @@ pub async fn delete(
     reference: &ExperimentRef,
     variant_id: i64,
     precondition: &Precondition,
-) -> Result<(), ChangeError> {
+) -> Result<i64, ChangeError> {
     database
         .transaction(async |tx| {
             let before = lock(tx, reference, precondition).await?.experiment;
@@ -187,7 +187,7 @@ pub async fn delete(
             one(&rows, "experiment_variants")?;
             let mut after = before.clone();
             after.variants.retain(|variant| variant.id != variant_id);
-            store(tx, &before, after).await?;
+            let version = store(tx, &before, after).await?.version;
             audit::append(
                 tx,
                 origin,
@@ -196,7 +196,7 @@ pub async fn delete(
                 None,
             )
             .await?;
-            Ok(())
+            Ok(version)
         })
         .await
 }

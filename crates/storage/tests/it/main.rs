@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod analytics;
+#[cfg(test)]
+mod export;
+#[cfg(test)]
 mod folding;
 #[cfg(test)]
 mod model;

@@ -111,12 +111,18 @@ impl<'a> Stream<'a> {
         (experiment, format!("{first}{}", self.rng.below(NAMES)))
     }
 
-    fn candidate(&mut self, experiment: i64) -> Candidate {
-        Candidate {
-            variant_id: experiment * 10 + i64::try_from(self.rng.below(2)).unwrap(),
+    /// The question of somebody who has no assignment yet.
+    fn lookup(&mut self, experiment_id: i64, unit: &str) -> Lookup {
+        let variant_id = experiment_id * 10 + i64::try_from(self.rng.below(2)).unwrap();
+        Lookup {
+            experiment_id,
+            unit: unit.to_owned(),
+            login_session: None,
+            session_id: self.rng.once_in(2).then(|| format!("s{}", self.rng.below(NAMES))),
+            candidate: Some(Candidate { variant_id, by_client: self.rng.once_in(4) }),
             epoch: i32::try_from(1 + self.rng.below(2)).unwrap(),
-            by_client: self.rng.once_in(4),
             is_bot: self.rng.once_in(12),
+            takes_new: true,
         }
     }
 
@@ -133,9 +139,7 @@ impl<'a> Stream<'a> {
         if self.locked.contains(&(experiment, unit.clone())) {
             return "locked";
         }
-        let session_id = self.rng.once_in(2).then(|| format!("s{}", self.rng.below(NAMES)));
-        let candidate = Some(self.candidate(experiment));
-        let lookup = Lookup { experiment_id: experiment, unit: unit.clone(), login_session: None, session_id, candidate };
+        let lookup = self.lookup(experiment, &unit);
         let answer = self.assigner.run(vec![lookup]).await.remove(0).unwrap();
         assert!(answer.is_some(), "{unit} got nothing");
         self.add_name((experiment, unit));
@@ -152,16 +156,12 @@ impl<'a> Stream<'a> {
     async fn log_in(&mut self) -> &'static str {
         let Some((experiment, session)) = self.some_owner() else { return "idle" };
         let user = format!("u{}", self.rng.below(NAMES));
-        if user == session || self.locked.contains(&(experiment, user.clone())) {
+        let waits = [(experiment, user.clone()), exclusion_of(experiment, &user)];
+        if user == session || waits.iter().any(|name| self.locked.contains(name)) {
             return "locked";
         }
-        let lookup = Lookup {
-            experiment_id: experiment,
-            unit: user.clone(),
-            login_session: Some(session.clone()),
-            session_id: Some(session.clone()),
-            candidate: Some(self.candidate(experiment)),
-        };
+        let login_session = Some(session.clone());
+        let lookup = Lookup { session_id: login_session.clone(), login_session, ..self.lookup(experiment, &user) };
         let answer = self.assigner.run(vec![lookup]).await.remove(0).unwrap();
         assert!(answer.is_some(), "{user} on {session} got nothing");
         self.add_name((experiment, user));
@@ -274,11 +274,13 @@ impl<'a> Stream<'a> {
                 if self.names.contains(&name) || self.locked.contains(&name) {
                     return "locked";
                 }
-                let c = self.candidate(experiment);
+                let l = self.lookup(experiment, &unit);
                 let sql = format!(
                     "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id, epoch, is_bot)
                      VALUES ('{unit}', {experiment}, {}, {}, {})",
-                    c.variant_id, c.epoch, c.is_bot
+                    experiment * 10,
+                    l.epoch,
+                    l.is_bot
                 );
                 client.batch_execute(&sql).await.unwrap();
                 ("hold an assignment", Effect::Assigned(name.clone()), vec![name])
@@ -373,7 +375,7 @@ fn exclude_sql(experiment: i64, unit: &str) -> String {
     format!("INSERT INTO excluded_units (experiment_id, unit, reason) VALUES ({experiment}, '{unit}', 'test') ON CONFLICT DO NOTHING")
 }
 
-/// The login of `assignments`, to be left open.
+/// A login like that of `assignments`, to be left open.
 fn log_in_sql(experiment: i64, user: &str, session: &str) -> String {
     format!(
         "UPDATE user_experiment_assignments SET user_id = '{user}' WHERE user_id = '{session}' AND experiment_id = {experiment};

@@ -29,7 +29,7 @@ use crate::request::{BATCH, Ctx, Media, ONE, json_bytes};
 pub async fn assign(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(ONE, Media::Beacon).await?;
     let node = json::parse(&body)?;
-    let mut fields = Fields::new(&node, Pointer::root());
+    let mut fields = Fields::new(&node, Pointer::root()).snake_pointers();
     let visitor = visitor(&mut fields, is_bot(ctx.header("user-agent")), None);
     let experiment = experiment(&mut fields, "experiment");
     let placement = placement(&mut fields);
@@ -61,7 +61,7 @@ pub async fn assign(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
 pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(BATCH, Media::Beacon).await?;
     let node = json::parse(&body)?;
-    let mut fields = Fields::new(&node, Pointer::root());
+    let mut fields = Fields::new(&node, Pointer::root()).snake_pointers();
     let bot = is_bot(ctx.header("user-agent"));
     let visitor = visitor(&mut fields, bot, None);
     let experiment = experiment(&mut fields, "experiment");
@@ -123,6 +123,9 @@ fn join_assignments(answers: &[Bytes], units: &[&str]) -> Bytes {
 
 fn placement<'n>(fields: &mut Fields<'n, '_>) -> Option<&'n str> {
     let top = fields.string("placement", 1, KEY);
+    // Read although nothing depends on them yet, so that they follow the same rules wherever they stand.
+    fields.string("pageType", 0, KEY);
+    fields.string("locale", 0, KEY);
     let Some(context) = fields.take("context") else {
         return top;
     };

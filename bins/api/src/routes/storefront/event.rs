@@ -15,7 +15,7 @@ use crate::bots::is_bot;
 use crate::ids;
 use crate::json::{Fields, Node};
 use crate::problem::ApiError;
-use crate::request::Ctx;
+use crate::request::{Ctx, NotText};
 
 /// What a tracking request says beside its body: query parameters and headers.
 pub(super) struct Beside {
@@ -28,14 +28,18 @@ pub(super) struct Beside {
 impl Beside {
     pub(super) fn of(ctx: &Ctx) -> Result<Self, ApiError> {
         let part = |query: &str, header: &str, max: usize| -> Result<Option<String>, ApiError> {
-            let value = ctx
-                .query(query)
-                .or_else(|| ctx.header(header).map(str::to_owned))
-                .filter(|v| !v.is_empty());
+            let value = match ctx.query_text(query) {
+                None => ctx.header_text(header),
+                value => value,
+            };
+            let fault = |code, detail: String| ApiError::field(&format!("/{query}"), code, detail);
+            let value = value
+                .transpose()
+                .map_err(|NotText| fault("invalid_text", "must be UTF-8".into()))?
+                .filter(|value| !value.is_empty());
             if let Some(value) = &value {
-                text::check_text(value, 1, max).map_err(|fault| {
-                    ApiError::field(&format!("/{query}"), fault.code(), fault.to_string())
-                })?;
+                text::check_text(value, 1, max)
+                    .map_err(|wrong| fault(wrong.code(), wrong.to_string()))?;
             }
             Ok(value)
         };
@@ -64,7 +68,7 @@ pub(super) fn read_event<'n>(
     pointer: Pointer,
     now: DateTime<Utc>,
 ) -> Result<Event<'n>, ApiError> {
-    let mut fields = Fields::new(node, pointer);
+    let mut fields = Fields::new(node, pointer).snake_pointers();
     let kind = kind.or_else(|| event_type(&mut fields));
     let visitor = visitor(&mut fields, beside.is_bot, beside.session.as_deref());
     if visitor.unit().is_none() && fields.faults.is_empty() {

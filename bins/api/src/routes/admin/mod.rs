@@ -1,0 +1,42 @@
+//! Administration: experiments, variants, overrides, the audit log, people. For holders of a token.
+//!
+//! Reading and changing are done by the storage crate; what is here translates. To add a route, write its handler in
+//! the module of its kind, add a row to that module's `routes()` and its name to that module's document.
+
+use utoipa::OpenApi;
+
+use crate::routes::Route;
+
+pub mod audit;
+pub mod bodies;
+pub mod common;
+pub mod experiments;
+pub mod lifecycle;
+pub mod overrides;
+mod read;
+pub mod users;
+pub mod variants;
+
+/// The rows of the table.
+#[must_use]
+pub fn routes() -> Vec<Route> {
+    let mut routes = experiments::routes();
+    routes.extend(lifecycle::routes());
+    routes.extend(variants::routes());
+    routes.extend(overrides::routes());
+    routes.extend(audit::routes());
+    routes.extend(users::routes());
+    routes
+}
+
+/// The documented operations of these modules.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    let mut document = experiments::ExperimentsApi::openapi();
+    document.merge(lifecycle::LifecycleApi::openapi());
+    document.merge(variants::VariantsApi::openapi());
+    document.merge(overrides::OverridesApi::openapi());
+    document.merge(audit::AuditApi::openapi());
+    document.merge(users::UsersApi::openapi());
+    document
+}

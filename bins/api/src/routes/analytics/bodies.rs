@@ -1,0 +1,455 @@
+//! Answers of the analytics routes, as the OpenAPI document shows them.
+//!
+//! Names of the earlier system keep their percents (`clickThroughRate`, `conversionRate`, `lift`, `significance`); every
+//! other rate is a fraction.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+/// An exact decimal number as JSON.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = f64)]
+pub struct Money(pub Box<RawValue>);
+
+impl Money {
+    /// From the exact text of the database; zeros at the end are cut.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
+        let number = if short.is_empty() || short == "-" { "0" } else { short };
+        RawValue::from_string(number.to_owned()).map_or_else(|_| Self(RawValue::NULL.to_owned()), Self)
+    }
+}
+
+/// An interval at 95 %.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Range {
+    /// Lower end.
+    pub lower: f64,
+    /// Upper end.
+    pub upper: f64,
+}
+
+impl From<podium_domain::stats::Interval> for Range {
+    fn from(interval: podium_domain::stats::Interval) -> Self {
+        Self { lower: interval.lower, upper: interval.upper }
+    }
+}
+
+/// One variant in `performance`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PerformanceRow {
+    /// Variant.
+    pub variant_id: i64,
+    /// Its name.
+    pub variant_name: String,
+    /// Whether it is the control.
+    pub is_control: bool,
+    /// Units that are analysed, those that did nothing included; of a range: assigned until its last day.
+    pub units: i64,
+    /// Units that did something in the range; null without one.
+    pub active_units: Option<i64>,
+    /// Impressions.
+    pub impressions: i64,
+    /// Clicks.
+    pub clicks: i64,
+    /// Add-to-cart events.
+    pub add_to_carts: i64,
+    /// Purchase events.
+    pub conversions: i64,
+    /// Clicks in percent of impressions.
+    pub click_through_rate: f64,
+    /// Purchase events in percent of impressions.
+    pub conversion_rate: f64,
+    /// Value of purchases.
+    pub total_value: Money,
+    /// Value of purchases per unit.
+    pub avg_value_per_user: Money,
+}
+
+/// A metric of one variant.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricValue {
+    /// Variant.
+    pub variant_id: i64,
+    /// Its name.
+    pub variant_name: String,
+    /// Whether it is the control.
+    pub is_control: bool,
+    /// Units behind the value.
+    pub units: i64,
+    /// The rate (a fraction), mean or ratio; null where it is not defined.
+    pub value: Option<f64>,
+    /// 95 % interval of the value.
+    pub interval: Option<Range>,
+    /// Why there is no value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A treatment against the control. Fields are null where they are not defined, and `reason` says why.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricComparison {
+    /// Treatment.
+    pub variant_id: i64,
+    /// Its name.
+    pub variant_name: String,
+    /// Relative change in percent.
+    pub lift: Option<f64>,
+    /// Relative change as a fraction.
+    pub relative_lift: Option<f64>,
+    /// 95 % interval of `relativeLift`.
+    pub relative_lift_interval: Option<Range>,
+    /// Treatment minus control.
+    pub difference: Option<f64>,
+    /// 95 % interval of `difference`.
+    pub difference_interval: Option<Range>,
+    /// `two_proportion_z`, `welch_t` or `delta_method`.
+    pub method: Option<&'static str>,
+    /// z or t.
+    pub statistic: Option<f64>,
+    /// For t.
+    pub degrees_of_freedom: Option<f64>,
+    /// Two-sided, fixed horizon.
+    pub p_value: Option<f64>,
+    /// 100 (1 − p), percent.
+    pub significance: Option<f64>,
+    /// Why there is no comparison.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A metric over all variants.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricReport {
+    /// Name.
+    pub metric: &'static str,
+    /// `proportion`, `mean` or `ratio`.
+    pub kind: &'static str,
+    /// `primary`, `secondary`, `guardrail` or `other`.
+    pub role: &'static str,
+    /// Its value in each variant, control first.
+    pub variants: Vec<MetricValue>,
+    /// Each treatment against the control.
+    pub comparisons: Vec<MetricComparison>,
+}
+
+/// The split against the configured weights.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SplitCheck {
+    /// p-value of the chi-square test; null where it would say nothing.
+    pub p_value: Option<f64>,
+    /// Whether the split is off (p < 0.001).
+    pub mismatch: bool,
+    /// Why it was not tested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What was recorded and left out of the analysis.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOutBody {
+    /// Events of known bots.
+    pub bot_events: i64,
+    /// Units first seen as bots.
+    pub bot_units: i64,
+    /// Before the assignment, after the end, of pinned units.
+    pub uncounted_events: i64,
+}
+
+/// Everything that a decision needs.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Experiment.
+    pub experiment_id: i64,
+    /// Its name.
+    pub experiment_name: String,
+    /// State of the life cycle.
+    pub status: &'static str,
+    /// Primary metric.
+    pub primary_metric: &'static str,
+    /// Last start.
+    pub start_date: Option<DateTime<Utc>>,
+    /// End.
+    pub end_date: Option<DateTime<Utc>>,
+    /// Seconds by which the figures may lag behind the events.
+    pub lag_seconds: f64,
+    /// Totals per variant, control first.
+    pub performance: Vec<PerformanceRow>,
+    /// Share of units whose variant the client named.
+    pub client_assigned_share: Option<f64>,
+    /// The split.
+    pub split: SplitCheck,
+    /// Primary metric first, then secondary, guardrails, and the others.
+    pub metrics: Vec<MetricReport>,
+    /// By position.
+    pub positions: Vec<PositionRow>,
+    /// Items with the most clicks.
+    pub top_items: Vec<TopRow>,
+    /// Brands with the most clicks.
+    pub top_brands: Vec<TopRow>,
+    /// Recorded and left out.
+    pub left_out: LeftOutBody,
+    /// What to do, in words.
+    pub verdict: String,
+}
+
+/// Answer of `lift`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Lift {
+    /// The metric.
+    #[serde(flatten)]
+    pub report: MetricReport,
+    /// How to read it.
+    pub note: &'static str,
+}
+
+/// One variant at one position.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PositionRow {
+    /// Position, from 1.
+    pub position: i32,
+    /// Variant.
+    pub variant_id: i64,
+    /// Its name.
+    pub variant_name: String,
+    /// Impressions.
+    pub impressions: i64,
+    /// Clicks.
+    pub clicks: i64,
+    /// Purchase events.
+    pub conversions: i64,
+    /// Clicks per impression, a fraction.
+    pub rate: Option<f64>,
+    /// Wilson's 95 % interval of the rate.
+    pub interval: Option<Range>,
+}
+
+/// Whether the click rate depends on the position.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PositionTest {
+    /// Variant.
+    pub variant_id: i64,
+    /// Its name.
+    pub variant_name: String,
+    /// Pearson's chi-square.
+    pub chi_square: Option<f64>,
+    /// Degrees of freedom.
+    pub degrees_of_freedom: Option<usize>,
+    /// p-value of equal rates at all positions.
+    pub p_value: Option<f64>,
+    /// Why there is no test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answer of `position-analysis`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PositionAnalysis {
+    /// Rates.
+    pub positions: Vec<PositionRow>,
+    /// Tests.
+    pub tests: Vec<PositionTest>,
+}
+
+/// What happened with an item or a brand.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyedFigures {
+    /// Impressions.
+    pub impressions: i64,
+    /// Clicks.
+    pub clicks: i64,
+    /// Add-to-cart events.
+    pub add_to_carts: i64,
+    /// Purchase events.
+    pub conversions: i64,
+    /// Value of purchases.
+    pub total_value: Money,
+    /// Clicks per impression, a fraction.
+    pub rate: Option<f64>,
+    /// Wilson's 95 % interval of the rate.
+    pub interval: Option<Range>,
+}
+
+/// An item or a brand.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopRow {
+    /// The item or brand.
+    pub id: String,
+    /// Over all variants.
+    #[serde(flatten)]
+    pub total: KeyedFigures,
+    /// In each variant that showed it.
+    pub variants: Vec<TopVariant>,
+}
+
+/// An item or a brand in one variant.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopVariant {
+    /// Variant.
+    pub variant_id: i64,
+    /// Its name.
+    pub variant_name: String,
+    /// In this variant.
+    #[serde(flatten)]
+    pub of: KeyedFigures,
+}
+
+/// One variant in one stretch of time.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SeriesRow {
+    /// Start of the hour, day or week.
+    pub start: DateTime<Utc>,
+    /// Variant.
+    pub variant_id: i64,
+    /// Its name.
+    pub variant_name: String,
+    /// Impressions.
+    pub impressions: i64,
+    /// Clicks.
+    pub clicks: i64,
+    /// Add-to-cart events.
+    pub add_to_carts: i64,
+    /// Purchase events.
+    pub conversions: i64,
+    /// Value of purchases.
+    pub total_value: Money,
+    /// Clicks in percent of impressions.
+    pub click_through_rate: f64,
+    /// Purchase events in percent of impressions.
+    pub conversion_rate: f64,
+}
+
+/// A metric as it stood at the end of a UTC day, from the start on.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CumulativeRow {
+    /// The day; the current day stands as of now.
+    pub day: NaiveDate,
+    /// The metric in one variant.
+    #[serde(flatten)]
+    pub value: MetricValue,
+}
+
+/// Answer of `time-series`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TimeSeries {
+    /// `hour`, `day` or `week`.
+    pub group_by: &'static str,
+    /// What happened in each stretch.
+    pub series: Vec<SeriesRow>,
+    /// Metric of `cumulative`.
+    pub metric: &'static str,
+    /// The metric from the start on, with its interval.
+    pub cumulative: Vec<CumulativeRow>,
+}
+
+/// An arm of a bandit.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArmRow {
+    /// Row.
+    pub id: i64,
+    /// `item`, `brand`, `category` or `algorithm`.
+    pub arm_type: String,
+    /// The item, brand, category or algorithm.
+    pub arm_id: String,
+    /// Its name.
+    pub arm_name: Option<String>,
+    /// First parameter of the posterior.
+    pub alpha: f64,
+    /// Second parameter of the posterior.
+    pub beta: f64,
+    /// How often it was shown.
+    pub total_pulls: i64,
+    /// What it earned.
+    pub total_reward: Money,
+    /// Earned per pull.
+    pub average_reward: f64,
+}
+
+/// What one unit has, and why.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitBody {
+    /// The unit that was asked for.
+    pub unit: String,
+    /// The user that this session became an alias of.
+    pub alias_of: Option<String>,
+    /// Sessions that are aliases of this unit.
+    pub aliases: Vec<String>,
+    /// Variant that it gets.
+    pub variant_id: Option<i64>,
+    /// Its name.
+    pub variant_name: Option<String>,
+    /// `OVERRIDE`, `SPLIT`, `STICKY` or `DEFAULT`.
+    pub reason: &'static str,
+    /// Variant that today's weights give.
+    pub hashed_variant_id: Option<i64>,
+    /// When the assignment was stored.
+    pub assigned_at: Option<DateTime<Utc>>,
+    /// Epoch of the assignment.
+    pub epoch: Option<i32>,
+    /// `server` or `client`.
+    pub source: Option<&'static str>,
+    /// Whether a known bot made the assignment.
+    pub is_bot: bool,
+    /// Why it is left out of the analysis.
+    pub excluded: Option<String>,
+    /// What it did, as far as it is folded; null before.
+    pub totals: Option<UnitTotalsBody>,
+}
+
+/// What a unit did.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitTotalsBody {
+    /// Impressions.
+    pub impressions: i64,
+    /// Clicks.
+    pub clicks: i64,
+    /// Add-to-cart events.
+    pub add_to_carts: i64,
+    /// Purchase events.
+    pub purchases: i64,
+    /// Value of purchases.
+    pub purchase_value: Money,
+    /// Value of engagement events.
+    pub engagement: Money,
+    /// Requests.
+    pub requests: i64,
+    /// Errored requests.
+    pub errors: i64,
+    /// Distinct sessions.
+    pub sessions: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Money;
+
+    #[test]
+    fn money_is_written_exactly() {
+        for (text, json) in [("85.0000", "85"), ("0.2500", "0.25"), ("0", "0"), ("100", "100"), ("12345678901234.5678", "12345678901234.5678"), ("-1.50", "-1.5"), ("0.0000", "0")] {
+            assert_eq!(serde_json::to_string(&Money::new(text)).unwrap(), json);
+        }
+    }
+}

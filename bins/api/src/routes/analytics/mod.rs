@@ -1,0 +1,340 @@
+//! Results: what the totals say. For holders of a token.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use actix_web::HttpResponse;
+use actix_web::http::Method;
+use chrono::{DateTime, NaiveDate, Utc};
+use podium_domain::fault::{Faults, code};
+use podium_domain::metric::Metric;
+use podium_serving::snapshot::ExperimentRef;
+use podium_storage::analytics::dimensions::{self, Dimension};
+use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
+use podium_storage::analytics::series::{self, Bucket};
+use podium_storage::analytics::{Days, context, performance as totals, units};
+use podium_storage::experiments;
+use podium_storage::experiments::model::Experiment;
+use utoipa::OpenApi;
+
+use self::assemble::{Figures, metric_value};
+use self::bodies::{
+    ArmRow, CumulativeRow, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow, UnitBody,
+    UnitTotalsBody,
+};
+use crate::auth::{Granted, Viewer};
+use crate::problem::{ApiError, Problem};
+use crate::request::{Ctx, admin_json};
+use crate::routes::Route;
+use crate::routes::admin::common::{Answer, experiment as reference, unit as unit_of_path};
+
+mod assemble;
+pub mod bodies;
+
+/// The rows of the table.
+#[must_use]
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/performance", performance),
+        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
+        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
+        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/position-analysis", position_analysis),
+        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/time-series", time_series),
+        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/top-items", top_items),
+        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/top-brands", top_brands),
+        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/bandit-arms", bandit_arms),
+        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/assignments/{unit}", assignment),
+    ]
+}
+
+/// The documented operations of this module.
+#[derive(OpenApi)]
+#[openapi(paths(performance, lift, report, position_analysis, time_series, top_items, top_brands, bandit_arms, assignment))]
+pub struct AnalyticsApi;
+
+/// Positions, items or brands that a list may have at most.
+const MOST: i64 = 1_000;
+
+async fn found(ctx: &Ctx) -> Result<Experiment, ApiError> {
+    let experiment = experiments::query::read(&ctx.state.database, &reference(ctx)?).await?;
+    experiment.ok_or_else(|| ApiError::not_found("this experiment"))
+}
+
+/// Totals per variant, control first; variants without events are listed too.
+#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/performance", operation_id = "performance", tag = "Analytics",
+    security(("bearer" = [])),
+    params(("id" = String, Path, description = "Id or name"),
+        ("startDate" = Option<String>, Query, description = "First UTC day (YYYY-MM-DD) or RFC 3339 time, whose day is meant"),
+        ("endDate" = Option<String>, Query, description = "Last UTC day, included")),
+    responses((status = 200, body = Answer<Vec<PerformanceRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
+pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+    let days = Days { from: day(&ctx, "startDate")?, to: day(&ctx, "endDate")? };
+    let experiment = found(&ctx).await?;
+    let rows = totals::totals(&mut ctx.state.database.report().await?, experiment.id, days).await?;
+    admin_json(200, assemble::performance(&rows))
+}
+
+/// Lift of each treatment against the control.
+#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/lift", operation_id = "lift", tag = "Analytics", security(("bearer" = [])),
+    params(("id" = String, Path, description = "Id or name"), ("metric" = Option<String>, Query, description = "Metric; the primary one without it")),
+    responses((status = 200, body = Answer<Lift>), (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
+pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+    let experiment = found(&ctx).await?;
+    let metric = metric(&ctx, &experiment)?;
+    let rows = moments::now(&mut ctx.state.database.report().await?, experiment.id).await?;
+    let report = Figures::new(&experiment, &rows).metric(metric);
+    let note = "`lift` and `significance` are percents, everything else fractions; two-sided at 95 % with a fixed horizon";
+    admin_json(200, Lift { report, note })
+}
+
+/// Everything that a decision needs.
+#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/report", operation_id = "report", tag = "Analytics", security(("bearer" = [])),
+    params(("id" = String, Path, description = "Id or name")),
+    responses((status = 200, body = Answer<Report>), (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 503, content_type = "application/problem+json", body = Problem)))]
+pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+    let experiment = found(&ctx).await?;
+    let (mut link, id) = (ctx.state.database.report().await?, experiment.id);
+    let freshness = context::freshness(&mut link).await?;
+    let rows = moments::now(&mut link, id).await?;
+    let variants = totals::totals(&mut link, id, Days::default()).await?;
+    let left_out = context::counters(&mut link, id).await?;
+    let positions = dimensions::positions(&mut link, id).await?;
+    let items = dimensions::top(&mut link, id, Dimension::Item, 10).await?;
+    let brands = dimensions::top(&mut link, id, Dimension::Brand, 10).await?;
+    let figures = Figures::new(&experiment, &rows);
+    let (split, metrics) = (figures.split(), figures.metrics());
+    let verdict = figures.verdict(&figures.metric(experiment.primary_metric), &split);
+    admin_json(
+        200,
+        Report {
+            experiment_id: id,
+            experiment_name: experiment.name.clone(),
+            status: experiment.status.name(),
+            primary_metric: experiment.primary_metric.name(),
+            start_date: experiment.start_date,
+            end_date: experiment.end_date,
+            lag_seconds: freshness.lag_seconds,
+            performance: assemble::performance(&variants),
+            client_assigned_share: figures.client_share(),
+            split,
+            metrics,
+            positions: figures.positions(&positions),
+            top_items: figures.top(&items),
+            top_brands: figures.top(&brands),
+            left_out: LeftOutBody {
+                bot_events: left_out.bot_events,
+                bot_units: left_out.bot_units,
+                uncounted_events: left_out.uncounted_events,
+            },
+            verdict,
+        },
+    )
+}
+
+/// Click rates by position, and whether they differ.
+#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/position-analysis", operation_id = "positionAnalysis", tag = "Analytics",
+    security(("bearer" = [])), params(("id" = String, Path, description = "Id or name")),
+    responses((status = 200, body = Answer<PositionAnalysis>), (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 503, content_type = "application/problem+json", body = Problem)))]
+pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+    let experiment = found(&ctx).await?;
+    let rows = dimensions::positions(&mut ctx.state.database.report().await?, experiment.id).await?;
+    let figures = Figures::new(&experiment, &[]);
+    let positions = figures.positions(&rows);
+    let tests = figures.position_tests(&positions);
+    admin_json(200, PositionAnalysis { positions, tests })
+}
+
+/// What happened by hour, day or week, and the metric from the start on with its interval.
+#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/time-series", operation_id = "timeSeries", tag = "Analytics",
+    security(("bearer" = [])),
+    params(("id" = String, Path, description = "Id or name"), ("groupBy" = Option<String>, Query, description = "hour, day (default) or week"),
+        ("metric" = Option<String>, Query, description = "Metric of the cumulative series; the primary one without it")),
+    responses((status = 200, body = Answer<TimeSeries>), (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
+pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+    let bucket = bucket(&ctx)?;
+    let experiment = found(&ctx).await?;
+    let metric = metric(&ctx, &experiment)?;
+    let mut link = ctx.state.database.report().await?;
+    let buckets = series::read(&mut link, experiment.id, bucket, Days::default()).await?;
+    let mut days = moments::by_day(&mut link, experiment.id, Days::default()).await?;
+    let today = context::freshness(&mut link).await?.today;
+    let now = moments::now(&mut link, experiment.id).await?;
+    days.extend(now.into_iter().map(|of| DayMoments { day: today, of }));
+    let series = Figures::new(&experiment, &[]).series(&buckets);
+    let cumulative = cumulative(&experiment, metric, days);
+    admin_json(200, TimeSeries { group_by: bucket.name(), series, metric: metric.name(), cumulative })
+}
+
+fn cumulative(experiment: &Experiment, metric: Metric, days: Vec<DayMoments>) -> Vec<CumulativeRow> {
+    let mut by_day: BTreeMap<NaiveDate, Vec<VariantMoments>> = BTreeMap::new();
+    for DayMoments { day, of } in days {
+        by_day.entry(day).or_default().push(of);
+    }
+    let mut rows = Vec::new();
+    for (day, moments) in by_day {
+        let figures = Figures::new(experiment, &moments);
+        let values = figures.variants.iter().map(|(variant, moments)| metric_value(variant, moments, metric));
+        rows.extend(values.map(|value| CumulativeRow { day, value }));
+    }
+    rows
+}
+
+/// Items with the most clicks, then purchases, then impressions.
+#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/top-items", operation_id = "topItems", tag = "Analytics", security(("bearer" = [])),
+    params(("id" = String, Path, description = "Id or name"), ("limit" = Option<i64>, Query, description = "1 to 1000, default 20", minimum = 1, maximum = 1000)),
+    responses((status = 200, body = Answer<Vec<TopRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
+pub async fn top_items(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+    top(&ctx, Dimension::Item).await
+}
+
+/// Brands with the most clicks, then purchases, then impressions.
+#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/top-brands", operation_id = "topBrands", tag = "Analytics", security(("bearer" = [])),
+    params(("id" = String, Path, description = "Id or name"), ("limit" = Option<i64>, Query, description = "1 to 1000, default 20", minimum = 1, maximum = 1000)),
+    responses((status = 200, body = Answer<Vec<TopRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
+pub async fn top_brands(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+    top(&ctx, Dimension::Brand).await
+}
+
+async fn top(ctx: &Ctx, dimension: Dimension) -> Result<HttpResponse, ApiError> {
+    let limit = match ctx.query("limit") {
+        None => 20,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=MOST).contains(limit))
+            .ok_or_else(|| ApiError::field("/limit", code::OUT_OF_RANGE, format!("must be a whole number from 1 to {MOST}")))?,
+    };
+    let experiment = found(ctx).await?;
+    let rows = dimensions::top(&mut ctx.state.database.report().await?, experiment.id, dimension, limit).await?;
+    admin_json(200, Figures::new(&experiment, &[]).top(&rows))
+}
+
+/// Arms of a bandit; an empty list where there are none.
+#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/bandit-arms", operation_id = "banditArms", tag = "Analytics", security(("bearer" = [])),
+    params(("id" = String, Path, description = "Id or name"), ("armType" = Option<String>, Query, description = "item, brand, category or algorithm")),
+    responses((status = 200, body = Answer<Vec<ArmRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
+pub async fn bandit_arms(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+    let arm_type = ctx.query("armType");
+    if let Some(text) = &arm_type {
+        podium_domain::text::check_key(text).map_err(|f| ApiError::field("/armType", f.code(), f.to_string()))?;
+    }
+    let experiment = found(&ctx).await?;
+    let arms = context::arms(&mut ctx.state.database.report().await?, experiment.id, arm_type.as_deref()).await?;
+    let rows: Vec<ArmRow> = arms
+        .into_iter()
+        .map(|arm| ArmRow {
+            id: arm.id,
+            arm_type: arm.arm_type,
+            arm_id: arm.arm_id,
+            arm_name: arm.arm_name,
+            alpha: arm.alpha,
+            beta: arm.beta,
+            total_pulls: arm.total_pulls,
+            total_reward: Money::new(&arm.total_reward),
+            average_reward: arm.average_reward,
+        })
+        .collect();
+    admin_json(200, rows)
+}
+
+/// What one unit has in an experiment, and why.
+#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/assignments/{unit}", operation_id = "unitAssignment", tag = "Analytics",
+    security(("bearer" = [])), params(("id" = String, Path, description = "Id or name"), ("unit" = String, Path, description = "User or session id")),
+    responses((status = 200, body = Answer<UnitBody>), (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
+pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+    let unit = unit_of_path(&ctx)?;
+    let experiment = found(&ctx).await?;
+    let state = units::state(&mut ctx.state.database.report().await?, experiment.id, &unit).await?;
+    let snapshot = ctx.state.serving.snapshot();
+    let placed = snapshot
+        .find(ExperimentRef::Id(experiment.id))
+        .and_then(|known| known.place(state.alias_of.as_deref().unwrap_or(&unit)).map(|variant| variant.id));
+    let pinned = state.pinned.map(|pin| pin.variant_id);
+    let stored = state.assignment;
+    let reason = match (pinned, &stored) {
+        (Some(_), _) => "OVERRIDE",
+        (None, Some(stored)) if placed == Some(stored.variant_id) => "SPLIT",
+        (None, Some(_)) => "STICKY",
+        (None, None) => "DEFAULT",
+    };
+    let variant_id = pinned.or(stored.as_ref().map(|stored| stored.variant_id));
+    admin_json(
+        200,
+        UnitBody {
+            unit,
+            alias_of: state.alias_of,
+            aliases: state.aliases,
+            variant_id,
+            variant_name: variant_id.and_then(|id| experiment.variant(id)).map(|variant| variant.name.clone()),
+            reason,
+            hashed_variant_id: placed,
+            assigned_at: stored.as_ref().map(|stored| stored.assigned_at),
+            epoch: stored.as_ref().map(|stored| stored.epoch),
+            source: stored.as_ref().map(|stored| if stored.by_client { "client" } else { "server" }),
+            is_bot: stored.as_ref().is_some_and(|stored| stored.is_bot),
+            excluded: state.exclusion.map(|exclusion| exclusion.reason),
+            totals: state.totals.map(|totals| UnitTotalsBody {
+                impressions: totals.impressions,
+                clicks: totals.clicks,
+                add_to_carts: totals.add_to_carts,
+                purchases: totals.purchases,
+                purchase_value: Money::new(&totals.purchase_value),
+                engagement: Money::new(&totals.engagement),
+                requests: totals.requests,
+                errors: totals.errors,
+                sessions: totals.sessions,
+            }),
+        },
+    )
+}
+
+fn metric(ctx: &Ctx, experiment: &Experiment) -> Result<Metric, ApiError> {
+    let Some(name) = ctx.query("metric") else { return Ok(experiment.primary_metric) };
+    let known = name.parse::<Metric>().ok().filter(|metric| podium_domain::report::reported().any(|m| m == *metric));
+    known.ok_or_else(|| {
+        let names: Vec<&str> = podium_domain::report::reported().map(Metric::name).collect();
+        ApiError::field("/metric", code::UNKNOWN_METRIC, format!("must be one of {}", names.join(", ")))
+    })
+}
+
+fn bucket(ctx: &Ctx) -> Result<Bucket, ApiError> {
+    match ctx.query("groupBy").as_deref() {
+        None | Some("day") => Ok(Bucket::Day),
+        Some("hour") => Ok(Bucket::Hour),
+        Some("week") => Ok(Bucket::Week),
+        Some(_) => Err(ApiError::field("/groupBy", code::UNKNOWN_VALUE, "must be hour, day or week")),
+    }
+}
+
+fn day(ctx: &Ctx, name: &str) -> Result<Option<NaiveDate>, ApiError> {
+    let Some(text) = ctx.query(name) else { return Ok(None) };
+    let day = text
+        .parse::<NaiveDate>()
+        .ok()
+        .or_else(|| DateTime::parse_from_rfc3339(&text).ok().map(|time| time.with_timezone(&Utc).date_naive()));
+    // PostgreSQL ends earlier than the calendar of the parser.
+    let day = day.filter(|day| (1..=9999).contains(&chrono::Datelike::year(day)));
+    day.map(Some).ok_or_else(|| {
+        let mut faults = Faults::new();
+        faults.push(format!("/{name}"), code::WRONG_TYPE, "must be a day (YYYY-MM-DD) or an RFC 3339 time");
+        ApiError::validation(faults)
+    })
+}
