@@ -7,12 +7,27 @@
     reason = "helpers of tests fail the test at once"
 )]
 
+mod access;
 mod assign;
 mod attribution;
+mod bad_input;
 mod bulk;
+mod crash;
+mod drain;
+mod fuzz;
+mod http;
 mod idempotency;
 mod login;
+mod migrations;
+mod openapi;
+mod outage;
 mod overrides;
+mod pressure;
+mod retention;
 mod sticky;
+mod tls;
 mod track;
 mod transport;
+
+/// The program that [`podium_tests::ApiProcess`] starts.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_podium-api-under-test");

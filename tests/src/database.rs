@@ -13,7 +13,7 @@ use std::time::Duration;
 use podium_private_postgres::testing::SharedServer;
 use podium_storage::connect::{ConnectSettings, Purpose};
 use podium_storage::migrate::migrate;
-use tokio::sync::OnceCell;
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OnceCell};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::clock::now;
@@ -41,7 +41,7 @@ pub struct TestDatabase {
     url: String,
     // None when the whole server belongs to the test and goes away by itself.
     admin: Option<String>,
-    session: OnceCell<Client>,
+    session: Mutex<Option<Client>>,
 }
 
 impl TestDatabase {
@@ -59,7 +59,7 @@ impl TestDatabase {
     /// A migrated database on a server of the test's own.
     pub async fn on(url: String) -> Self {
         migrate(&ConnectSettings::parse(&url).unwrap()).await.unwrap();
-        Self { name: String::new(), url, admin: None, session: OnceCell::new() }
+        Self { name: String::new(), url, admin: None, session: Mutex::default() }
     }
 
     async fn create(options: &str) -> Self {
@@ -70,7 +70,7 @@ impl TestDatabase {
         admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.unwrap();
         admin.batch_execute(&format!("CREATE DATABASE {name} {options}")).await.unwrap();
         let url = with_database(server(), &name);
-        Self { name, url, admin: Some(server().to_owned()), session: OnceCell::new() }
+        Self { name, url, admin: Some(server().to_owned()), session: Mutex::default() }
     }
 
     /// Its address, as in `DATABASE_URL`.
@@ -124,8 +124,13 @@ impl TestDatabase {
         self.text(sql).await.parse().unwrap()
     }
 
-    async fn session(&self) -> &Client {
-        self.session.get_or_init(|| connect(&self.url)).await
+    /// One session for all questions, made anew when the server has closed it.
+    async fn session(&self) -> MappedMutexGuard<'_, Client> {
+        let mut session = self.session.lock().await;
+        if session.as_ref().is_none_or(Client::is_closed) {
+            *session = Some(connect(&self.url).await);
+        }
+        MutexGuard::map(session, |session| session.as_mut().unwrap())
     }
 }
 

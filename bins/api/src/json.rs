@@ -58,8 +58,15 @@ pub type Members<'a> = Vec<(Cow<'a, str>, Node<'a>)>;
 /// [`Malformed`]; the text rules of strings are not checked here but by [`check_texts`].
 pub fn parse(body: &[u8]) -> Result<Node<'_>, Malformed> {
     let text = std::str::from_utf8(body).map_err(|_| Malformed::Syntax("invalid UTF-8".into()))?;
-    let raw: &RawValue = serde_json::from_str(text).map_err(|e| syntax(&e))?;
-    node(raw.get(), 1)
+    let text = text.trim_matches([' ', '\t', '\r', '\n']);
+    match text.as_bytes().first() {
+        // Objects and arrays are checked to their end while they are taken apart.
+        Some(b'{' | b'[') => node(text, 1),
+        _ => {
+            let raw: &RawValue = serde_json::from_str(text).map_err(|e| syntax(&e))?;
+            node(raw.get(), 1)
+        }
+    }
 }
 
 fn syntax(error: &serde_json::Error) -> Malformed {
@@ -91,9 +98,11 @@ fn array(raw: &str, depth: usize) -> Result<Node<'_>, Malformed> {
     if depth > MAX_DEPTH {
         return Err(Malformed::TooDeep);
     }
-    let items = serde_json::Deserializer::from_str(raw)
+    let mut deserializer = serde_json::Deserializer::from_str(raw);
+    let items = deserializer
         .deserialize_seq(RawItems)
         .map_err(|e| syntax(&e))?;
+    deserializer.end().map_err(|e| syntax(&e))?;
     items
         .into_iter()
         .map(|item| node(item.get(), depth + 1))
@@ -105,26 +114,19 @@ fn object(raw: &str, depth: usize) -> Result<Node<'_>, Malformed> {
     if depth > MAX_DEPTH {
         return Err(Malformed::TooDeep);
     }
-    let members = serde_json::Deserializer::from_str(raw)
-        .deserialize_map(RawMembers)
-        .map_err(|e| syntax(&e))?;
-    let mut nodes: Members<'_> = Vec::with_capacity(members.len());
-    // Few keys are compared one by one; many with a set, or a large object would cost quadratic time.
-    let mut seen: HashSet<Cow<'_, str>> = HashSet::new();
-    let many = members.len() > 16;
-    for (key, value) in members {
-        let key = string(key.get())?;
-        let twice = if many {
-            !seen.insert(key.clone())
-        } else {
-            nodes.iter().any(|(known, _)| *known == key)
-        };
-        if twice {
-            return Err(Malformed::DuplicateKey(key.into_owned()));
-        }
-        nodes.push((key, node(value.get(), depth + 1)?));
+    let mut stopped = None;
+    let mut deserializer = serde_json::Deserializer::from_str(raw);
+    let members = deserializer.deserialize_map(Object {
+        depth,
+        stopped: &mut stopped,
+    });
+    let members = members.and_then(|members| deserializer.end().map(|()| members));
+    match (stopped, members) {
+        (Some(malformed), _) => Err(malformed),
+        (None, members) => members
+            .map(|members| Node::Object(members, raw))
+            .map_err(|e| syntax(&e)),
     }
-    Ok(Node::Object(nodes, raw))
 }
 
 struct RawItems;
@@ -145,19 +147,47 @@ impl<'de> Visitor<'de> for RawItems {
     }
 }
 
-struct RawMembers;
+/// Takes an object apart. A fault that is not one of syntax ends the visit and is left in `stopped`.
+struct Object<'s> {
+    depth: usize,
+    stopped: &'s mut Option<Malformed>,
+}
 
-impl<'de> Visitor<'de> for RawMembers {
-    type Value = Vec<(&'de RawValue, &'de RawValue)>;
+/// Up to this many keys are compared one by one; more with a set, or a large object would cost quadratic time.
+const FEW: usize = 16;
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = Members<'de>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::with_capacity(8);
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
+        let mut members: Members<'de> = Vec::with_capacity(8);
+        let mut seen: HashSet<Cow<'de, str>> = HashSet::new();
+        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            let member = string(key.get()).and_then(|key| {
+                if members.len() == FEW {
+                    seen.extend(members.iter().map(|(known, _)| known.clone()));
+                }
+                let twice = if members.len() < FEW {
+                    members.iter().any(|(known, _)| *known == key)
+                } else {
+                    !seen.insert(key.clone())
+                };
+                if twice {
+                    return Err(Malformed::DuplicateKey(key.into_owned()));
+                }
+                Ok((key, node(value.get(), self.depth + 1)?))
+            });
+            match member {
+                Ok(member) => members.push(member),
+                Err(malformed) => {
+                    *self.stopped = Some(malformed);
+                    return Err(serde::de::Error::custom("stopped"));
+                }
+            }
         }
         Ok(members)
     }
@@ -184,6 +214,14 @@ pub fn check_texts(node: &Node<'_>, pointer: &Pointer, faults: &mut Faults) {
             }
         }
         Node::Null | Node::Bool(_) | Node::Number(_) => {}
+    }
+}
+
+/// A control character can only stand behind a backslash in JSON, or be U+007F: most bodies have neither.
+fn may_hold_control_characters(node: &Node<'_>) -> bool {
+    match node {
+        Node::Object(_, raw) => raw.bytes().any(|byte| byte == b'\\' || byte == 0x7f),
+        _ => true,
     }
 }
 
@@ -230,10 +268,33 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
+/// Which members were taken. Nearly all objects have at most 64 members, which a word holds without memory of its own.
+#[derive(Default)]
+struct Taken {
+    first: u64,
+    beyond: Vec<usize>,
+}
+
+impl Taken {
+    fn insert(&mut self, at: usize) {
+        match at {
+            0..64 => self.first |= 1 << at,
+            _ => self.beyond.push(at),
+        }
+    }
+
+    fn contains(&self, at: usize) -> bool {
+        match at {
+            0..64 => self.first & (1 << at) != 0,
+            _ => self.beyond.contains(&at),
+        }
+    }
+}
+
 /// Reads the members of one object, collecting faults. Names are given in camelCase; both spellings are taken.
 pub struct Fields<'n, 'a> {
     members: &'n [(Cow<'a, str>, Node<'a>)],
-    taken: Vec<bool>,
+    taken: Taken,
     pointer: Pointer,
     both_spellings: Option<String>,
     camel_only: bool,
@@ -246,7 +307,9 @@ impl<'n, 'a> Fields<'n, 'a> {
     /// A reader of `node`, which must be an object; text rules of the whole object are checked at once.
     pub fn new(node: &'n Node<'a>, pointer: Pointer) -> Self {
         let mut faults = Faults::new();
-        check_texts(node, &pointer, &mut faults);
+        if may_hold_control_characters(node) {
+            check_texts(node, &pointer, &mut faults);
+        }
         let members = if let Node::Object(members, _) = node {
             members.as_slice()
         } else {
@@ -255,7 +318,7 @@ impl<'n, 'a> Fields<'n, 'a> {
         };
         Self {
             members,
-            taken: vec![false; members.len()],
+            taken: Taken::default(),
             pointer,
             both_spellings: None,
             camel_only: false,
@@ -291,9 +354,7 @@ impl<'n, 'a> Fields<'n, 'a> {
                 if found.is_some() {
                     self.both_spellings = Some(name.to_owned());
                 }
-                if let Some(taken) = self.taken.get_mut(at) {
-                    *taken = true;
-                }
+                self.taken.insert(at);
                 found = Some(node);
             }
         }
@@ -522,7 +583,7 @@ impl<'n, 'a> Fields<'n, 'a> {
     /// Reports every member that was not taken.
     pub fn refuse_unknown(&mut self) {
         for (at, (key, _)) in self.members.iter().enumerate() {
-            if self.taken.get(at) == Some(&false) {
+            if !self.taken.contains(at) {
                 let pointer = self.pointer.member(key);
                 self.faults.push(
                     pointer.as_str(),

@@ -1,12 +1,14 @@
 //! The OpenAPI 3.1 document, generated from the handlers.
 
 use std::rc::Rc;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use actix_web::HttpResponse;
+use actix_web::http::header::{CONTENT_TYPE, LOCATION};
 use actix_web::web::Bytes;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_swagger_ui::Config;
 
 use crate::problem::{ApiError, FieldError, Problem};
 use crate::request::{Ctx, json_bytes};
@@ -54,8 +56,27 @@ pub async fn document(_: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
 }
 
 /// A browsable page over the document that needs nothing from outside.
-#[must_use]
-pub fn page() -> utoipa_swagger_ui::SwaggerUi {
-    utoipa_swagger_ui::SwaggerUi::new("/docs/{_:.*}")
-        .config(utoipa_swagger_ui::Config::from("/api/v1/openapi.json").try_it_out_enabled(true))
+#[utoipa::path(get, path = "/docs/{file}", operation_id = "docs", tag = "Health",
+    params(("file" = String, Path, description = "File of the page; empty for the page itself")),
+    responses((status = 200, description = "The page or one of its files", content_type = "text/html", body = String),
+        (status = 404, content_type = "application/problem+json", body = Problem)))]
+pub async fn page(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
+    static CONFIG: LazyLock<Arc<Config<'static>>> =
+        LazyLock::new(|| Arc::new(Config::from("/api/v1/openapi.json").try_it_out_enabled(true)));
+    let file = utoipa_swagger_ui::serve(ctx.path("file"), CONFIG.clone());
+    match file.map_err(|error| ApiError::internal(&error.to_string()))? {
+        Some(file) => Ok(HttpResponse::Ok()
+            .insert_header((CONTENT_TYPE, file.content_type.as_str()))
+            .body(file.bytes.into_owned())),
+        None => Err(ApiError::not_found("this file")),
+    }
+}
+
+/// The address that people type.
+#[utoipa::path(get, path = "/docs", operation_id = "docsRedirect", tag = "Health",
+    responses((status = 308, description = "To `/docs/`")))]
+pub async fn page_redirect(_: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::PermanentRedirect()
+        .insert_header((LOCATION, "/docs/"))
+        .finish())
 }

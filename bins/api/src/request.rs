@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{self, AsHeaderName, HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, BytesMut, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::StreamExt;
@@ -103,7 +103,7 @@ impl Ctx {
 
     /// A header as text.
     #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
         self.req
             .headers()
             .get(name)
@@ -125,7 +125,7 @@ impl Ctx {
     /// type or encoding that the route does not take, 408 when it is not complete in time.
     pub async fn body(&self, limit: usize, media: Media) -> Result<Bytes, ApiError> {
         self.check_media(media)?;
-        let encoding = self.header("content-encoding").unwrap_or("identity");
+        let encoding = self.header(header::CONTENT_ENCODING).unwrap_or("identity");
         let gzip = encoding.eq_ignore_ascii_case("gzip");
         if !gzip && !encoding.eq_ignore_ascii_case("identity") {
             return Err(ApiError::new(
@@ -134,7 +134,7 @@ impl Ctx {
             ));
         }
         let declared = self
-            .header("content-length")
+            .header(header::CONTENT_LENGTH)
             .and_then(|length| length.parse::<usize>().ok());
         if declared.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
@@ -149,7 +149,7 @@ impl Ctx {
     }
 
     fn check_media(&self, media: Media) -> Result<(), ApiError> {
-        let kind = self.header("content-type").unwrap_or_default();
+        let kind = self.header(header::CONTENT_TYPE).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         let fits = match media {
             Media::Any => true,
@@ -250,11 +250,11 @@ fn request_id(headers: &HeaderMap) -> String {
 
 fn fresh_id() -> String {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut random: u128 = crate::ids::random();
+    let random = crate::ids::random().to_le_bytes();
     let mut id = String::with_capacity(32);
-    for _ in 0..32 {
-        id.push(char::from(HEX[(random & 15) as usize]));
-        random >>= 4;
+    for byte in random {
+        id.push(char::from(HEX[usize::from(byte >> 4)]));
+        id.push(char::from(HEX[usize::from(byte & 15)]));
     }
     id
 }

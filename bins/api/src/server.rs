@@ -190,7 +190,7 @@ async fn fold_for_ever(database: Database) {
             Ok(folded) if !folded.caught_up && !folded.busy => continue,
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(error = %error.chain(), "folding failed and will be tried again")
+                tracing::warn!(error = %error.chain(), "folding failed and will be tried again");
             }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -206,10 +206,10 @@ async fn keep_partitions(database: Database, retention_days: Option<i32>) {
             match retention::drop_old(&database, days).await {
                 Ok(dropped) if dropped.is_empty() => {}
                 Ok(dropped) => {
-                    tracing::info!(partitions = ?dropped, "events beyond the retention were dropped")
+                    tracing::info!(partitions = ?dropped, "events beyond the retention were dropped");
                 }
                 Err(error) => {
-                    tracing::warn!(error = %error.chain(), "old events could not be dropped")
+                    tracing::warn!(error = %error.chain(), "old events could not be dropped");
                 }
             }
         }

@@ -20,7 +20,8 @@ pub const CONFIDENCE: f64 = 0.95;
 pub struct Value {
     /// The rate (a fraction), mean or ratio.
     pub value: f64,
-    /// Its 95 % interval; `None` where the variance is not known (one unit).
+    /// Its 95 % interval; `None` where the variance is not known (one unit) or 0 (all units alike), because an interval
+    /// without width would claim certainty.
     pub interval: Option<Interval>,
 }
 
@@ -116,7 +117,7 @@ pub fn value(moments: &Moments, metric: Metric) -> Result<Value, StatsError> {
 
 fn around(centre: f64, quantile: f64, se2: f64) -> Option<Interval> {
     let half = quantile * se2.sqrt();
-    half.is_finite().then_some(Interval {
+    (half.is_finite() && half > 0.0).then_some(Interval {
         lower: centre - half,
         upper: centre + half,
     })

@@ -13,7 +13,7 @@ use crate::lock::LockGuard;
 use crate::processes::{failure, run, succeeded};
 use crate::random;
 use crate::server::{Durability, Settings};
-use crate::user::RunAs;
+use crate::user::{RunAs, lacks_postgres_user};
 
 /// The superuser, and the database that exists from the beginning.
 pub(crate) const NAME: &str = "podium";
@@ -33,6 +33,7 @@ pub(crate) struct Site {
 impl Site {
     /// Takes the folder of the settings for this process and finds programs that fit it.
     pub(crate) fn claim(settings: &Settings) -> Result<(Self, LockGuard), Error> {
+        install_if_needed(settings)?;
         let (folder, run_as) = Folder::prepare(&settings.data_dir)?;
         let owner = folder.claim(&run_as)?;
         let version = folder.cluster_version();
@@ -166,4 +167,14 @@ pub(crate) fn find_installation(
         version,
         settings.install,
     )
+}
+
+/// Installs PostgreSQL where that brings the user who is to run the server. Before that user
+/// exists, no file should be given to another one.
+pub(crate) fn install_if_needed(settings: &Settings) -> Result<(), Error> {
+    if settings.install && lacks_postgres_user() {
+        let run_as = RunAs::for_cluster(&settings.data_dir.join("postgres"))?;
+        find_installation(settings, &run_as, None)?;
+    }
+    Ok(())
 }

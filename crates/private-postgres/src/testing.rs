@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::cluster::{Site, find_installation};
+use crate::cluster::{Site, find_installation, install_if_needed};
 use crate::error::{Context, Error};
 use crate::folder::{
     Folder, create_open_to, create_private_dir, name_for, open_private, write_private,
@@ -77,6 +77,8 @@ impl SharedServer {
     /// # Errors
     /// As [`SharedServer::join`].
     pub fn join_at(root: &Path, idle: Duration) -> Result<Self, Error> {
+        let root = std::path::absolute(root).context("find", root)?;
+        install_if_needed(&settings(&root.join("state/data")))?;
         let home = Home::prepare(root)?;
         let _start = home.lock("start.lock", LockGuard::exclusive)?;
         let user = home.lock("users.lock", LockGuard::shared)?;
@@ -127,8 +129,7 @@ struct Home {
 }
 
 impl Home {
-    fn prepare(root: &Path) -> Result<Self, Error> {
-        let root = std::path::absolute(root).context("find", root)?;
+    fn prepare(root: PathBuf) -> Result<Self, Error> {
         let state = root.join("state");
         let run_as = RunAs::for_cluster(&state.join("data/postgres"))?;
         if let Some(parent) = root.parent() {
@@ -159,13 +160,7 @@ impl Home {
     }
 
     fn settings(&self) -> Settings {
-        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        Settings {
-            data_dir: self.data(),
-            durability: Durability::None,
-            options: OPTIONS.map(own).to_vec(),
-            install: true,
-        }
+        settings(&self.data())
     }
 
     /// The server, if it is alive and well.
@@ -246,6 +241,16 @@ impl Home {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         command.spawn().map(drop).context("run", "setsid")
+    }
+}
+
+fn settings(data_dir: &Path) -> Settings {
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    Settings {
+        data_dir: data_dir.to_path_buf(),
+        durability: Durability::None,
+        options: OPTIONS.map(own).to_vec(),
+        install: true,
     }
 }
 

@@ -150,6 +150,11 @@ pub(crate) fn closed_to_service_user(folder: &Path) -> bool {
         && service_user(&passwd()).is_some_and(|user| !matches!(user.blocked_at(folder), Ok(None)))
 }
 
+/// Whether we are root on a system without the user that PostgreSQL's packages create.
+pub(crate) fn lacks_postgres_user() -> bool {
+    matches!(effective_uid(), Ok(0)) && !users(&passwd()).any(|user| user.name == SERVICE_USERS[0])
+}
+
 /// The effective user id of this process.
 pub(crate) fn effective_uid() -> Result<u32, Error> {
     let status = fs::read_to_string("/proc/self/status").ok();

@@ -20,8 +20,37 @@ pub struct Visitor<'a> {
     pub user: Option<&'a str>,
     /// The session.
     pub session: Option<&'a str>,
-    /// Whether the user agent is a known bot's.
-    pub is_bot: bool,
+    /// The program that asks for them.
+    pub agent: Agent<'a>,
+}
+
+/// The program that asks. Whether it is a known bot matters only when something is written, and finding out costs more
+/// than a known unit's answer, so it is found out when it is asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Agent<'a> {
+    /// Found out already.
+    Known {
+        /// Whether it is a known bot.
+        is_bot: bool,
+    },
+    /// To be found out from the user agent.
+    Named {
+        /// The user agent.
+        name: Option<&'a str>,
+        /// Tells bots by it.
+        is_bot: fn(Option<&str>) -> bool,
+    },
+}
+
+impl Agent<'_> {
+    /// Whether it is a known bot.
+    #[must_use]
+    pub fn is_bot(&self) -> bool {
+        match self {
+            Self::Known { is_bot } => *is_bot,
+            Self::Named { name, is_bot } => is_bot(*name),
+        }
+    }
 }
 
 impl<'a> Visitor<'a> {
@@ -145,7 +174,7 @@ impl Serving {
         &self,
         experiment: ExperimentRef<'_>,
         users: &[&str],
-        is_bot: bool,
+        agent: Agent<'_>,
         now: DateTime<Utc>,
     ) -> Result<Vec<Bytes>, AssignError> {
         let snapshot = Arc::clone(&self.snapshot());
@@ -161,7 +190,7 @@ impl Serving {
             let visitor = Visitor {
                 user: Some(user),
                 session: None,
-                is_bot,
+                agent,
             };
             asked.push(
                 match self.assign_from_memory(experiment, version, user, visitor, now) {
@@ -339,7 +368,7 @@ pub(crate) fn lookup(
         session_id: visitor.session.map(str::to_owned),
         candidate,
         epoch: experiment.epoch,
-        is_bot: visitor.is_bot,
+        is_bot: visitor.agent.is_bot(),
         takes_new: experiment.status == Status::Running,
     }
 }

@@ -409,7 +409,7 @@ fn row(
         assigned_at: known_since.map(|stored| stored.assigned_at),
         promotion_active: false,
         overridden,
-        bot: event.visitor.is_bot,
+        bot: event.visitor.agent.is_bot(),
     };
     let recording = rule.decide(event.occurred_at.unwrap_or(now))?;
     let text = |value: &Option<Cow<'_, str>>| value.as_deref().map(str::to_owned);
@@ -431,7 +431,7 @@ fn row(
         is_error: event.is_error,
         session_id: event.visitor.session.map(str::to_owned),
         decision_id: text(&event.decision_id),
-        is_bot: event.visitor.is_bot,
+        is_bot: event.visitor.agent.is_bot(),
         counted: recording.is_counted(),
         occurred_at: event.occurred_at,
     })

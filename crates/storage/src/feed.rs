@@ -50,7 +50,7 @@ impl Feed {
                 Ok(version) if version != known => return,
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::debug!(error = %error.chain(), "definitions cannot be polled")
+                    tracing::debug!(error = %error.chain(), "definitions cannot be polled");
                 }
             }
         }

@@ -25,13 +25,22 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/openapi.json",
             crate::openapi::document,
         ),
+        Route::public(Method::GET, "/docs", crate::openapi::page_redirect),
+        Route::public(Method::GET, "/docs/{file:.*}", crate::openapi::page),
     ]
 }
 
 /// The documented operations of this module.
 #[derive(OpenApi)]
 #[openapi(
-    paths(live, ready, health, crate::openapi::document),
+    paths(
+        live,
+        ready,
+        health,
+        crate::openapi::document,
+        crate::openapi::page,
+        crate::openapi::page_redirect
+    ),
     components(schemas(Health, Ready, Queues))
 )]
 pub struct HealthApi;

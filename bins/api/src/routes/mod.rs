@@ -155,7 +155,6 @@ pub fn configure(config: &mut ServiceConfig) {
             },
         )));
     }
-    config.service(crate::openapi::page());
     config.default_service(web::to(|req: HttpRequest, payload: Payload, state: Data<AppState>| {
         answer(Rc::new(Ctx::new(req, payload, state)), async move |ctx: Rc<Ctx>| {
             guard_unknown(&ctx)?;

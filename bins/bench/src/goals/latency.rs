@@ -15,7 +15,7 @@ const STICKY_UNITS: i64 = 100_000;
 
 const STICKY: &str = "-- bench::sticky
 INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id)
-SELECT 'o' || lpad(n::text, 8, '0'), $1, $2 FROM generate_series(0, $3 - 1) AS g (n)";
+SELECT 'o' || lpad(n::text, 8, '0'), $1, $2 FROM generate_series(0::bigint, $3::bigint - 1) AS g (n)";
 
 /// Goal 4.
 ///

@@ -25,19 +25,19 @@ const ASSIGNMENTS: &str = "-- bench::generate_assignments
 INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id, assigned_at, tx_id)
 SELECT 'g' || n, $1, CASE WHEN n % 2 = 0 THEN $2::bigint ELSE $3::bigint END, now() - interval '15 days',
     (SELECT pg_current_xact_id()::text::bigint)
-FROM generate_series(0::bigint, $4 - 1) AS g (n)";
+FROM generate_series(0::bigint, $4::bigint - 1) AS g (n)";
 
 /// Impressions, clicks, additions to the cart and purchases of two weeks, over a thousand items and twenty positions.
 const EVENTS: &str = "-- bench::generate_events
 INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id, position, value,
     quantity, session_id, occurred_at, tx_id)
-SELECT $1 || '-' || n, 'g' || n % $4, $1, CASE WHEN n % $4 % 2 = 0 THEN $2::bigint ELSE $3::bigint END,
+SELECT $1::bigint || '-' || n, 'g' || n % $4::bigint, $1, CASE WHEN n % $4::bigint % 2 = 0 THEN $2::bigint ELSE $3::bigint END,
     CASE WHEN h < 70 THEN 'impression' WHEN h < 90 THEN 'click' WHEN h < 96 THEN 'add_to_cart' ELSE 'purchase' END,
     (n * 31 % 1000)::text, (n * 31 % 100)::text, (1 + n * 17 % 20)::integer,
     CASE WHEN h >= 96 THEN (1 + n % 20000)::numeric / 100 END, CASE WHEN h >= 90 THEN 1 END,
-    'g' || n % $4 || '-' || n % 3, now() - make_interval(secs => (n * 7919 % 1209600)::double precision),
+    'g' || n % $4::bigint || '-' || n % 3, now() - make_interval(secs => (n * 7919 % 1209600)::double precision),
     (SELECT pg_current_xact_id()::text::bigint)
-FROM (SELECT n, (hashint8(n) & 2147483647) % 100 AS h FROM generate_series($5::bigint, $6 - 1) AS g (n)) AS numbers";
+FROM (SELECT n, (hashint8(n) & 2147483647) % 100 AS h FROM generate_series($5::bigint, $6::bigint - 1) AS g (n)) AS numbers";
 
 /// Goal 9.
 ///

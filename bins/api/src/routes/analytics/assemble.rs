@@ -12,7 +12,8 @@ use podium_storage::analytics::series::BucketTotals;
 use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{
-    KeyedFigures, MetricComparison, MetricReport, MetricValue, Money, PerformanceRow, PositionRow, PositionTest, Range, SeriesRow, SplitCheck, TopRow, TopVariant,
+    KeyedFigures, MetricComparison, MetricReport, MetricValue, Money, PerformanceRow, PositionRow,
+    PositionTest, Range, SeriesRow, SplitCheck, TopRow, TopVariant,
 };
 
 /// The sums of every variant, all epochs together, control first, and what they came from.
@@ -27,14 +28,26 @@ pub(super) struct Figures<'e> {
 impl<'e> Figures<'e> {
     pub(super) fn new(experiment: &'e Experiment, rows: &[VariantMoments]) -> Self {
         let mut sums = by_variant(rows);
-        let mut epochs: Vec<i32> = rows.iter().filter(|row| row.moments.units > 0).map(|row| row.epoch).collect();
+        let mut epochs: Vec<i32> = rows
+            .iter()
+            .filter(|row| row.moments.units > 0)
+            .map(|row| row.epoch)
+            .collect();
         epochs.sort_unstable();
         epochs.dedup();
-        let mut variants: Vec<(&Variant, Moments)> =
-            experiment.variants.iter().map(|variant| (variant, sums.remove(&variant.id).unwrap_or_default())).collect();
+        let mut variants: Vec<(&Variant, Moments)> = experiment
+            .variants
+            .iter()
+            .map(|variant| (variant, sums.remove(&variant.id).unwrap_or_default()))
+            .collect();
         variants.sort_by_key(|(variant, _)| (!variant.is_control, variant.id));
         let client_units = rows.iter().map(|row| row.client_units).sum();
-        Self { experiment, variants, epochs_with_units: epochs.len(), client_units }
+        Self {
+            experiment,
+            variants,
+            epochs_with_units: epochs.len(),
+            client_units,
+        }
     }
 
     pub(super) fn units(&self) -> i64 {
@@ -47,24 +60,45 @@ impl<'e> Figures<'e> {
     }
 
     pub(super) fn metric(&self, metric: Metric) -> MetricReport {
-        let variants = self.variants.iter().map(|(variant, moments)| metric_value(variant, moments, metric)).collect();
+        let variants = self
+            .variants
+            .iter()
+            .map(|(variant, moments)| metric_value(variant, moments, metric))
+            .collect();
         let (control, treatments) = match self.variants.split_first() {
             Some((control, rest)) if control.0.is_control => (Some(control), rest),
             _ => (None, self.variants.as_slice()),
         };
-        let comparisons =
-            treatments.iter().map(|(variant, moments)| self.comparison(control, variant, moments, metric)).collect();
-        MetricReport { metric: metric.name(), kind: metric.kind().name(), role: self.role(metric), variants, comparisons }
+        let comparisons = treatments
+            .iter()
+            .map(|(variant, moments)| self.comparison(control, variant, moments, metric))
+            .collect();
+        MetricReport {
+            metric: metric.name(),
+            kind: metric.kind().name(),
+            role: self.role(metric),
+            variants,
+            comparisons,
+        }
     }
 
-    fn comparison(&self, control: Option<&(&Variant, Moments)>, variant: &Variant, moments: &Moments, metric: Metric) -> MetricComparison {
+    fn comparison(
+        &self,
+        control: Option<&(&Variant, Moments)>,
+        variant: &Variant,
+        moments: &Moments,
+        metric: Metric,
+    ) -> MetricComparison {
         let outcome = match control {
             None => Err("there is no control to compare with".to_owned()),
             // A unit's chance to be in a variant differed between the epochs, so a pooled difference may be the calendar's.
-            Some(_) if self.epochs_with_units > 1 => {
-                Err("weights changed while the experiment ran: epochs are not pooled into one effect".to_owned())
+            Some(_) if self.epochs_with_units > 1 => Err(
+                "weights changed while the experiment ran: epochs are not pooled into one effect"
+                    .to_owned(),
+            ),
+            Some((_, control)) => {
+                report::compare(control, moments, metric).map_err(|error| error.to_string())
             }
-            Some((_, control)) => report::compare(control, moments, metric).map_err(|error| error.to_string()),
         };
         let (found, reason) = match outcome {
             Ok(found) => (Some(found), None),
@@ -104,24 +138,42 @@ impl<'e> Figures<'e> {
     /// Every metric: primary, secondary, guardrails, the others.
     pub(super) fn metrics(&self) -> Vec<MetricReport> {
         let order = ["primary", "secondary", "guardrail", "other"];
-        let mut metrics: Vec<MetricReport> = report::reported().map(|metric| self.metric(metric)).collect();
+        let mut metrics: Vec<MetricReport> = report::reported()
+            .map(|metric| self.metric(metric))
+            .collect();
         metrics.sort_by_key(|metric| order.iter().position(|role| *role == metric.role));
         metrics
     }
 
     /// The split against the weights in force.
     pub(super) fn split(&self) -> SplitCheck {
-        let skipped = |reason: &str| SplitCheck { p_value: None, mismatch: false, reason: Some(reason.to_owned()) };
+        let skipped = |reason: &str| SplitCheck {
+            p_value: None,
+            mismatch: false,
+            reason: Some(reason.to_owned()),
+        };
         if self.client_units > 0 {
             return skipped("clients named the variants of some units, so the split is not ours");
         }
         if self.epochs_with_units > 1 {
             return skipped("weights changed while the experiment ran");
         }
-        let counts: Vec<f64> = self.variants.iter().map(|(_, moments)| count(moments.units)).collect();
-        let weights: Vec<f64> = self.variants.iter().map(|(variant, _)| variant.traffic_weight.to_f64()).collect();
+        let counts: Vec<f64> = self
+            .variants
+            .iter()
+            .map(|(_, moments)| count(moments.units))
+            .collect();
+        let weights: Vec<f64> = self
+            .variants
+            .iter()
+            .map(|(variant, _)| variant.traffic_weight.to_f64())
+            .collect();
         match srm::chi_square(&counts, &weights, 0.001) {
-            Ok(test) => SplitCheck { p_value: Some(test.p), mismatch: test.mismatch, reason: None },
+            Ok(test) => SplitCheck {
+                p_value: Some(test.p),
+                mismatch: test.mismatch,
+                reason: None,
+            },
             Err(error) => skipped(&error.to_string()),
         }
     }
@@ -132,22 +184,46 @@ impl<'e> Figures<'e> {
         if let (true, Some(p)) = (split.mismatch, split.p_value) {
             return format!("Do not act: the split is off (p = {p:.1e}).");
         }
-        let best = primary.comparisons.iter().filter(|c| c.p_value.is_some()).max_by(|a, b| {
-            a.relative_lift.unwrap_or(f64::NEG_INFINITY).total_cmp(&b.relative_lift.unwrap_or(f64::NEG_INFINITY))
-        });
+        let best = primary
+            .comparisons
+            .iter()
+            .filter(|c| c.p_value.is_some())
+            .max_by(|a, b| {
+                a.relative_lift
+                    .unwrap_or(f64::NEG_INFINITY)
+                    .total_cmp(&b.relative_lift.unwrap_or(f64::NEG_INFINITY))
+            });
         let Some(best) = best else {
-            let reason = primary.comparisons.first().and_then(|c| c.reason.clone()).unwrap_or_else(|| "there is no treatment".into());
-            return format!("Keep running: {} cannot be compared yet ({reason}).", primary.metric);
+            let reason = primary
+                .comparisons
+                .first()
+                .and_then(|c| c.reason.clone())
+                .unwrap_or_else(|| "there is no treatment".into());
+            return format!(
+                "Keep running: {} cannot be compared yet ({reason}).",
+                primary.metric
+            );
         };
         let p = best.p_value.unwrap_or(1.0);
         let sign = best.difference.unwrap_or_default();
-        let lift = best.lift.map_or_else(String::new, |lift| format!(" by {lift:+.1} %"));
+        let lift = best
+            .lift
+            .map_or_else(String::new, |lift| format!(" by {lift:+.1} %"));
         let said = if p >= 0.05 {
-            format!("No clear difference in {} yet: {} differs{lift} (p = {p:.3}). Keep running.", primary.metric, best.variant_name)
+            format!(
+                "No clear difference in {} yet: {} differs{lift} (p = {p:.3}). Keep running.",
+                primary.metric, best.variant_name
+            )
         } else if sign > 0.0 {
-            format!("{} is ahead in {}{lift} (p = {p:.3}).", best.variant_name, primary.metric)
+            format!(
+                "{} is ahead in {}{lift} (p = {p:.3}).",
+                best.variant_name, primary.metric
+            )
         } else {
-            format!("No treatment is ahead in {}: {} is behind{lift} (p = {p:.3}).", primary.metric, best.variant_name)
+            format!(
+                "No treatment is ahead in {}: {} is behind{lift} (p = {p:.3}).",
+                primary.metric, best.variant_name
+            )
         };
         format!("{said} {PEEKING}")
     }
@@ -204,7 +280,11 @@ impl<'e> Figures<'e> {
                 variants: entry
                     .by_variant
                     .iter()
-                    .map(|(id, totals)| TopVariant { variant_id: *id, variant_name: self.name(*id), of: keyed(totals) })
+                    .map(|(id, totals)| TopVariant {
+                        variant_id: *id,
+                        variant_name: self.name(*id),
+                        of: keyed(totals),
+                    })
                     .collect(),
             })
             .collect()
@@ -228,11 +308,16 @@ impl<'e> Figures<'e> {
     }
 
     fn name(&self, variant_id: i64) -> String {
-        self.experiment.variant(variant_id).map_or_else(String::new, |variant| variant.name.clone())
+        self.experiment
+            .variant(variant_id)
+            .map_or_else(String::new, |variant| variant.name.clone())
     }
 
     fn rank(&self, variant_id: i64) -> usize {
-        self.variants.iter().position(|(variant, _)| variant.id == variant_id).unwrap_or(usize::MAX)
+        self.variants
+            .iter()
+            .position(|(variant, _)| variant.id == variant_id)
+            .unwrap_or(usize::MAX)
     }
 }
 
@@ -245,7 +330,11 @@ pub(super) fn metric_value(variant: &Variant, moments: &Moments, metric: Metric)
         is_control: variant.is_control,
         units: moments.units,
         value: value.as_ref().ok().map(|v| v.value),
-        interval: value.as_ref().ok().and_then(|v| v.interval).map(Range::from),
+        interval: value
+            .as_ref()
+            .ok()
+            .and_then(|v| v.interval)
+            .map(Range::from),
         reason: value.err().map(|error| error.to_string()),
     }
 }
@@ -286,8 +375,12 @@ fn keyed(totals: &DimensionTotals) -> KeyedFigures {
 
 /// Clicks per impression with Wilson's interval; no interval where it is no proportion (more clicks than impressions).
 fn rate(totals: &DimensionTotals) -> (Option<f64>, Option<Range>) {
-    let interval = Proportion::new(totals.clicks, totals.impressions).and_then(|p| wilson(p, report::CONFIDENCE));
-    (ratio(totals.clicks, totals.impressions), interval.ok().map(Range::from))
+    let interval = Proportion::new(totals.clicks, totals.impressions)
+        .and_then(|p| wilson(p, report::CONFIDENCE));
+    (
+        ratio(totals.clicks, totals.impressions),
+        interval.ok().map(Range::from),
+    )
 }
 
 fn ratio(numerator: i64, denominator: i64) -> Option<f64> {

@@ -18,9 +18,18 @@ impl Money {
     /// From the exact text of the database; zeros at the end are cut.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
-        let number = if short.is_empty() || short == "-" { "0" } else { short };
-        RawValue::from_string(number.to_owned()).map_or_else(|_| Self(RawValue::NULL.to_owned()), Self)
+        let short = if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.')
+        } else {
+            text
+        };
+        let number = if short.is_empty() || short == "-" {
+            "0"
+        } else {
+            short
+        };
+        RawValue::from_string(number.to_owned())
+            .map_or_else(|_| Self(RawValue::NULL.to_owned()), Self)
     }
 }
 
@@ -35,7 +44,10 @@ pub struct Range {
 
 impl From<podium_domain::stats::Interval> for Range {
     fn from(interval: podium_domain::stats::Interval) -> Self {
-        Self { lower: interval.lower, upper: interval.upper }
+        Self {
+            lower: interval.lower,
+            upper: interval.upper,
+        }
     }
 }
 
@@ -448,7 +460,15 @@ mod tests {
 
     #[test]
     fn money_is_written_exactly() {
-        for (text, json) in [("85.0000", "85"), ("0.2500", "0.25"), ("0", "0"), ("100", "100"), ("12345678901234.5678", "12345678901234.5678"), ("-1.50", "-1.5"), ("0.0000", "0")] {
+        for (text, json) in [
+            ("85.0000", "85"),
+            ("0.2500", "0.25"),
+            ("0", "0"),
+            ("100", "100"),
+            ("12345678901234.5678", "12345678901234.5678"),
+            ("-1.50", "-1.5"),
+            ("0.0000", "0"),
+        ] {
             assert_eq!(serde_json::to_string(&Money::new(text)).unwrap(), json);
         }
     }

@@ -33,7 +33,10 @@ async fn csv(ctx: &Ctx, table: Table, what: &str) -> Result<HttpResponse, ApiErr
     let rows = export::begin(&ctx.state.database, table, id).await?;
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/csv; charset=utf-8"))
-        .insert_header((CONTENT_DISPOSITION, format!("attachment; filename=\"experiment-{id}-{what}.csv\"")))
+        .insert_header((
+            CONTENT_DISPOSITION,
+            format!("attachment; filename=\"experiment-{id}-{what}.csv\""),
+        ))
         .insert_header((CACHE_CONTROL, "no-store"))
         .streaming(rows))
 }

@@ -19,8 +19,8 @@ use utoipa::OpenApi;
 
 use self::assemble::{Figures, metric_value};
 use self::bodies::{
-    ArmRow, CumulativeRow, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow, UnitBody,
-    UnitTotalsBody,
+    ArmRow, CumulativeRow, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report,
+    TimeSeries, TopRow, UnitBody, UnitTotalsBody,
 };
 use crate::auth::{Granted, Viewer};
 use crate::problem::{ApiError, Problem};
@@ -30,26 +30,77 @@ use crate::routes::admin::common::{Answer, experiment as reference, unit as unit
 
 mod assemble;
 pub mod bodies;
+pub mod export;
 
 /// The rows of the table.
 #[must_use]
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/performance", performance),
+        Route::guarded(
+            Method::GET,
+            "/api/v1/admin/experiments/{id}/performance",
+            performance,
+        ),
         Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
         Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/position-analysis", position_analysis),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/time-series", time_series),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/top-items", top_items),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/top-brands", top_brands),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/bandit-arms", bandit_arms),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/assignments/{unit}", assignment),
+        Route::guarded(
+            Method::GET,
+            "/api/v1/admin/experiments/{id}/position-analysis",
+            position_analysis,
+        ),
+        Route::guarded(
+            Method::GET,
+            "/api/v1/admin/experiments/{id}/time-series",
+            time_series,
+        ),
+        Route::guarded(
+            Method::GET,
+            "/api/v1/admin/experiments/{id}/top-items",
+            top_items,
+        ),
+        Route::guarded(
+            Method::GET,
+            "/api/v1/admin/experiments/{id}/top-brands",
+            top_brands,
+        ),
+        Route::guarded(
+            Method::GET,
+            "/api/v1/admin/experiments/{id}/bandit-arms",
+            bandit_arms,
+        ),
+        Route::guarded(
+            Method::GET,
+            "/api/v1/admin/experiments/{id}/assignments/{unit}",
+            assignment,
+        ),
+        Route::guarded(
+            Method::GET,
+            "/api/v1/admin/experiments/{id}/export/events.csv",
+            export::events,
+        ),
+        Route::guarded(
+            Method::GET,
+            "/api/v1/admin/experiments/{id}/export/assignments.csv",
+            export::assignments,
+        ),
     ]
 }
 
 /// The documented operations of this module.
 #[derive(OpenApi)]
-#[openapi(paths(performance, lift, report, position_analysis, time_series, top_items, top_brands, bandit_arms, assignment))]
+#[openapi(paths(
+    performance,
+    lift,
+    report,
+    position_analysis,
+    time_series,
+    top_items,
+    top_brands,
+    bandit_arms,
+    assignment,
+    export::events,
+    export::assignments
+))]
 pub struct AnalyticsApi;
 
 /// Positions, items or brands that a list may have at most.
@@ -70,7 +121,10 @@ async fn found(ctx: &Ctx) -> Result<Experiment, ApiError> {
         (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
         (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
 pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
-    let days = Days { from: day(&ctx, "startDate")?, to: day(&ctx, "endDate")? };
+    let days = Days {
+        from: day(&ctx, "startDate")?,
+        to: day(&ctx, "endDate")?,
+    };
     let experiment = found(&ctx).await?;
     let rows = totals::totals(&mut ctx.state.database.report().await?, experiment.id, days).await?;
     admin_json(200, assemble::performance(&rows))
@@ -145,7 +199,8 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
         (status = 503, content_type = "application/problem+json", body = Problem)))]
 pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
-    let rows = dimensions::positions(&mut ctx.state.database.report().await?, experiment.id).await?;
+    let rows =
+        dimensions::positions(&mut ctx.state.database.report().await?, experiment.id).await?;
     let figures = Figures::new(&experiment, &[]);
     let positions = figures.positions(&rows);
     let tests = figures.position_tests(&positions);
@@ -172,10 +227,22 @@ pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
     days.extend(now.into_iter().map(|of| DayMoments { day: today, of }));
     let series = Figures::new(&experiment, &[]).series(&buckets);
     let cumulative = cumulative(&experiment, metric, days);
-    admin_json(200, TimeSeries { group_by: bucket.name(), series, metric: metric.name(), cumulative })
+    admin_json(
+        200,
+        TimeSeries {
+            group_by: bucket.name(),
+            series,
+            metric: metric.name(),
+            cumulative,
+        },
+    )
 }
 
-fn cumulative(experiment: &Experiment, metric: Metric, days: Vec<DayMoments>) -> Vec<CumulativeRow> {
+fn cumulative(
+    experiment: &Experiment,
+    metric: Metric,
+    days: Vec<DayMoments>,
+) -> Vec<CumulativeRow> {
     let mut by_day: BTreeMap<NaiveDate, Vec<VariantMoments>> = BTreeMap::new();
     for DayMoments { day, of } in days {
         by_day.entry(day).or_default().push(of);
@@ -183,7 +250,10 @@ fn cumulative(experiment: &Experiment, metric: Metric, days: Vec<DayMoments>) ->
     let mut rows = Vec::new();
     for (day, moments) in by_day {
         let figures = Figures::new(experiment, &moments);
-        let values = figures.variants.iter().map(|(variant, moments)| metric_value(variant, moments, metric));
+        let values = figures
+            .variants
+            .iter()
+            .map(|(variant, moments)| metric_value(variant, moments, metric));
         rows.extend(values.map(|value| CumulativeRow { day, value }));
     }
     rows
@@ -216,10 +286,22 @@ async fn top(ctx: &Ctx, dimension: Dimension) -> Result<HttpResponse, ApiError> 
             .parse()
             .ok()
             .filter(|limit| (1..=MOST).contains(limit))
-            .ok_or_else(|| ApiError::field("/limit", code::OUT_OF_RANGE, format!("must be a whole number from 1 to {MOST}")))?,
+            .ok_or_else(|| {
+                ApiError::field(
+                    "/limit",
+                    code::OUT_OF_RANGE,
+                    format!("must be a whole number from 1 to {MOST}"),
+                )
+            })?,
     };
     let experiment = found(ctx).await?;
-    let rows = dimensions::top(&mut ctx.state.database.report().await?, experiment.id, dimension, limit).await?;
+    let rows = dimensions::top(
+        &mut ctx.state.database.report().await?,
+        experiment.id,
+        dimension,
+        limit,
+    )
+    .await?;
     admin_json(200, Figures::new(&experiment, &[]).top(&rows))
 }
 
@@ -232,10 +314,16 @@ async fn top(ctx: &Ctx, dimension: Dimension) -> Result<HttpResponse, ApiError> 
 pub async fn bandit_arms(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let arm_type = ctx.query("armType");
     if let Some(text) = &arm_type {
-        podium_domain::text::check_key(text).map_err(|f| ApiError::field("/armType", f.code(), f.to_string()))?;
+        podium_domain::text::check_key(text)
+            .map_err(|f| ApiError::field("/armType", f.code(), f.to_string()))?;
     }
     let experiment = found(&ctx).await?;
-    let arms = context::arms(&mut ctx.state.database.report().await?, experiment.id, arm_type.as_deref()).await?;
+    let arms = context::arms(
+        &mut ctx.state.database.report().await?,
+        experiment.id,
+        arm_type.as_deref(),
+    )
+    .await?;
     let rows: Vec<ArmRow> = arms
         .into_iter()
         .map(|arm| ArmRow {
@@ -262,11 +350,20 @@ pub async fn bandit_arms(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
 pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let unit = unit_of_path(&ctx)?;
     let experiment = found(&ctx).await?;
-    let state = units::state(&mut ctx.state.database.report().await?, experiment.id, &unit).await?;
+    let state = units::state(
+        &mut ctx.state.database.report().await?,
+        experiment.id,
+        &unit,
+    )
+    .await?;
     let snapshot = ctx.state.serving.snapshot();
     let placed = snapshot
         .find(ExperimentRef::Id(experiment.id))
-        .and_then(|known| known.place(state.alias_of.as_deref().unwrap_or(&unit)).map(|variant| variant.id));
+        .and_then(|known| {
+            known
+                .place(state.alias_of.as_deref().unwrap_or(&unit))
+                .map(|variant| variant.id)
+        });
     let pinned = state.pinned.map(|pin| pin.variant_id);
     let stored = state.assignment;
     let reason = match (pinned, &stored) {
@@ -283,12 +380,16 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
             alias_of: state.alias_of,
             aliases: state.aliases,
             variant_id,
-            variant_name: variant_id.and_then(|id| experiment.variant(id)).map(|variant| variant.name.clone()),
+            variant_name: variant_id
+                .and_then(|id| experiment.variant(id))
+                .map(|variant| variant.name.clone()),
             reason,
             hashed_variant_id: placed,
             assigned_at: stored.as_ref().map(|stored| stored.assigned_at),
             epoch: stored.as_ref().map(|stored| stored.epoch),
-            source: stored.as_ref().map(|stored| if stored.by_client { "client" } else { "server" }),
+            source: stored
+                .as_ref()
+                .map(|stored| if stored.by_client { "client" } else { "server" }),
             is_bot: stored.as_ref().is_some_and(|stored| stored.is_bot),
             excluded: state.exclusion.map(|exclusion| exclusion.reason),
             totals: state.totals.map(|totals| UnitTotalsBody {
@@ -307,11 +408,22 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
 }
 
 fn metric(ctx: &Ctx, experiment: &Experiment) -> Result<Metric, ApiError> {
-    let Some(name) = ctx.query("metric") else { return Ok(experiment.primary_metric) };
-    let known = name.parse::<Metric>().ok().filter(|metric| podium_domain::report::reported().any(|m| m == *metric));
+    let Some(name) = ctx.query("metric") else {
+        return Ok(experiment.primary_metric);
+    };
+    let known = name
+        .parse::<Metric>()
+        .ok()
+        .filter(|metric| podium_domain::report::reported().any(|m| m == *metric));
     known.ok_or_else(|| {
-        let names: Vec<&str> = podium_domain::report::reported().map(Metric::name).collect();
-        ApiError::field("/metric", code::UNKNOWN_METRIC, format!("must be one of {}", names.join(", ")))
+        let names: Vec<&str> = podium_domain::report::reported()
+            .map(Metric::name)
+            .collect();
+        ApiError::field(
+            "/metric",
+            code::UNKNOWN_METRIC,
+            format!("must be one of {}", names.join(", ")),
+        )
     })
 }
 
@@ -320,21 +432,32 @@ fn bucket(ctx: &Ctx) -> Result<Bucket, ApiError> {
         None | Some("day") => Ok(Bucket::Day),
         Some("hour") => Ok(Bucket::Hour),
         Some("week") => Ok(Bucket::Week),
-        Some(_) => Err(ApiError::field("/groupBy", code::UNKNOWN_VALUE, "must be hour, day or week")),
+        Some(_) => Err(ApiError::field(
+            "/groupBy",
+            code::UNKNOWN_VALUE,
+            "must be hour, day or week",
+        )),
     }
 }
 
 fn day(ctx: &Ctx, name: &str) -> Result<Option<NaiveDate>, ApiError> {
-    let Some(text) = ctx.query(name) else { return Ok(None) };
-    let day = text
-        .parse::<NaiveDate>()
-        .ok()
-        .or_else(|| DateTime::parse_from_rfc3339(&text).ok().map(|time| time.with_timezone(&Utc).date_naive()));
+    let Some(text) = ctx.query(name) else {
+        return Ok(None);
+    };
+    let day = text.parse::<NaiveDate>().ok().or_else(|| {
+        DateTime::parse_from_rfc3339(&text)
+            .ok()
+            .map(|time| time.with_timezone(&Utc).date_naive())
+    });
     // PostgreSQL ends earlier than the calendar of the parser.
     let day = day.filter(|day| (1..=9999).contains(&chrono::Datelike::year(day)));
     day.map(Some).ok_or_else(|| {
         let mut faults = Faults::new();
-        faults.push(format!("/{name}"), code::WRONG_TYPE, "must be a day (YYYY-MM-DD) or an RFC 3339 time");
+        faults.push(
+            format!("/{name}"),
+            code::WRONG_TYPE,
+            "must be a day (YYYY-MM-DD) or an RFC 3339 time",
+        );
         ApiError::validation(faults)
     })
 }

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 
 use actix_web::HttpResponse;
+use actix_web::http::header::USER_AGENT;
 use actix_web::web::Bytes;
 use podium_domain::event;
 use podium_domain::fault::Pointer;
 use podium_domain::text;
-use podium_serving::assign::{AssignError, AssignRequest};
+use podium_serving::assign::{Agent, AssignError, AssignRequest};
 
 use super::bodies::{AssignBody, Assignment, BulkAssignments, BulkBody};
 use super::{KEY, experiment, visitor};
@@ -30,7 +31,7 @@ pub async fn assign(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(ONE, Media::Beacon).await?;
     let node = json::parse(&body)?;
     let mut fields = Fields::new(&node, Pointer::root()).snake_pointers();
-    let visitor = visitor(&mut fields, is_bot(ctx.header("user-agent")), None);
+    let visitor = visitor(&mut fields, agent(&ctx), None);
     let experiment = experiment(&mut fields, "experiment");
     let placement = placement(&mut fields);
     fields.finish()?;
@@ -62,8 +63,8 @@ pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(BATCH, Media::Beacon).await?;
     let node = json::parse(&body)?;
     let mut fields = Fields::new(&node, Pointer::root()).snake_pointers();
-    let bot = is_bot(ctx.header("user-agent"));
-    let visitor = visitor(&mut fields, bot, None);
+    let agent = agent(&ctx);
+    let visitor = visitor(&mut fields, agent, None);
     let experiment = experiment(&mut fields, "experiment");
     let users = users(&mut fields);
     if users.is_some() && experiment.is_none() {
@@ -74,7 +75,7 @@ pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let (answers, units) = match (users, experiment) {
         (Some(users), Some(experiment)) => (
             serving
-                .assign_many(experiment, &users, bot, now)
+                .assign_many(experiment, &users, agent, now)
                 .await
                 .map_err(assign_error)?,
             users,
@@ -119,6 +120,13 @@ fn join_assignments(answers: &[Bytes], units: &[&str]) -> Bytes {
     }
     body.extend_from_slice(b"]}");
     body.into()
+}
+
+fn agent(ctx: &Ctx) -> Agent<'_> {
+    Agent::Named {
+        name: ctx.header(USER_AGENT),
+        is_bot,
+    }
 }
 
 fn placement<'n>(fields: &mut Fields<'n, '_>) -> Option<&'n str> {

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use actix_web::http::header::USER_AGENT;
 use actix_web::web::Bytes;
 use chrono::{DateTime, Utc};
 use podium_domain::event::{self, EventType};
 use podium_domain::fault::Pointer;
 use podium_domain::text;
+use podium_serving::assign::Agent;
 use podium_serving::snapshot::ExperimentRef;
 use podium_serving::track::{Event, VariantRef};
 
@@ -47,7 +49,7 @@ impl Beside {
             experiment: part("experiment_id", "x-experiment-id", KEY)?,
             variant: part("variant_id", "x-variant-id", KEY)?,
             session: part("session_id", "x-session-id", UNIT)?,
-            is_bot: is_bot(ctx.header("user-agent")),
+            is_bot: is_bot(ctx.header(USER_AGENT)),
         })
     }
 }
@@ -70,7 +72,13 @@ pub(super) fn read_event<'n>(
 ) -> Result<Event<'n>, ApiError> {
     let mut fields = Fields::new(node, pointer).snake_pointers();
     let kind = kind.or_else(|| event_type(&mut fields));
-    let visitor = visitor(&mut fields, beside.is_bot, beside.session.as_deref());
+    let visitor = visitor(
+        &mut fields,
+        Agent::Known {
+            is_bot: beside.is_bot,
+        },
+        beside.session.as_deref(),
+    );
     if visitor.unit().is_none() && fields.faults.is_empty() {
         fields.fault("userId", "required", "user_id or session_id is required");
     }

@@ -3,7 +3,7 @@
 use actix_web::http::Method;
 use podium_domain::event::EventType;
 use podium_domain::text;
-use podium_serving::assign::Visitor;
+use podium_serving::assign::{Agent, Visitor};
 use podium_serving::snapshot::ExperimentRef;
 use utoipa::OpenApi;
 
@@ -75,13 +75,17 @@ pub fn routes() -> Vec<Route> {
 )]
 pub struct StorefrontApi;
 
-fn visitor<'n>(fields: &mut Fields<'n, '_>, is_bot: bool, session: Option<&'n str>) -> Visitor<'n> {
+fn visitor<'n>(
+    fields: &mut Fields<'n, '_>,
+    agent: Agent<'n>,
+    session: Option<&'n str>,
+) -> Visitor<'n> {
     let user = fields.key("userId", UNIT);
     let session = fields.key("sessionId", UNIT).or(session);
     Visitor {
         user,
         session,
-        is_bot,
+        agent,
     }
 }
 

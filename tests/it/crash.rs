@@ -1,0 +1,48 @@
+//! The program is killed under load: nothing acknowledged is lost, nothing counts twice, nobody flips.
+
+use podium_tests::load::Plan;
+use podium_tests::{ApiProcess, Rng, TestApp};
+
+use crate::PROGRAM;
+
+/// Ten kills at random moments in 8,000 events over 32 connections; what was not acknowledged is repeated under its id.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_nine_loses_nothing() {
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").running().await;
+    let variables = [("DATABASE_URL", app.database().url())];
+    let mut rng = Rng::printed();
+    let mut process = ApiProcess::start(PROGRAM, &variables).await;
+    let mut load = Plan { events: 8_000, connections: 32, users: 500 }.start(&experiment, vec![process.client()]);
+    for moment in load.moments(10, &mut rng) {
+        load.reaches(moment).await;
+        process.kill();
+        process = ApiProcess::start(PROGRAM, &variables).await;
+        load.aim_at(vec![process.client()]);
+    }
+    load.finish().await;
+    app.fold().await;
+    load.verify(app.database()).await;
+}
+
+/// Two replicas on one database, under load on both: one is killed, the other goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_replicas_may_die() {
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").running().await;
+    let variables = [("DATABASE_URL", app.database().url())];
+    let mut rng = Rng::printed();
+    let mut dies = ApiProcess::start(PROGRAM, &variables).await;
+    let stays = ApiProcess::start(PROGRAM, &variables).await;
+    let targets = vec![dies.client(), stays.client()];
+    let mut load = Plan { events: 4_000, connections: 32, users: 300 }.start(&experiment, targets);
+    for moment in load.moments(2, &mut rng) {
+        load.reaches(moment).await;
+        dies.kill();
+        dies = ApiProcess::start(PROGRAM, &variables).await;
+        load.aim_at(vec![dies.client(), stays.client()]);
+    }
+    load.finish().await;
+    app.fold().await;
+    load.verify(app.database()).await;
+}
