@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use jsonwebtoken::Algorithm;
 use podium_api::auth::Role;
+use podium_api::clock::Clock;
 use podium_api::routes::{Access, Route, table};
 use podium_tests::app::SECRET;
 use podium_tests::raw::exchange;
@@ -150,12 +151,18 @@ async fn a_token_ends_when_its_time_is_over() {
     let clock = MockClock::standing();
     let app = TestApp::setup().clock(clock.clone()).start().await;
     let row = reading(Role::Viewer);
-    let status = async || app.admin(row.method.clone(), &row.path, None).await.status;
+    let token = app.state().auth.issue("1", TimeDelta::hours(1), clock.now()).unwrap();
+    let client = app.with_token(&token);
+    let status = async || client.admin(row.method.clone(), &row.path, None).await.status;
     assert_ne!(status().await, 401);
-    clock.advance(TimeDelta::seconds(3600 + 25));
+    clock.advance(TimeDelta::seconds(3600 + 28));
     assert_ne!(status().await, 401);
-    clock.advance(TimeDelta::seconds(10));
+    clock.advance(TimeDelta::seconds(4));
     assert_eq!(status().await, 401);
+    clock.advance(TimeDelta::seconds(-3600 - 28));
+    assert_ne!(status().await, 401);
+    clock.advance(TimeDelta::seconds(-60));
+    assert_eq!(status().await, 401, "issued in the future");
 }
 
 /// While secrets rotate both are good, and issuer and audience count where they are configured.

@@ -97,6 +97,7 @@ async fn assert_refused(app: &TestApp) {
 async fn a_frozen_database_holds_nobody_up() {
     let (mut postgres, app) = scene().await;
     let experiment = app.experiment("e").running().await;
+    app.experiment("strangers").running().await;
     let mut rng = Rng::printed();
     let mut load = Plan { events: 3_000, connections: 16, users: 100 }.start(&experiment, vec![app.clone()]);
     let moment = load.moments(1, &mut rng)[0];
@@ -113,7 +114,7 @@ async fn a_frozen_database_holds_nobody_up() {
         }
         let answer = app.assign(json!({"experiment": "e", "user_id": "u0"})).await;
         assert_eq!(answer["variant"], known.as_str(), "{answer}");
-        let stranger = app.assign(json!({"experiment": "e", "user_id": format!("stranger-{n}")})).await;
+        let stranger = app.assign(json!({"experiment": "strangers", "user_id": n})).await;
         assert_eq!((&stranger["variant"], &stranger["degraded"]), (&json!("default"), &json!(true)));
     }
     eventually("every connection of the load was answered", async || load.refused() >= refused + 16).await;
@@ -122,7 +123,6 @@ async fn a_frozen_database_holds_nobody_up() {
     postgres.thaw();
     load.finish().await;
     app.fold().await;
-    app.database().execute("DELETE FROM user_experiment_assignments WHERE user_id LIKE 'stranger-%'").await;
     load.verify(app.database()).await;
 }
 

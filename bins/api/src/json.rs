@@ -153,6 +153,10 @@ struct Object<'s> {
     stopped: &'s mut Option<Malformed>,
 }
 
+/// A key, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// Up to this many keys are compared one by one; more with a set, or a large object would cost quadratic time.
 const FEW: usize = 16;
 
@@ -166,8 +170,8 @@ impl<'de> Visitor<'de> for Object<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members: Members<'de> = Vec::with_capacity(8);
         let mut seen: HashSet<Cow<'de, str>> = HashSet::new();
-        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            let member = string(key.get()).and_then(|key| {
+        while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &RawValue>()? {
+            let member = (|| {
                 if members.len() == FEW {
                     seen.extend(members.iter().map(|(known, _)| known.clone()));
                 }
@@ -180,7 +184,7 @@ impl<'de> Visitor<'de> for Object<'_> {
                     return Err(Malformed::DuplicateKey(key.into_owned()));
                 }
                 Ok((key, node(value.get(), self.depth + 1)?))
-            });
+            })();
             match member {
                 Ok(member) => members.push(member),
                 Err(malformed) => {
@@ -310,6 +314,14 @@ impl<'n, 'a> Fields<'n, 'a> {
         if may_hold_control_characters(node) {
             check_texts(node, &pointer, &mut faults);
         }
+        let mut fields = Self::over(node, pointer);
+        faults.append(std::mem::take(&mut fields.faults));
+        fields.faults = faults;
+        fields
+    }
+
+    fn over(node: &'n Node<'a>, pointer: Pointer) -> Self {
+        let mut faults = Faults::new();
         let members = if let Node::Object(members, _) = node {
             members.as_slice()
         } else {
@@ -564,19 +576,23 @@ impl<'n, 'a> Fields<'n, 'a> {
         value
     }
 
-    /// Takes over the faults of a reader of an inner object. Its text faults were reported for the whole body.
-    pub fn absorb(&mut self, inner: Self) {
+    /// A reader of an inner object, whose text rules were checked with those of the whole body. Its pointers begin at the
+    /// inner object; [`Fields::absorb`] puts them in their place.
+    #[must_use]
+    pub fn inner(node: &'n Node<'a>) -> Self {
+        Self::over(node, Pointer::root())
+    }
+
+    /// Takes over the faults of a reader of the member `name`.
+    pub fn absorb(&mut self, name: &str, inner: Self) {
         if inner.both_spellings.is_some() {
             self.both_spellings = inner.both_spellings;
         }
-        let fresh: Vec<_> = inner
-            .faults
-            .iter()
-            .filter(|f| !self.faults.iter().any(|known| known == *f))
-            .cloned()
-            .collect();
-        for fault in fresh {
-            self.faults.push(fault.pointer, fault.code, fault.detail);
+        for fault in inner.faults.into_vec() {
+            let pointer = format!("{}{}", self.at(name).as_str(), fault.pointer);
+            if !self.faults.iter().any(|known| known.pointer == pointer) {
+                self.faults.push(pointer, fault.code, fault.detail);
+            }
         }
     }
 

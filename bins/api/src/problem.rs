@@ -40,6 +40,8 @@ pub enum Code {
     TooLarge,
     /// 414
     UriTooLong,
+    /// 431
+    HeadersTooLarge,
     /// 415
     UnsupportedMediaType,
     /// 428: `If-Match` is missing.
@@ -67,6 +69,7 @@ impl Code {
             Self::PreconditionFailed => (412, "precondition_failed", "Precondition failed"),
             Self::TooLarge => (413, "too_large", "Too large"),
             Self::UriTooLong => (414, "uri_too_long", "URI too long"),
+            Self::HeadersTooLarge => (431, "headers_too_large", "Request header fields too large"),
             Self::UnsupportedMediaType => (415, "unsupported_media_type", "Unsupported media type"),
             Self::PreconditionRequired => (428, "precondition_required", "Precondition required"),
             Self::Unavailable => (503, "unavailable", "Unavailable"),

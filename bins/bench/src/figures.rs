@@ -18,7 +18,7 @@ impl Spread {
         let (min, max) = (*values.first()?, *values.last()?);
         let half = values.len() / 2;
         let median = match (values.get(half), half.checked_sub(1).and_then(|before| values.get(before))) {
-            (Some(upper), Some(lower)) if values.len() % 2 == 0 => f64::midpoint(*lower, *upper),
+            (Some(upper), Some(lower)) if values.len().is_multiple_of(2) => f64::midpoint(*lower, *upper),
             (Some(middle), _) => *middle,
             (None, _) => return None,
         };

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio_postgres::Client;
 
 use crate::error::BenchError;
-use crate::process::Server;
+use crate::process::{self, Server};
 use crate::wrk::{self, Attack, Outcome};
 
 /// Database of the API.
@@ -43,9 +43,21 @@ pub(crate) struct Lab {
     pub(crate) main_settings: ConnectSettings,
     /// Settings of the yardsticks' database.
     pub(crate) yardstick: ConnectSettings,
-    folder: PathBuf,
     runs: AtomicU32,
+    ticks_per_second: f64,
     postgres: Option<PrivatePostgres>,
+    // Dropped last: until then the servers use it.
+    folder: Folder,
+}
+
+/// A folder that goes away with its owner.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is in nobody's way.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Processor time, rate and latencies of one half of a pair.
@@ -53,6 +65,8 @@ pub(crate) struct Lab {
 pub(crate) struct Half {
     /// Processor time of the server for one request, in microseconds.
     pub(crate) cpu_us: f64,
+    /// The same of PostgreSQL, background work included.
+    pub(crate) postgres_us: f64,
     /// Requests a second.
     pub(crate) rate: f64,
     /// In milliseconds.
@@ -69,13 +83,13 @@ impl Lab {
     /// [`BenchError`] says what is missing or did not start.
     pub(crate) async fn open(plan: Plan, program: &Path) -> Result<Self, BenchError> {
         wrk::find().await?;
-        let folder = folder(program);
-        std::fs::create_dir_all(&folder).map_err(BenchError::file(&folder))?;
-        wrk::write_scripts(&folder)?;
+        let folder = Folder(folder(program));
+        std::fs::create_dir_all(&folder.0).map_err(BenchError::file(&folder.0))?;
+        wrk::write_scripts(&folder.0)?;
         let settings = Settings {
             durability: Durability::Full,
             options: vec![("max_connections".into(), "250".into())],
-            ..Settings::new(folder.join("postgres"))
+            ..Settings::new(folder.0.join("postgres"))
         };
         let postgres = tokio::task::spawn_blocking(move || PrivatePostgres::start(&settings)).await??;
         let root = ConnectSettings::parse(&postgres.url("podium"))?.connect(Purpose::Maintain).await?;
@@ -87,14 +101,15 @@ impl Lab {
         podium_storage::migrate::migrate(&yardstick).await?;
         let secret = random_hex()?;
         let command = || api_command(program, &postgres.url(MAIN), &secret, plan.workers);
-        let api = Server::start(command(), &folder.join("podium-api.log")).await?;
+        let api = Server::start(command(), &folder.0.join("podium-api.log")).await?;
         let token = token(command()).await?;
         let main = main_settings.connect(Purpose::Maintain).await?;
-        let runs = AtomicU32::new(0);
-        Ok(Self { plan, api, token, main, main_settings, yardstick, folder, runs, postgres: Some(postgres) })
+        let ticks_per_second = process::ticks_per_second().await;
+        let (runs, postgres) = (AtomicU32::new(0), Some(postgres));
+        Ok(Self { plan, api, token, main, main_settings, yardstick, folder, runs, ticks_per_second, postgres })
     }
 
-    /// Stops everything and removes the folder.
+    /// Stops everything in order.
     ///
     /// # Errors
     /// When a process did not end.
@@ -104,7 +119,7 @@ impl Lab {
         if let Some(postgres) = self.postgres.take() {
             tokio::task::spawn_blocking(move || postgres.stop()).await??;
         }
-        std::fs::remove_dir_all(&self.folder).map_err(BenchError::file(&self.folder))
+        Ok(())
     }
 
     /// A number that no other run of this process has, below 4096.
@@ -117,13 +132,13 @@ impl Lab {
     /// # Errors
     /// [`BenchError`] when it does not start.
     pub(crate) async fn echo(&self, path: &str, bytes: &[u8]) -> Result<Server, BenchError> {
-        let file = self.folder.join("answer.json");
+        let file = self.folder.0.join("answer.json");
         std::fs::write(&file, bytes).map_err(BenchError::file(&file))?;
         let myself = std::env::current_exe().map_err(BenchError::run("echo"))?;
         let mut command = Command::new(myself);
         command.arg("echo").args(["--workers", &self.plan.workers.to_string(), "--path", path]);
         command.arg("--answer").arg(&file);
-        Server::start(command, &self.folder.join("echo.log")).await
+        Server::start(command, &self.folder.0.join("echo.log")).await
     }
 
     /// Runs a load against a server and takes its processor time.
@@ -131,13 +146,15 @@ impl Lab {
     /// # Errors
     /// [`BenchError::Invalid`] when an answer was not right.
     pub(crate) async fn attack(&self, server: &Server, attack: &Attack) -> Result<Half, BenchError> {
-        let before = server.cpu_seconds()?;
-        let outcome: Outcome = wrk::run(&self.folder, &server.address, attack).await?;
-        let used = server.cpu_seconds()? - before;
-        #[expect(clippy::cast_precision_loss, reason = "a count of seconds of load")]
-        let cpu_us = used * 1e6 / outcome.requests as f64;
+        let postmaster = self.postgres.as_ref().map_or(0, PrivatePostgres::postmaster_pid);
+        let (before, postgres) = (server.cpu_ticks()?, process::family_ticks(postmaster));
+        let outcome: Outcome = wrk::run(&self.folder.0, &server.address, attack).await?;
+        let (used, by_postgres) = (server.cpu_ticks()? - before, process::family_ticks(postmaster).saturating_sub(postgres));
+        #[expect(clippy::cast_precision_loss, reason = "counts of seconds of load")]
+        let micros = |ticks: u64| ticks as f64 * 1e6 / self.ticks_per_second / outcome.requests as f64;
         Ok(Half {
-            cpu_us,
+            cpu_us: micros(used),
+            postgres_us: micros(by_postgres),
             rate: outcome.rate(),
             p50_ms: outcome.p50 / 1e3,
             p99_ms: outcome.p99 / 1e3,

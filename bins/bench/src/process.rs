@@ -21,7 +21,6 @@ pub(crate) struct Server {
     /// Such as `http://127.0.0.1:4000`.
     pub(crate) address: String,
     pid: u32,
-    ticks_per_second: f64,
     child: Child,
 }
 
@@ -51,7 +50,7 @@ impl Server {
         let address = address.await.map_err(|_| BenchError::TooLate("the start of a server"))?.ok_or_else(failed)?;
         // Nobody may block on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { address, pid, ticks_per_second: ticks_per_second().await, child })
+        Ok(Self { address, pid, child })
     }
 
     /// `host:port`.
@@ -59,16 +58,14 @@ impl Server {
         self.address.trim_start_matches("http://")
     }
 
-    /// Processor time of all its threads so far, in seconds, user and system.
+    /// Processor time of all its threads so far, in ticks, user and system.
     ///
     /// # Errors
     /// [`BenchError::File`] when the process is gone.
-    pub(crate) fn cpu_seconds(&self) -> Result<f64, BenchError> {
+    pub(crate) fn cpu_ticks(&self) -> Result<u64, BenchError> {
         let path = format!("/proc/{}/stat", self.pid);
         let text = std::fs::read_to_string(&path).map_err(BenchError::file(&path))?;
-        let ticks = cpu_ticks(&text).ok_or_else(|| BenchError::Failed { what: path, said: text })?;
-        #[expect(clippy::cast_precision_loss, reason = "hundredths of seconds since the start of a process")]
-        Ok(ticks as f64 / self.ticks_per_second)
+        Ok(Stat::read(&text).ok_or_else(|| BenchError::Failed { what: path, said: text })?.own)
     }
 
     /// Resident memory in MiB.
@@ -91,30 +88,61 @@ impl Server {
     }
 }
 
-async fn ticks_per_second() -> f64 {
+/// Ticks of processor time in a second.
+pub(crate) async fn ticks_per_second() -> f64 {
     let output = Command::new("getconf").arg("CLK_TCK").output().await;
     let told = output.ok().and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse().ok());
     // What Linux has had on every machine for twenty years.
     told.unwrap_or(100.0)
 }
 
-/// Fields 14 and 15 of `/proc/PID/stat`: user and system time of all threads. The name in field 2 may hold spaces.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+/// Processor time in ticks of a process and all that it has started, as far as they are its direct children.
+pub(crate) fn family_ticks(parent: u32) -> u64 {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return 0 };
+    let stats = processes.flatten().filter_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = Stat::read(&std::fs::read_to_string(entry.path().join("stat")).ok()?)?;
+        Some((pid, stat))
+    });
+    stats
+        .map(|(pid, stat)| match (pid == parent, stat.parent == parent) {
+            (true, _) => stat.own + stat.ended_children,
+            (false, true) => stat.own,
+            (false, false) => 0,
+        })
+        .sum()
+}
+
+/// What `/proc/PID/stat` tells, in ticks.
+#[derive(Debug, PartialEq)]
+struct Stat {
+    parent: u32,
+    /// User and system time of all threads.
+    own: u64,
+    /// The same of children that have ended.
+    ended_children: u64,
+}
+
+impl Stat {
+    /// Field 4, and fields 14 to 17. The name in field 2 may hold spaces.
+    fn read(stat: &str) -> Option<Self> {
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let parent = fields.nth(1)?.parse().ok()?;
+        let mut times = fields.skip(9).map(|field| field.parse::<u64>().ok());
+        let mut next = || times.next().flatten();
+        Some(Self { parent, own: next()? + next()?, ended_children: next()? + next()? })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::cpu_ticks;
+    use super::Stat;
 
     #[test]
     fn processor_time_is_read_behind_a_name_with_spaces() {
-        let stat = "42 (a ) b) S 1 2 3 4 5 6 7 8 9 10 1234 66 0 0 20 0 4 0 1 1";
-        assert_eq!(cpu_ticks(stat), Some(1300));
-        assert_eq!(cpu_ticks("42 (short) S 1"), None);
+        let stat = "42 (a ) b) S 7 2 3 4 5 6 7 8 9 10 1234 66 30 3 20 0 4 0 1 1";
+        assert_eq!(Stat::read(stat), Some(Stat { parent: 7, own: 1300, ended_children: 33 }));
+        assert_eq!(Stat::read("42 (short) S 1"), None);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use podium_storage::connect::{ConnectSettings, Purpose};
+use podium_storage::events::event_key;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -36,6 +37,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7)";
 const COPY_EVENTS: &str = "-- bench::copy_events
 COPY experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id, position, event_data,
     session_id, is_bot, counted, occurred_at, tx_id) FROM STDIN BINARY";
+
+const COPY_KEYS: &str = "-- bench::copy_keys
+COPY experiment_event_keys (key) FROM STDIN BINARY";
 
 const INSERT_EVENT: &str = "-- bench::insert_event
 INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id, position, event_data,
@@ -147,6 +151,43 @@ pub(crate) async fn copy(settings: &ConnectSettings, table: Table, tag: u32, sec
     #[expect(clippy::cast_precision_loss, reason = "rows of a few seconds")]
     Ok(written as f64 / started.elapsed().as_secs_f64())
 }
+
+/// Events a second of binary COPY into both tables that recording writes: the events, and the keys that hold the unique
+/// index of their ids. One transaction; its commit is included.
+///
+/// # Errors
+/// [`BenchError::Db`].
+pub(crate) async fn copy_with_keys(settings: &ConnectSettings, tag: u32, seconds: u64) -> Result<f64, BenchError> {
+    let mut client = settings.connect(Purpose::Maintain).await?;
+    let rows = Rows::of(&client, tag).await?;
+    let started = Instant::now();
+    let until = started + Duration::from_secs(seconds);
+    let transaction = client.transaction().await?;
+    let mut written = 0;
+    while Instant::now() < until {
+        let (mut keys, chunk) = (Vec::new(), written..written + KEYED_CHUNK);
+        let mut writer = pin!(BinaryCopyInWriter::new(transaction.copy_in(COPY_EVENTS).await?, types(Table::Events)));
+        for number in chunk {
+            let row = rows.row(Table::Events, number);
+            if let Row::Event(event) = &row {
+                keys.push(event_key(1, &event.event_id));
+            }
+            writer.as_mut().write(&rows.values(&row)).await?;
+        }
+        written += writer.as_mut().finish().await?;
+        let mut writer = pin!(BinaryCopyInWriter::new(transaction.copy_in(COPY_KEYS).await?, &[Type::UUID]));
+        for key in &keys {
+            writer.as_mut().write(&[key]).await?;
+        }
+        writer.as_mut().finish().await?;
+    }
+    transaction.commit().await?;
+    #[expect(clippy::cast_precision_loss, reason = "rows of a few seconds")]
+    Ok(written as f64 / started.elapsed().as_secs_f64())
+}
+
+/// Rows of one COPY of [`copy_with_keys`].
+const KEYED_CHUNK: u64 = 20_000;
 
 /// Commits a second of many connections that insert one row in each.
 ///

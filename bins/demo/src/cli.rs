@@ -1,5 +1,6 @@
 //! Command line of the demonstration.
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,7 +42,11 @@ pub fn run() -> ExitCode {
         }
     };
     start_logging();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("podium-demo: no async runtime: {error}");
@@ -62,53 +67,63 @@ fn configured(config: Config, cli: &Cli) -> Config {
     let port_is_set = Environment.get("PORT").is_some_and(|port| !port.is_empty());
     Config {
         host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        port: cli.port.unwrap_or(if port_is_set { config.port } else { 0 }),
+        port: cli
+            .port
+            .unwrap_or(if port_is_set { config.port } else { 0 }),
         data_dir: cli.data_dir.clone().or(config.data_dir),
         ..config
     }
 }
 
 async fn execute(config: Config, exit: bool) -> Result<(), DemoError> {
-    let where_to = if config.database_url.is_some() { "the database of DATABASE_URL" } else { "a private PostgreSQL" };
+    let where_to = if config.database_url.is_some() {
+        "the database of DATABASE_URL"
+    } else {
+        "a private PostgreSQL"
+    };
     Progress::Told.say(&format!("starting Podium on {where_to}"));
     let demo = Demo::start(config).await?;
-    let played = tokio::select! {
-        played = demo.play(Progress::Told) => played,
-        // From here on the private database stops in order with us.
-        _ = tokio::signal::ctrl_c() => {
-            demo.stop().await;
-            return Ok(());
-        }
+    let interrupted = tokio::select! {
+        played = play_and_show(&demo) => played.map(|()| false),
+        // So that the private database stops in order with us.
+        _ = tokio::signal::ctrl_c() => Ok(true),
     };
-    let played = match played {
-        Ok(played) => played,
-        Err(error) => {
-            demo.stop().await;
-            return Err(error);
-        }
-    };
-    for played in &played {
-        println!("\n{}", table::render(&played.results));
-    }
-    println!("\n{}", table::NOTES);
-    if exit {
+    if exit || !matches!(interrupted, Ok(false)) {
         demo.stop().await;
-    } else {
-        println!("\n{}", tour::render(demo.client().base(), demo.client().token()));
-        demo.stay().await;
+        return interrupted.map(|_| ());
     }
+    let client = demo.client();
+    println!("\n{}", tour::render(client.base(), client.token()));
+    demo.stay().await;
     Ok(())
 }
 
-/// The API runs in this process: what it warns of is shown, its everyday messages are not.
+async fn play_and_show(demo: &Demo) -> Result<(), DemoError> {
+    for played in demo.play(Progress::Told).await? {
+        println!("\n{}", table::render(&played.results));
+    }
+    println!("\n{}", table::NOTES);
+    Ok(())
+}
+
+/// The API runs in this process: what it warns of is shown, its everyday messages are not, nor that connections to
+/// the private database break when it stops.
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "warn,deadpool.postgres=off".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 #[cfg(test)]
@@ -124,10 +139,14 @@ mod tests {
 
     #[test]
     fn the_demonstration_keeps_to_the_loopback() {
-        let config = Config::read(&[("HOST", "0.0.0.0"), ("PODIUM_DATA_DIR", "/var/lib/podium")]).unwrap();
+        let config =
+            Config::read(&[("HOST", "0.0.0.0"), ("PODIUM_DATA_DIR", "/var/lib/podium")]).unwrap();
         let cli = Cli::parse_from(["podium-demo", "--port", "8080"]);
         let config = configured(config, &cli);
         assert!(config.is_private());
-        assert_eq!((config.port, config.data_dir), (8080, Some(PathBuf::from("/var/lib/podium"))));
+        assert_eq!(
+            (config.port, config.data_dir),
+            (8080, Some(PathBuf::from("/var/lib/podium")))
+        );
     }
 }

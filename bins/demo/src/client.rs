@@ -51,7 +51,11 @@ impl Client {
             .timeout(TIMEOUT)
             .build()
             .map_err(DemoError::Client)?;
-        Ok(Self { http, base: format!("http://{address}"), token })
+        Ok(Self {
+            http,
+            base: format!("http://{address}"),
+            token,
+        })
     }
 
     /// Where the API is, such as `http://127.0.0.1:3000`.
@@ -100,9 +104,15 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::read`].
-    pub async fn send<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, DemoError> {
-        let body = serde_json::to_value(body)
-            .map_err(|source| DemoError::Shape { request: format!("POST {path}"), source })?;
+    pub async fn send<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, DemoError> {
+        let body = serde_json::to_value(body).map_err(|source| DemoError::Shape {
+            request: format!("POST {path}"),
+            source,
+        })?;
         self.call(Method::POST, path, Some(body), false).await
     }
 
@@ -114,20 +124,39 @@ impl Client {
         admin: bool,
     ) -> Result<T, DemoError> {
         let request = format!("{method} {path}");
-        let response = self.answered(&request, || self.request(&method, path, body.as_ref(), admin)).await?;
+        let response = self
+            .answered(&request, || {
+                self.request(&method, path, body.as_ref(), admin)
+            })
+            .await?;
         let status = response.status();
         let bytes = response
             .bytes()
             .await
-            .map_err(|source| DemoError::NoAnswer { request: request.clone(), source })?;
+            .map_err(|source| DemoError::NoAnswer {
+                request: request.clone(),
+                source,
+            })?;
         if !status.is_success() {
-            return Err(DemoError::Refused { request, status: status.as_u16(), detail: detail(&bytes) });
+            return Err(DemoError::Refused {
+                request,
+                status: status.as_u16(),
+                detail: detail(&bytes),
+            });
         }
         serde_json::from_slice(&bytes).map_err(|source| DemoError::Shape { request, source })
     }
 
-    fn request(&self, method: &Method, path: &str, body: Option<&Value>, admin: bool) -> RequestBuilder {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        admin: bool,
+    ) -> RequestBuilder {
+        let mut request = self
+            .http
+            .request(method.clone(), format!("{}{path}", self.base));
         if admin {
             request = request.bearer_auth(&self.token);
         }
@@ -146,10 +175,10 @@ impl Client {
     ) -> Result<Response, DemoError> {
         let mut attempt = 1;
         loop {
-            let response = build()
-                .send()
-                .await
-                .map_err(|source| DemoError::NoAnswer { request: request.to_owned(), source })?;
+            let response = build().send().await.map_err(|source| DemoError::NoAnswer {
+                request: request.to_owned(),
+                source,
+            })?;
             if attempt == ATTEMPTS || !is_later(response.status()) {
                 return Ok(response);
             }
@@ -160,11 +189,17 @@ impl Client {
 }
 
 fn is_later(status: StatusCode) -> bool {
-    matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    )
 }
 
 fn retry_after(response: &Response) -> Duration {
-    let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let header = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
     Duration::from_secs(header.and_then(|seconds| seconds.parse().ok()).unwrap_or(1))
 }
 
@@ -172,9 +207,15 @@ fn retry_after(response: &Response) -> Duration {
 fn detail(body: &[u8]) -> String {
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     let fields = problem.errors.iter().map(|field| {
-        format!(" ({} {})", field["pointer"].as_str().unwrap_or_default(), field["detail"].as_str().unwrap_or_default())
+        format!(
+            " ({} {})",
+            field["pointer"].as_str().unwrap_or_default(),
+            field["detail"].as_str().unwrap_or_default()
+        )
     });
-    std::iter::once(problem.detail.clone()).chain(fields).collect()
+    std::iter::once(problem.detail.clone())
+        .chain(fields)
+        .collect()
 }
 
 #[cfg(test)]

@@ -100,10 +100,19 @@ impl Log {
         let mut text = String::new();
         GzDecoder::new(compressed(campaign, policy))
             .read_to_string(&mut text)
-            .map_err(|source| DemoError::Log { name: log_name(campaign, policy), source })?;
-        let rows = parse(&text)
-            .map_err(|line| DemoError::Row { name: log_name(campaign, policy), line })?;
-        Ok(Self { campaign, policy, rows })
+            .map_err(|source| DemoError::Log {
+                name: log_name(campaign, policy),
+                source,
+            })?;
+        let rows = parse(&text).map_err(|line| DemoError::Row {
+            name: log_name(campaign, policy),
+            line,
+        })?;
+        Ok(Self {
+            campaign,
+            policy,
+            rows,
+        })
     }
 
     /// The unit of a row: policy, campaign and the row's 0-based index, such as `random_all:17`.
@@ -147,7 +156,9 @@ fn parse(text: &str) -> Result<Vec<Row>, usize> {
         Some((header, _)) if header.starts_with(HEADER) => {}
         _ => return Err(1),
     }
-    lines.map(|(line, number)| row(line).ok_or(number)).collect()
+    lines
+        .map(|(line, number)| row(line).ok_or(number))
+        .collect()
 }
 
 /// The files have no quoted cells.
@@ -175,7 +186,12 @@ mod tests {
         for (campaign, clicks) in [(Campaign::All, [38, 42]), (Campaign::Men, [46, 69])] {
             for (policy, clicks) in Policy::ALL.into_iter().zip(clicks) {
                 let log = Log::read(campaign, policy).unwrap();
-                assert_eq!((log.rows.len(), log.clicks()), (10_000, clicks), "{}", log.unit(0));
+                assert_eq!(
+                    (log.rows.len(), log.clicks()),
+                    (10_000, clicks),
+                    "{}",
+                    log.unit(0)
+                );
             }
         }
     }
@@ -198,7 +214,11 @@ mod tests {
     fn a_damaged_line_is_named() {
         let header = format!("{HEADER}user_feature_0\n");
         for damaged in ["", "t,1,1,2,0.5,f", "t,1,1,0", "t,x,1,0,0.5,f"] {
-            assert_eq!(parse(&format!("{header}t,1,1,0,0.5,f\n{damaged}\n")), Err(3), "{damaged:?}");
+            assert_eq!(
+                parse(&format!("{header}t,1,1,0,0.5,f\n{damaged}\n")),
+                Err(3),
+                "{damaged:?}"
+            );
         }
         assert_eq!(parse("something,else\n"), Err(1));
         assert_eq!(parse(""), Err(1));

@@ -91,7 +91,9 @@ pub enum DemoError {
         told: usize,
     },
     /// An earlier run left an experiment that takes no new units.
-    #[error("{experiment} is {status}, and a replay needs it running; take another folder with --data-dir")]
+    #[error(
+        "{experiment} is {status}, and a replay needs it running; take another folder with --data-dir"
+    )]
     NotRunning {
         /// Name of the experiment.
         experiment: String,

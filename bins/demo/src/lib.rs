@@ -66,8 +66,14 @@ impl Demo {
         let config = with_secret(config)?;
         let admin = config.bootstrap_admin.clone();
         let running = server::start(config, Arc::new(SystemClock), true).await?;
-        let issued = running.state.auth.issue(&admin, TimeDelta::hours(TOKEN_HOURS), SystemClock.now());
-        let client = issued.map_err(DemoError::Token).and_then(|token| Client::new(running.address, token));
+        let issued =
+            running
+                .state
+                .auth
+                .issue(&admin, TimeDelta::hours(TOKEN_HOURS), SystemClock.now());
+        let client = issued
+            .map_err(DemoError::Token)
+            .and_then(|token| Client::new(running.address, token));
         match client {
             Ok(client) => Ok(Self { running, client }),
             Err(error) => {
@@ -96,11 +102,18 @@ impl Demo {
         Ok(played)
     }
 
-    async fn play_campaign(&self, campaign: Campaign, progress: Progress) -> Result<Played, DemoError> {
+    async fn play_campaign(
+        &self,
+        campaign: Campaign,
+        progress: Progress,
+    ) -> Result<Played, DemoError> {
         let [random, bts] = Policy::ALL.map(|policy| Log::read(campaign, policy));
         let logs = [random?, bts?];
         let experiment = storefront::open(&self.client, campaign).await?;
-        let bar = progress.bar(campaign.experiment(), logs.iter().map(storefront::events_of).sum());
+        let bar = progress.bar(
+            campaign.experiment(),
+            logs.iter().map(storefront::events_of).sum(),
+        );
         let replayed = storefront::replay(&self.client, &experiment, &logs, &bar).await;
         bar.finish_and_clear();
         let replayed = replayed?;
@@ -130,7 +143,9 @@ impl Demo {
 fn with_secret(mut config: Config) -> Result<Config, DemoError> {
     if config.jwt_secret.is_none() && !config.is_private() {
         let mut random = [0_u8; 32];
-        File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).map_err(DemoError::Secret)?;
+        File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut random))
+            .map_err(DemoError::Secret)?;
         let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         config.jwt_secret = Some(Secret::new(secret));
     }
@@ -149,7 +164,14 @@ mod tests {
         };
         assert_eq!(secret_of([("DATABASE_URL", ""), ("JWT_SECRET", "")]), None);
         let configured = "0123456789abcdef0123456789abcdef";
-        assert_eq!(secret_of([("DATABASE_URL", "postgres://db/x"), ("JWT_SECRET", configured)]).unwrap(), configured);
+        assert_eq!(
+            secret_of([
+                ("DATABASE_URL", "postgres://db/x"),
+                ("JWT_SECRET", configured)
+            ])
+            .unwrap(),
+            configured
+        );
         let made = || secret_of([("DATABASE_URL", "postgres://db/x"), ("JWT_SECRET", "")]).unwrap();
         let first = made();
         assert_eq!(first.len(), 64);

@@ -90,12 +90,21 @@ pub struct PositionTest {
     pub p_value: f64,
 }
 
-/// One item in one variant.
+/// One item.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct ItemResults {
     /// The item.
     pub id: String,
+    /// Clicks in all variants.
+    pub clicks: u64,
+    /// Its figures in each variant that showed it.
+    pub variants: Vec<ItemInVariant>,
+}
+
+/// One item in one variant.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemInVariant {
     /// Name of the variant.
     pub variant_name: String,
     /// Clicks per impression of it.
@@ -166,13 +175,19 @@ struct Report {
 ///
 /// # Errors
 /// [`DemoError::NotCounted`] when they do not come, and the errors of the requests.
-pub async fn wait_until_counted(client: &Client, campaign: Campaign, logs: &[Log]) -> Result<(), DemoError> {
+pub async fn wait_until_counted(
+    client: &Client,
+    campaign: Campaign,
+    logs: &[Log],
+) -> Result<(), DemoError> {
     let since = Instant::now();
     loop {
         let totals: Vec<Performance> = about(client, campaign, "performance").await?;
         // What somebody else sent to the experiment may be there too.
         let counted = |log: &Log| {
-            let total = totals.iter().find(|total| total.variant_name == log.policy.name());
+            let total = totals
+                .iter()
+                .find(|total| total.variant_name == log.policy.name());
             total.is_some_and(|total| {
                 total.impressions >= log.rows.len() as u64 && total.clicks >= log.clicks() as u64
             })
@@ -181,7 +196,10 @@ pub async fn wait_until_counted(client: &Client, campaign: Campaign, logs: &[Log
             return Ok(());
         }
         if since.elapsed() > COUNTING {
-            return Err(DemoError::NotCounted { experiment: campaign.experiment().to_owned(), waited: COUNTING });
+            return Err(DemoError::NotCounted {
+                experiment: campaign.experiment().to_owned(),
+                waited: COUNTING,
+            });
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -197,7 +215,9 @@ pub async fn read(client: &Client, campaign: Campaign) -> Result<CampaignResults
     let Positions { positions, tests } = about(client, campaign, "position-analysis").await?;
     let top_items = about(client, campaign, &format!("top-items?limit={TOP_ITEMS}")).await?;
     let Report { verdict } = about(client, campaign, "report").await?;
-    let variants = totals.into_iter().map(|total| variant(campaign, total, &lift.variants));
+    let variants = totals
+        .into_iter()
+        .map(|total| variant(campaign, total, &lift.variants));
     Ok(CampaignResults {
         experiment: campaign.experiment().to_owned(),
         variants: variants.collect::<Result<_, _>>()?,
@@ -209,17 +229,41 @@ pub async fn read(client: &Client, campaign: Campaign) -> Result<CampaignResults
     })
 }
 
-async fn about<T: DeserializeOwned>(client: &Client, campaign: Campaign, what: &str) -> Result<T, DemoError> {
-    client.read(&format!("/api/v1/admin/experiments/{}/{what}", campaign.experiment())).await
+async fn about<T: DeserializeOwned>(
+    client: &Client,
+    campaign: Campaign,
+    what: &str,
+) -> Result<T, DemoError> {
+    client
+        .read(&format!(
+            "/api/v1/admin/experiments/{}/{what}",
+            campaign.experiment()
+        ))
+        .await
 }
 
-fn variant(campaign: Campaign, total: Performance, values: &[MetricValue]) -> Result<VariantResults, DemoError> {
-    let value = values.iter().find(|value| value.variant_name == total.variant_name);
+fn variant(
+    campaign: Campaign,
+    total: Performance,
+    values: &[MetricValue],
+) -> Result<VariantResults, DemoError> {
+    let value = values
+        .iter()
+        .find(|value| value.variant_name == total.variant_name);
     let value = value.ok_or_else(|| DemoError::Missing {
         experiment: campaign.experiment().to_owned(),
         what: format!("{METRIC} of {}", total.variant_name),
     })?;
-    let rate =
-        Rate { impressions: total.impressions, clicks: total.clicks, rate: value.value, interval: value.interval };
-    Ok(VariantResults { name: total.variant_name, is_control: total.is_control, units: total.units, total: rate })
+    let rate = Rate {
+        impressions: total.impressions,
+        clicks: total.clicks,
+        rate: value.value,
+        interval: value.interval,
+    };
+    Ok(VariantResults {
+        name: total.variant_name,
+        is_control: total.is_control,
+        units: total.units,
+        total: rate,
+    })
 }

@@ -102,21 +102,33 @@ async fn ensure_running(
     let found = match client.find::<Experiment>(&path).await? {
         Some(found) => found,
         None => {
-            client.change("/api/v1/admin/experiments", Some(definition.clone())).await?;
+            client
+                .change("/api/v1/admin/experiments", Some(definition.clone()))
+                .await?;
             client.read(&path).await?
         }
     };
     if found.status == "draft" {
-        let has = |name: &Value| found.variants.iter().any(|variant| name == variant.name.as_str());
+        let has = |name: &Value| {
+            found
+                .variants
+                .iter()
+                .any(|variant| name == variant.name.as_str())
+        };
         for variant in variants.iter().filter(|variant| !has(&variant["name"])) {
-            client.change(&format!("{path}/variants"), Some(variant.clone())).await?;
+            client
+                .change(&format!("{path}/variants"), Some(variant.clone()))
+                .await?;
         }
         client.change(&format!("{path}/start"), None).await?;
         return client.read(&path).await;
     }
     match found.status.as_str() {
         "running" => Ok(found),
-        _ => Err(DemoError::NotRunning { experiment: name.to_owned(), status: found.status }),
+        _ => Err(DemoError::NotRunning {
+            experiment: name.to_owned(),
+            status: found.status,
+        }),
     }
 }
 
@@ -183,7 +195,10 @@ pub async fn replay(
         })
         .buffer_unordered(CONNECTIONS)
         .try_fold(Replayed::default(), async |sum, sent| {
-            Ok(Replayed { events: sum.events + sent.events, duplicates: sum.duplicates + sent.duplicates })
+            Ok(Replayed {
+                events: sum.events + sent.events,
+                duplicates: sum.duplicates + sent.duplicates,
+            })
         })
         .await
 }
@@ -196,9 +211,14 @@ pub fn events_of(log: &Log) -> u64 {
 
 fn batches_of<'a>(log: &'a Log, experiment: &Experiment) -> Result<Vec<Vec<Event<'a>>>, DemoError> {
     let policy = log.policy.name();
-    let variant = experiment.variants.iter().find(|variant| variant.name == policy).ok_or_else(|| {
-        DemoError::Missing { experiment: log.campaign.experiment().to_owned(), what: format!("variant {policy}") }
-    })?;
+    let variant = experiment
+        .variants
+        .iter()
+        .find(|variant| variant.name == policy)
+        .ok_or_else(|| DemoError::Missing {
+            experiment: log.campaign.experiment().to_owned(),
+            what: format!("variant {policy}"),
+        })?;
     let mut batches = vec![Vec::with_capacity(BATCH)];
     for (index, row) in log.rows.iter().enumerate() {
         let events = events_of_row(&log.unit(index), row, experiment.id, variant.id);
@@ -211,7 +231,12 @@ fn batches_of<'a>(log: &'a Log, experiment: &Experiment) -> Result<Vec<Vec<Event
     Ok(batches)
 }
 
-fn events_of_row<'a>(unit: &str, row: &'a Row, experiment_id: i64, variant_id: i64) -> Vec<Event<'a>> {
+fn events_of_row<'a>(
+    unit: &str,
+    row: &'a Row,
+    experiment_id: i64,
+    variant_id: i64,
+) -> Vec<Event<'a>> {
     let event = |event_type: &'static str| Event {
         event_id: format!("{unit}:{event_type}"),
         event_type,
@@ -220,7 +245,10 @@ fn events_of_row<'a>(unit: &str, row: &'a Row, experiment_id: i64, variant_id: i
         variant_id,
         item_id: row.item_id,
         position: row.position,
-        metadata: Metadata { logged_at: &row.timestamp, propensity: row.propensity },
+        metadata: Metadata {
+            logged_at: &row.timestamp,
+            propensity: row.propensity,
+        },
     };
     let click = row.clicked.then(|| event("click"));
     std::iter::once(event("impression")).chain(click).collect()
@@ -230,9 +258,14 @@ fn events_of_row<'a>(unit: &str, row: &'a Row, experiment_id: i64, variant_id: i
 async fn send(client: &Client, mut batch: Vec<Event<'_>>) -> Result<Replayed, DemoError> {
     let mut sum = Replayed::default();
     for attempt in 1.. {
-        let answer: BatchAnswer = client.send("/api/v1/experiments/track", &Batch { events: &batch }).await?;
+        let answer: BatchAnswer = client
+            .send("/api/v1/experiments/track", &Batch { events: &batch })
+            .await?;
         if answer.results.len() != batch.len() {
-            return Err(DemoError::Outcomes { sent: batch.len(), told: answer.results.len() });
+            return Err(DemoError::Outcomes {
+                sent: batch.len(),
+                told: answer.results.len(),
+            });
         }
         let mut again = Vec::new();
         for (event, outcome) in batch.into_iter().zip(answer.results) {
@@ -244,7 +277,11 @@ async fn send(client: &Client, mut batch: Vec<Event<'_>>) -> Result<Replayed, De
                 429 | 503 if attempt < ATTEMPTS => again.push(event),
                 status => {
                     let detail = outcome.error.unwrap_or_default();
-                    return Err(DemoError::Event { event_id: event.event_id, status, detail });
+                    return Err(DemoError::Event {
+                        event_id: event.event_id,
+                        status,
+                        detail,
+                    });
                 }
             }
         }
@@ -261,16 +298,39 @@ mod tests {
     use super::*;
 
     fn experiment() -> Experiment {
-        let variants = vec![Variant { id: 31, name: "random".into() }, Variant { id: 32, name: "bts".into() }];
-        Experiment { id: 12, status: "running".into(), variants }
+        let variants = vec![
+            Variant {
+                id: 31,
+                name: "random".into(),
+            },
+            Variant {
+                id: 32,
+                name: "bts".into(),
+            },
+        ];
+        Experiment {
+            id: 12,
+            status: "running".into(),
+            variants,
+        }
     }
 
     fn row(clicked: bool) -> Row {
-        Row { timestamp: "2019-11-24".into(), item_id: 14, position: 3, clicked, propensity: 0.0125 }
+        Row {
+            timestamp: "2019-11-24".into(),
+            item_id: 14,
+            position: 3,
+            clicked,
+            propensity: 0.0125,
+        }
     }
 
     fn log(rows: Vec<Row>) -> Log {
-        Log { campaign: Campaign::All, policy: Policy::Bts, rows }
+        Log {
+            campaign: Campaign::All,
+            policy: Policy::Bts,
+            rows,
+        }
     }
 
     #[test]
@@ -283,8 +343,11 @@ mod tests {
             json!({"event_id": format!("{unit}:{event_type}"), "event_type": event_type, "user_id": unit,
                 "experiment_id": 12, "variant_id": 32, "item_id": 14, "position": 3, "metadata": metadata})
         };
-        let expected =
-            [event("bts_all:0", "impression"), event("bts_all:1", "impression"), event("bts_all:1", "click")];
+        let expected = [
+            event("bts_all:0", "impression"),
+            event("bts_all:1", "impression"),
+            event("bts_all:1", "click"),
+        ];
         assert_eq!(sent, json!(expected));
         assert_eq!(events_of(&log), 3);
     }
@@ -300,7 +363,10 @@ mod tests {
 
     #[test]
     fn a_policy_without_a_variant_is_told() {
-        let bare = Experiment { variants: Vec::new(), ..experiment() };
+        let bare = Experiment {
+            variants: Vec::new(),
+            ..experiment()
+        };
         let error = batches_of(&log(vec![row(false)]), &bare).unwrap_err();
         assert_eq!(error.to_string(), "open-bandit-all has no variant bts");
     }

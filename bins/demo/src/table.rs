@@ -10,12 +10,20 @@ The split between the variants is not tested, because each log was cut to 10,000
 
 /// Between columns, and before the first.
 const GAP: &str = "  ";
+/// Of a paragraph, in characters.
+const WIDTH: usize = 100;
 
 /// The results of one campaign.
 #[must_use]
 pub fn render(results: &CampaignResults) -> String {
-    let sections =
-        [title(results), variants(results), comparisons(results), positions(results), items(results), verdict(results)];
+    let sections = [
+        title(results),
+        variants(results),
+        comparisons(results),
+        positions(results),
+        items(results),
+        verdict(results),
+    ];
     sections.join("\n\n")
 }
 
@@ -28,10 +36,22 @@ fn title(results: &CampaignResults) -> String {
 }
 
 fn variants(results: &CampaignResults) -> String {
-    let mut rows = vec![head(["variant", "units", "impressions", "clicks", "CTR", "interval"])];
+    let mut rows = vec![head([
+        "variant",
+        "units",
+        "impressions",
+        "clicks",
+        "CTR",
+        "interval",
+    ])];
     for variant in &results.variants {
         let start = [variant.name.clone(), count(variant.units)];
-        rows.push(start.into_iter().chain(rate_cells(&variant.total)).collect());
+        rows.push(
+            start
+                .into_iter()
+                .chain(rate_cells(&variant.total))
+                .collect(),
+        );
     }
     columns(&rows, 1)
 }
@@ -53,7 +73,14 @@ fn comparison(comparison: &Comparison) -> String {
 }
 
 fn positions(results: &CampaignResults) -> String {
-    let mut rows = vec![head(["variant", "position", "impressions", "clicks", "CTR", "interval"])];
+    let mut rows = vec![head([
+        "variant",
+        "position",
+        "impressions",
+        "clicks",
+        "CTR",
+        "interval",
+    ])];
     for row in &results.positions {
         let start = [row.variant_name.clone(), row.position.to_string()];
         rows.push(start.into_iter().chain(rate_cells(&row.rate)).collect());
@@ -65,16 +92,25 @@ fn positions(results: &CampaignResults) -> String {
 }
 
 fn items(results: &CampaignResults) -> String {
-    let mut rows = vec![head(["variant", "top item", "impressions", "clicks", "CTR", "interval"])];
-    for row in &results.top_items {
-        let start = [row.variant_name.clone(), row.id.clone()];
-        rows.push(start.into_iter().chain(rate_cells(&row.rate)).collect());
+    let mut rows = vec![head([
+        "top item",
+        "variant",
+        "impressions",
+        "clicks",
+        "CTR",
+        "interval",
+    ])];
+    for item in &results.top_items {
+        for within in &item.variants {
+            let start = [item.id.clone(), within.variant_name.clone()];
+            rows.push(start.into_iter().chain(rate_cells(&within.rate)).collect());
+        }
     }
-    columns(&rows, 1)
+    columns(&rows, 2)
 }
 
 fn verdict(results: &CampaignResults) -> String {
-    format!("{GAP}Podium says: {}", results.verdict)
+    wrapped(&format!("Podium says: {}", results.verdict))
 }
 
 fn head(titles: [&str; 6]) -> Vec<String> {
@@ -82,16 +118,30 @@ fn head(titles: [&str; 6]) -> Vec<String> {
 }
 
 fn rate_cells(rate: &Rate) -> [String; 4] {
-    [count(rate.impressions), count(rate.clicks), percent(rate.rate), span(rate.interval)]
+    [
+        count(rate.impressions),
+        count(rate.clicks),
+        percent(rate.rate),
+        span(rate.interval),
+    ]
 }
 
 /// The first `left` columns are texts and stand left, the others right.
 fn columns(rows: &[Vec<String>], left: usize) -> String {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
     let line = |row: &Vec<String>| {
         let cells = row.iter().enumerate().map(|(column, cell)| {
             let width = width(column).unwrap_or_default();
-            if column < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            if column < left {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
         });
         format!("{GAP}{}", joined(cells, GAP))
     };
@@ -100,6 +150,21 @@ fn columns(rows: &[Vec<String>], left: usize) -> String {
 
 fn joined(parts: impl Iterator<Item = String>, between: &str) -> String {
     parts.collect::<Vec<_>>().join(between)
+}
+
+/// A paragraph in lines of at most [`WIDTH`] characters, where its words allow it.
+fn wrapped(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{GAP}{word}")),
+        }
+    }
+    lines.join("\n")
 }
 
 /// A count with a comma at every thousand.
@@ -131,27 +196,52 @@ fn span(Interval { lower, upper }: Interval) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{ItemResults, PositionResults, VariantResults};
+    use crate::results::{ItemInVariant, ItemResults, PositionResults, VariantResults};
 
     fn rate(impressions: u64, clicks: u64, rate: f64, lower: f64, upper: f64) -> Rate {
-        Rate { impressions, clicks, rate, interval: Interval { lower, upper } }
+        Rate {
+            impressions,
+            clicks,
+            rate,
+            interval: Interval { lower, upper },
+        }
     }
 
     fn variant(name: &str, is_control: bool, total: Rate) -> VariantResults {
-        VariantResults { name: name.into(), is_control, units: total.impressions, total }
+        VariantResults {
+            name: name.into(),
+            is_control,
+            units: total.impressions,
+            total,
+        }
     }
 
     fn results() -> CampaignResults {
+        let on_bts = ItemInVariant {
+            variant_name: "bts".into(),
+            rate: rate(98, 2, 0.020_408, 0.005_617, 0.071_4),
+        };
         CampaignResults {
             experiment: "open-bandit-all".into(),
             variants: vec![
-                variant("random", true, rate(10_000, 38, 0.0038, 0.002_769_9, 0.005_211_2)),
-                variant("bts", false, rate(10_000, 42, 0.0042, 0.003_108_9, 0.005_671_9)),
+                variant(
+                    "random",
+                    true,
+                    rate(10_000, 38, 0.0038, 0.002_769_9, 0.005_211_2),
+                ),
+                variant(
+                    "bts",
+                    false,
+                    rate(10_000, 42, 0.0042, 0.003_108_9, 0.005_671_9),
+                ),
             ],
             comparisons: vec![Comparison {
                 variant_name: "bts".into(),
                 relative_lift: 0.105_263,
-                relative_lift_interval: Interval { lower: -0.286_698, upper: 0.712_608 },
+                relative_lift_interval: Interval {
+                    lower: -0.286_698,
+                    upper: 0.712_608,
+                },
                 p_value: 0.654_073,
             }],
             positions: vec![PositionResults {
@@ -159,11 +249,14 @@ mod tests {
                 variant_name: "random".into(),
                 rate: rate(3_322, 13, 0.003_913_3, 0.002_288_4, 0.006_684_2),
             }],
-            position_tests: vec![PositionTest { variant_name: "random".into(), p_value: 0.880_254 }],
+            position_tests: vec![PositionTest {
+                variant_name: "random".into(),
+                p_value: 0.880_254,
+            }],
             top_items: vec![ItemResults {
                 id: "68".into(),
-                variant_name: "bts".into(),
-                rate: rate(98, 2, 0.020_408, 0.005_617, 0.071_4),
+                clicks: 2,
+                variants: vec![on_bts],
             }],
             verdict: "Keep running.".into(),
         }
@@ -184,16 +277,31 @@ open-bandit-all: random (control) against bts
   random          1        3,322      13  0.391 %  0.229 to 0.668 %
   the same CTR at all positions under random: p = 0.8803 (chi-square)
 
-  variant  top item  impressions  clicks      CTR          interval
-  bts            68           98       2  2.041 %  0.562 to 7.140 %
+  top item  variant  impressions  clicks      CTR          interval
+  68        bts               98       2  2.041 %  0.562 to 7.140 %
 
   Podium says: Keep running.";
         assert_eq!(render(&results()), expected);
     }
 
     #[test]
+    fn long_advice_is_wrapped_between_words() {
+        let advice = "word ".repeat(30);
+        let lines: Vec<String> = wrapped(&advice).lines().map(str::to_owned).collect();
+        let widths: Vec<usize> = lines.iter().map(String::len).collect();
+        assert_eq!(widths, [96, 56]);
+        assert!(
+            lines.iter().all(|line| line.starts_with("  word")),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
     fn counts_are_grouped_by_thousands() {
         let grouped = [0, 999, 1_000, 40_195, 123_456, 1_234_567].map(count);
-        assert_eq!(grouped, ["0", "999", "1,000", "40,195", "123,456", "1,234,567"]);
+        assert_eq!(
+            grouped,
+            ["0", "999", "1,000", "40,195", "123,456", "1,234,567"]
+        );
     }
 }

@@ -40,7 +40,11 @@ mod tests {
     fn the_calls_name_the_address_the_token_and_valid_bodies() {
         let text = render("http://127.0.0.1:3000", "abc");
         assert!(text.contains("PODIUM=http://127.0.0.1:3000\n") && text.contains("TOKEN=abc "));
-        let bodies: Vec<&str> = text.split("-d '").skip(1).filter_map(|rest| rest.split('\'').next()).collect();
+        let bodies: Vec<&str> = text
+            .split("-d '")
+            .skip(1)
+            .filter_map(|rest| rest.split('\'').next())
+            .collect();
         assert_eq!(bodies.len(), 3);
         for body in bodies {
             let body: serde_json::Value = serde_json::from_str(body).unwrap();

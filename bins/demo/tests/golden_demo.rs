@@ -1,14 +1,19 @@
 //! The whole product on real data: what the API says after the replay equals what was computed from the logs
 //! independently, and a second run changes nothing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may end them")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may end them"
+)]
 
 use std::path::PathBuf;
 
 use podium_api::config::Config;
 use podium_demo::data::{Campaign, Policy};
 use podium_demo::progress::Progress;
-use podium_demo::results::{CampaignResults, Interval, Rate};
+use podium_demo::results::{CampaignResults, Interval, ItemResults, PositionResults, Rate};
 use podium_demo::{Demo, Played, table};
 use podium_private_postgres::testing::SharedServer;
 use serde_json::Value;
@@ -23,7 +28,10 @@ const P_VALUE: (f64, f64) = (1e-8, 0.0);
 
 #[test]
 fn golden_replay_equals_the_reference_and_a_second_run_changes_nothing() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let database = OwnDatabase::create().await;
         let (first, answers) = run(&database).await;
@@ -34,7 +42,10 @@ fn golden_replay_equals_the_reference_and_a_second_run_changes_nothing() {
         assert_eq!(sent(&second), (EVENTS, EVENTS));
         for (before, after) in first.iter().zip(&second) {
             assert_eq!(before.results, after.results);
-            assert_eq!(table::render(&before.results), table::render(&after.results));
+            assert_eq!(
+                table::render(&before.results),
+                table::render(&after.results)
+            );
         }
         assert_eq!(answers, answers_again);
         database.drop().await;
@@ -56,7 +67,10 @@ async fn run(database: &OwnDatabase) -> (Vec<Played>, Vec<Answers>) {
 
 fn sent(played: &[Played]) -> (u64, u64) {
     let of = |number: fn(&Played) -> u64| played.iter().map(number).sum();
-    (of(|played| played.replayed.events), of(|played| played.replayed.duplicates))
+    (
+        of(|played| played.replayed.events),
+        of(|played| played.replayed.duplicates),
+    )
 }
 
 /// The answers of the API about one experiment, as any client reads them.
@@ -95,107 +109,241 @@ impl Answers {
 fn check(played: &[Played], answers: &[Answers]) {
     let mut found = Mismatches::default();
     if let Some(file) = load("ctr_by_policy.json") {
-        each(played, answers, |shown, answers| check_policies(&mut found, &file, shown, answers));
+        each(played, answers, |shown, answers| {
+            check_policies(&mut found, &file, shown, answers)
+        });
     }
     if let Some(file) = load("ctr_by_position.json") {
-        each(played, answers, |shown, answers| check_positions(&mut found, &file, shown, answers));
+        each(played, answers, |shown, answers| {
+            check_positions(&mut found, &file, shown, answers)
+        });
     }
     if let Some(file) = load("ctr_by_item.json") {
-        each(played, answers, |shown, answers| check_items(&mut found, &file, shown, answers));
+        each(played, answers, |shown, answers| {
+            check_items(&mut found, &file, shown, answers)
+        });
     }
     if let Some(file) = load("ab_random_vs_bts.json") {
-        each(played, answers, |shown, answers| check_comparison(&mut found, &file, shown, answers));
+        each(played, answers, |shown, answers| {
+            check_comparison(&mut found, &file, shown, answers)
+        });
     }
     found.finish();
 }
 
 fn each(played: &[Played], answers: &[Answers], mut check: impl FnMut(&CampaignResults, &Answers)) {
-    assert_eq!((played.len(), answers.len()), (Campaign::ALL.len(), Campaign::ALL.len()));
+    assert_eq!(
+        (played.len(), answers.len()),
+        (Campaign::ALL.len(), Campaign::ALL.len())
+    );
     for (played, answers) in played.iter().zip(answers) {
         check(&played.results, answers);
     }
 }
 
-fn check_policies(found: &mut Mismatches, file: &Value, shown: &CampaignResults, answers: &Answers) {
+fn check_policies(
+    found: &mut Mismatches,
+    file: &Value,
+    shown: &CampaignResults,
+    answers: &Answers,
+) {
     assert_eq!(shown.variants.len(), Policy::ALL.len());
     for (policy, variant) in Policy::ALL.into_iter().zip(&shown.variants) {
         let want = row(file, answers.campaign, Some(policy));
         let path = format!("{} {}", answers.campaign.name(), policy.name());
-        assert_eq!((variant.name.as_str(), variant.is_control), (policy.name(), policy == Policy::Random));
-        found.count(&format!("{path} units"), &want["impressions"], variant.units);
+        assert_eq!(
+            (variant.name.as_str(), variant.is_control),
+            (policy.name(), policy == Policy::Random)
+        );
+        found.count(
+            &format!("{path} units"),
+            &want["impressions"],
+            variant.units,
+        );
         found.rate(&path, want, variant.total);
         let performance = named(&answers.performance, policy);
-        found.count(&format!("{path} impressions"), &want["impressions"], performance["impressions"].as_u64().unwrap());
-        found.count(&format!("{path} clicks"), &want["clicks"], performance["clicks"].as_u64().unwrap());
+        found.count(
+            &format!("{path} impressions"),
+            &want["impressions"],
+            performance["impressions"].as_u64().unwrap(),
+        );
+        found.count(
+            &format!("{path} clicks"),
+            &want["clicks"],
+            performance["clicks"].as_u64().unwrap(),
+        );
         let percent = performance["clickThroughRate"].as_f64().unwrap();
-        found.number(&format!("{path} clickThroughRate"), &want["ctr"], percent / 100.0, VALUE);
+        found.number(
+            &format!("{path} clickThroughRate"),
+            &want["ctr"],
+            percent / 100.0,
+            VALUE,
+        );
         let ratio = named(&answers.click_through_rate["variants"], policy);
-        found.number(&format!("{path} click_through_rate"), &want["ctr"], number(&ratio["value"]), VALUE);
+        found.number(
+            &format!("{path} click_through_rate"),
+            &want["ctr"],
+            number(&ratio["value"]),
+            VALUE,
+        );
         let reported = named(&answers.report["performance"], policy);
         assert_eq!(reported, performance, "{path}: the report and performance");
     }
 }
 
-fn check_positions(found: &mut Mismatches, file: &Value, shown: &CampaignResults, answers: &Answers) {
+fn check_positions(
+    found: &mut Mismatches,
+    file: &Value,
+    shown: &CampaignResults,
+    answers: &Answers,
+) {
     assert_eq!(shown.positions.len(), 2 * 3);
     for policy in Policy::ALL {
         let want = row(file, answers.campaign, Some(policy));
         let path = format!("{} {}", answers.campaign.name(), policy.name());
         for want in want["positions"].as_array().unwrap() {
             let here = |row: &&_| is_at(row, policy, want);
-            let got = shown.positions.iter().find(here).unwrap_or_else(|| panic!("{path}: no position {want}"));
-            found.rate(&format!("{path} position {}", want["position"]), want, got.rate);
+            let got = shown
+                .positions
+                .iter()
+                .find(here)
+                .unwrap_or_else(|| panic!("{path}: no position {want}"));
+            found.rate(
+                &format!("{path} position {}", want["position"]),
+                want,
+                got.rate,
+            );
         }
-        let test = shown.position_tests.iter().find(|test| test.variant_name == policy.name()).unwrap();
-        found.number(&format!("{path} p of positions"), &want["p_value"], test.p_value, P_VALUE);
+        let test = shown
+            .position_tests
+            .iter()
+            .find(|test| test.variant_name == policy.name())
+            .unwrap();
+        found.number(
+            &format!("{path} p of positions"),
+            &want["p_value"],
+            test.p_value,
+            P_VALUE,
+        );
         let test = named(&answers.positions["tests"], policy);
-        found.number(&format!("{path} chi2"), &want["chi2"], number(&test["chiSquare"]), VALUE);
-        found.count(&format!("{path} df"), &want["df"], test["degreesOfFreedom"].as_u64().unwrap());
+        found.number(
+            &format!("{path} chi2"),
+            &want["chi2"],
+            number(&test["chiSquare"]),
+            VALUE,
+        );
+        found.count(
+            &format!("{path} df"),
+            &want["df"],
+            test["degreesOfFreedom"].as_u64().unwrap(),
+        );
     }
 }
 
-fn is_at(row: &podium_demo::results::PositionResults, policy: Policy, want: &Value) -> bool {
+fn is_at(row: &PositionResults, policy: Policy, want: &Value) -> bool {
     row.variant_name == policy.name() && want["position"].as_u64() == Some(row.position)
 }
 
-/// Every item of the list of all, and those of the short list that is shown.
+/// Every item of the full list, and those of the short list that is shown.
 fn check_items(found: &mut Mismatches, file: &Value, shown: &CampaignResults, answers: &Answers) {
-    assert!(!shown.top_items.is_empty());
+    let listed: Vec<ItemResults> = serde_json::from_value(answers.items.clone()).unwrap();
+    assert!(
+        !shown.top_items.is_empty() && listed.starts_with(&shown.top_items),
+        "the top is the beginning"
+    );
     for policy in Policy::ALL {
-        let want = row(file, answers.campaign, Some(policy))["items"].as_array().unwrap();
+        let want = row(file, answers.campaign, Some(policy))["items"]
+            .as_array()
+            .unwrap();
         let path = format!("{} {} item", answers.campaign.name(), policy.name());
-        for want in want.iter().filter(|want| want["impressions"].as_u64() != Some(0)) {
+        for want in want
+            .iter()
+            .filter(|want| want["impressions"].as_u64() != Some(0))
+        {
             let id = want["item_id"].to_string();
-            let listed = answers.items.as_array().unwrap().iter();
-            let mut listed = listed.filter(|row| row["variantName"] == policy.name() && row["id"] == id.as_str());
-            let got = listed.next().unwrap_or_else(|| panic!("{path} {id} is not listed"));
-            found.rate(&format!("{path} {id}"), want, serde_json::from_value(got.clone()).unwrap());
-            let mut on_top = shown.top_items.iter().filter(|row| row.variant_name == policy.name() && row.id == id);
-            if let Some(row) = on_top.next() {
-                found.rate(&format!("{path} {id}, shown"), want, row.rate);
-            }
+            let item = listed.iter().find(|item| item.id == id);
+            let within = item.and_then(|item| {
+                item.variants
+                    .iter()
+                    .find(|of| of.variant_name == policy.name())
+            });
+            let got = within.unwrap_or_else(|| panic!("{path} {id} is not listed"));
+            found.rate(&format!("{path} {id}"), want, got.rate);
         }
     }
-    let clicks: Vec<u64> = shown.top_items.iter().map(|row| row.rate.clicks).collect();
-    assert!(clicks.is_sorted_by(|a, b| a >= b), "most clicked first: {clicks:?}");
+    for item in &listed {
+        let clicks: u64 = item.variants.iter().map(|within| within.rate.clicks).sum();
+        assert_eq!(
+            item.clicks,
+            clicks,
+            "{}: {}",
+            answers.campaign.name(),
+            item.id
+        );
+    }
+    assert!(
+        listed.is_sorted_by(|a, b| a.clicks >= b.clicks),
+        "most clicked first"
+    );
 }
 
-fn check_comparison(found: &mut Mismatches, file: &Value, shown: &CampaignResults, answers: &Answers) {
+fn check_comparison(
+    found: &mut Mismatches,
+    file: &Value,
+    shown: &CampaignResults,
+    answers: &Answers,
+) {
     let want = row(file, answers.campaign, None);
     let path = answers.campaign.name();
-    let [comparison] = shown.comparisons.as_slice() else { panic!("{path}: {:?}", shown.comparisons) };
+    let [comparison] = shown.comparisons.as_slice() else {
+        panic!("{path}: {:?}", shown.comparisons)
+    };
     assert_eq!(comparison.variant_name, Policy::Bts.name());
-    found.number(&format!("{path} lift"), &want["relative_lift"], comparison.relative_lift, VALUE);
-    found.interval(&format!("{path} lift"), &want["log_ratio_ci95_as_lift"], comparison.relative_lift_interval);
-    found.number(&format!("{path} p"), &want["p_value_two_sided"], comparison.p_value, P_VALUE);
+    found.number(
+        &format!("{path} lift"),
+        &want["relative_lift"],
+        comparison.relative_lift,
+        VALUE,
+    );
+    found.interval(
+        &format!("{path} lift"),
+        &want["log_ratio_ci95_as_lift"],
+        comparison.relative_lift_interval,
+    );
+    found.number(
+        &format!("{path} p"),
+        &want["p_value_two_sided"],
+        comparison.p_value,
+        P_VALUE,
+    );
     let answer = named(&answers.click_conversion_rate["comparisons"], Policy::Bts);
-    found.number(&format!("{path} z"), &want["z_pooled"], number(&answer["statistic"]), VALUE);
-    found.number(&format!("{path} difference"), &want["difference"], number(&answer["difference"]), VALUE);
+    found.number(
+        &format!("{path} z"),
+        &want["z_pooled"],
+        number(&answer["statistic"]),
+        VALUE,
+    );
+    found.number(
+        &format!("{path} difference"),
+        &want["difference"],
+        number(&answer["difference"]),
+        VALUE,
+    );
     let wald = serde_json::from_value(answer["differenceInterval"].clone()).unwrap();
     found.interval(&format!("{path} difference"), &want["wald_ci95"], wald);
     let ratio = named(&answers.click_through_rate["comparisons"], Policy::Bts);
-    found.number(&format!("{path} ratio"), &want["difference"], number(&ratio["difference"]), VALUE);
-    found.number(&format!("{path} ratio lift"), &want["relative_lift"], number(&ratio["relativeLift"]), VALUE);
+    found.number(
+        &format!("{path} ratio"),
+        &want["difference"],
+        number(&ratio["difference"]),
+        VALUE,
+    );
+    found.number(
+        &format!("{path} ratio lift"),
+        &want["relative_lift"],
+        number(&ratio["relativeLift"]),
+        VALUE,
+    );
 }
 
 /// Collects what does not match, with a path that names it.
@@ -209,7 +357,8 @@ impl Mismatches {
     fn count(&mut self, path: &str, want: &Value, got: u64) {
         self.compared += 1;
         if want.as_u64() != Some(got) {
-            self.failures.push(format!("{path}: expected {want}, got {got}"));
+            self.failures
+                .push(format!("{path}: expected {want}, got {got}"));
         }
     }
 
@@ -219,7 +368,8 @@ impl Mismatches {
         // Written so that NaN does not pass.
         let near = (got - wanted).abs() <= (relative * wanted.abs()).max(absolute);
         if !near {
-            self.failures.push(format!("{path}: expected {want}, got {got:?}"));
+            self.failures
+                .push(format!("{path}: expected {want}, got {got:?}"));
         }
     }
 
@@ -229,34 +379,55 @@ impl Mismatches {
     }
 
     fn rate(&mut self, path: &str, want: &Value, got: Rate) {
-        self.count(&format!("{path} impressions"), &want["impressions"], got.impressions);
+        self.count(
+            &format!("{path} impressions"),
+            &want["impressions"],
+            got.impressions,
+        );
         self.count(&format!("{path} clicks"), &want["clicks"], got.clicks);
         self.number(&format!("{path} ctr"), &want["ctr"], got.rate, VALUE);
         self.interval(&format!("{path} wilson95"), &want["wilson95"], got.interval);
     }
 
     fn finish(self) {
-        assert!(self.failures.is_empty(), "{} failures:\n{}", self.failures.len(), self.failures.join("\n"));
+        assert!(
+            self.failures.is_empty(),
+            "{} failures:\n{}",
+            self.failures.len(),
+            self.failures.join("\n")
+        );
         println!("{} figures equal the reference", self.compared);
     }
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 /// The entry of a policy's variant in a list of the API.
 fn named(list: &Value, policy: Policy) -> &Value {
-    let entries = list.as_array().unwrap_or_else(|| panic!("{list} is no list"));
-    let found = entries.iter().find(|entry| entry["variantName"] == policy.name());
+    let entries = list
+        .as_array()
+        .unwrap_or_else(|| panic!("{list} is no list"));
+    let found = entries
+        .iter()
+        .find(|entry| entry["variantName"] == policy.name());
     found.unwrap_or_else(|| panic!("no {} in {list}", policy.name()))
 }
 
 fn row(file: &Value, campaign: Campaign, policy: Option<Policy>) -> &Value {
     let wanted = |row: &&Value| {
-        row["campaign"] == campaign.name() && policy.is_none_or(|policy| row["policy"] == policy.name())
+        row["campaign"] == campaign.name()
+            && policy.is_none_or(|policy| row["policy"] == policy.name())
     };
-    file["rows"].as_array().unwrap().iter().find(wanted).expect("every campaign and policy has a row")
+    file["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(wanted)
+        .expect("every campaign and policy has a row")
 }
 
 /// A file of reference numbers: the project's copy, or that in the folder which `PODIUM_GOLDEN_DIR` names.
@@ -280,29 +451,46 @@ struct OwnDatabase {
 
 impl OwnDatabase {
     async fn create() -> Self {
-        let configured = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
+        let configured = std::env::var("DATABASE_URL")
+            .ok()
+            .filter(|url| !url.is_empty());
         let (server, server_url) = match configured {
             Some(url) => (None, url),
             None => {
-                let server = tokio::task::spawn_blocking(SharedServer::join).await.unwrap().unwrap();
+                let server = tokio::task::spawn_blocking(SharedServer::join)
+                    .await
+                    .unwrap()
+                    .unwrap();
                 let url = server.url("podium");
                 (Some(server), url)
             }
         };
         let name = format!("podium_demo_{}", std::process::id());
-        let own = Self { url: with_database(&server_url, &name), server_url, name, _server: server };
+        let own = Self {
+            url: with_database(&server_url, &name),
+            server_url,
+            name,
+            _server: server,
+        };
         // One of that name can only be left from an earlier run that was killed.
-        own.execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", own.name)).await;
+        own.execute(&format!(
+            "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+            own.name
+        ))
+        .await;
         own.execute(&format!("CREATE DATABASE {}", own.name)).await;
         own
     }
 
     async fn drop(self) {
-        self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+        self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name))
+            .await;
     }
 
     async fn execute(&self, statement: &str) {
-        let (client, connection) = tokio_postgres::connect(&self.server_url, NoTls).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&self.server_url, NoTls)
+            .await
+            .unwrap();
         let connection = tokio::spawn(connection);
         client.batch_execute(statement).await.unwrap();
         drop(client);
@@ -312,8 +500,14 @@ impl OwnDatabase {
 
 /// The same address with another database.
 fn with_database(url: &str, name: &str) -> String {
-    let (address, parameters) = url.split_once('?').map_or((url, None), |(address, rest)| (address, Some(rest)));
-    let (server, _) = address.rsplit_once('/').expect("an address that names a database");
-    let parameters = parameters.map(|rest| format!("?{rest}")).unwrap_or_default();
+    let (address, parameters) = url
+        .split_once('?')
+        .map_or((url, None), |(address, rest)| (address, Some(rest)));
+    let (server, _) = address
+        .rsplit_once('/')
+        .expect("an address that names a database");
+    let parameters = parameters
+        .map(|rest| format!("?{rest}"))
+        .unwrap_or_default();
     format!("{server}/{name}{parameters}")
 }

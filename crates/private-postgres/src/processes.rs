@@ -102,6 +102,9 @@ pub(crate) fn server_name(cluster: &Path) -> String {
 /// The processes that use the cluster at `cluster` under the user id `uid`. Empty where the system
 /// has no `/proc`.
 pub(crate) fn of_cluster(cluster: &Path, uid: u32) -> Vec<(u32, Role)> {
+    let Ok(folder) = fs::metadata(cluster) else {
+        return Vec::new();
+    };
     let name = server_name(cluster);
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
@@ -110,22 +113,20 @@ pub(crate) fn of_cluster(cluster: &Path, uid: u32) -> Vec<(u32, Role)> {
             let owner = entry.metadata().ok()?.uid();
             let cmdline = fs::read(entry.path().join("cmdline")).ok()?;
             let (role, place) = role_by_cmdline(&cmdline).filter(|_| owner == uid)?;
-            // A folder that was moved, or a server started by hand, shows something else. That
-            // leaves the working folder, which root in a container may have no right to see.
-            let ours = place == name.as_bytes() || place == cluster.as_os_str().as_bytes();
-            (ours || works_in(cluster, &entry.path())).then_some((pid, role))
+            let named = || place == name.as_bytes() || place == cluster.as_os_str().as_bytes();
+            let ours = works_in(&folder, &entry.path()).unwrap_or_else(named);
+            ours.then_some((pid, role))
         })
         .collect()
 }
 
 /// Whether the process described in the folder `process` of `/proc` has changed into the cluster,
-/// as every process of a server does.
-fn works_in(cluster: &Path, process: &Path) -> bool {
-    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    match (fs::metadata(process.join("cwd")), fs::metadata(cluster)) {
-        (Ok(a), Ok(b)) => same(a, b),
-        _ => false,
-    }
+/// as every process of a server does. This is the better evidence: the command line of a server in
+/// a container, seen from outside, may name the same path and mean another folder. `None`: we have
+/// no right to look, which is so for root inside of a container.
+fn works_in(cluster: &fs::Metadata, process: &Path) -> Option<bool> {
+    let cwd = fs::metadata(process.join("cwd")).ok()?;
+    Some((cwd.dev(), cwd.ino()) == (cluster.dev(), cluster.ino()))
 }
 
 /// The role of a process and what it says to be part of: a postmaster names the cluster's folder

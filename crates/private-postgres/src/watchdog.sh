@@ -17,9 +17,11 @@ in_use() {
         ! flock -n -x "$root/users.lock" true 9>&-
 }
 
-# The state file goes a moment before the last process does. Without it there is nobody to kill:
-# an empty process id would mean ourselves.
+# A server that has died may have left a state file, whose process id is some other program's by
+# now. A living one removes the file a moment before its last process is gone; then there is nobody
+# to kill, and an empty process id would mean ourselves.
 stop_server() {
+    flock -n -x "$data/server.lock" true 9>&- 8>&- && return
     "$pg_ctl" stop -D "$data/postgres" -m immediate -t 30 9>&- 8>&-
     flock -w 10 -x "$data/server.lock" true 9>&- 8>&- && return
     pid=$(head -n 1 "$data/postgres/postmaster.pid" 9>&- 8>&-)

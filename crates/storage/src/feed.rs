@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::poll_fn;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_postgres::AsyncMessage;
 
 use crate::connect::{ConnectSettings, Purpose};
@@ -18,6 +19,7 @@ const POLL_WITHOUT_LISTEN: Duration = Duration::from_millis(500);
 pub struct Feed {
     database: Database,
     news: Arc<Notify>,
+    listener: JoinHandle<()>,
 }
 
 impl Feed {
@@ -26,19 +28,20 @@ impl Feed {
     #[must_use]
     pub fn start(database: Database, direct: Option<ConnectSettings>) -> Self {
         let news = Arc::new(Notify::new());
-        if let Some(settings) = direct {
-            let heard = news.clone();
-            tokio::spawn(async move { listen_for_ever(&settings, &heard).await });
-            Self { database, news }
-        } else {
-            let ticker = news.clone();
-            tokio::spawn(async move {
-                loop {
+        let heard = news.clone();
+        let listener = tokio::spawn(async move {
+            match direct {
+                Some(settings) => listen_for_ever(&settings, &heard).await,
+                None => loop {
                     tokio::time::sleep(POLL_WITHOUT_LISTEN).await;
-                    ticker.notify_one();
-                }
-            });
-            Self { database, news }
+                    heard.notify_one();
+                },
+            }
+        });
+        Self {
+            database,
+            news,
+            listener,
         }
     }
 
@@ -58,6 +61,13 @@ impl Feed {
 
     async fn version(&self) -> Result<i64, StorageError> {
         definitions::version(&mut self.database.work().await?).await
+    }
+}
+
+/// So that no connection outlives its process's orderly end.
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.listener.abort();
     }
 }
 

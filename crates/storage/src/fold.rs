@@ -113,16 +113,17 @@ fn sums(columns: &[(&str, &str)], sign: &str) -> String {
     columns.iter().map(|(_, sql)| format!("{sign}{sql}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The rollups that are sums over events, from `src` (events) and `who` (their units), with a sign.
+/// The rollups that are sums over events, from `good` (counting events with `variant_id` and `excluded` of their unit),
+/// with a sign.
 pub(crate) fn event_rollups(sign: &str) -> String {
     let all = &EVENT_SUMS;
     let five = EVENT_SUMS.get(..5).unwrap_or_default();
-    let joined = "FROM good s JOIN who w USING (experiment_id, user_id) WHERE NOT w.excluded";
+    let included = "FROM good s WHERE NOT s.excluded";
     let hours = add_into(
         "variant_hours",
         "experiment_id, variant_id, hour",
         &names(all),
-        &format!("SELECT s.experiment_id, w.variant_id, date_trunc('hour', s.occurred_at), {} {joined} GROUP BY 1, 2, 3", sums(all, sign)),
+        &format!("SELECT s.experiment_id, s.variant_id, date_trunc('hour', s.occurred_at), {} {included} GROUP BY 1, 2, 3", sums(all, sign)),
     )
     .replace("ON CONFLICT (experiment_id, variant_id, hour)", "ON CONFLICT (experiment_id, hour, variant_id)");
     let dimensions = add_into(
@@ -130,10 +131,9 @@ pub(crate) fn event_rollups(sign: &str) -> String {
         "experiment_id, variant_id, dimension, key",
         &names(five),
         &format!(
-            "SELECT s.experiment_id, w.variant_id, d.dimension, d.key, {} \
-             FROM good s JOIN who w USING (experiment_id, user_id) \
-             CROSS JOIN LATERAL (VALUES ('item', s.item_id), ('brand', s.brand_id), ('position', s.position::text)) AS d (dimension, key) \
-             WHERE NOT w.excluded AND d.key IS NOT NULL AND s.event_type IN ('impression', 'click', 'add_to_cart', 'purchase') \
+            "SELECT s.experiment_id, s.variant_id, d.dimension, d.key, {} \
+             FROM good s CROSS JOIN LATERAL (VALUES ('item', s.item_id), ('brand', s.brand_id), ('position', s.position::text)) AS d (dimension, key) \
+             WHERE NOT s.excluded AND d.key IS NOT NULL AND s.event_type IN ('impression', 'click', 'add_to_cart', 'purchase') \
              GROUP BY 1, 2, 3, 4",
             sums(five, sign)
         ),
@@ -144,7 +144,7 @@ pub(crate) fn event_rollups(sign: &str) -> String {
                 {sign}count(*) FILTER (WHERE s.event_type = 'impression'), {sign}count(*) FILTER (WHERE s.event_type = 'click'),
                 {sign}count(*) FILTER (WHERE s.event_type = 'purchase'),
                 {sign}coalesce(sum(s.value) FILTER (WHERE s.event_type = 'purchase'), 0)
-         {joined} AND s.position IS NOT NULL AND s.event_type IN ('impression', 'click', 'add_to_cart', 'purchase')
+         {included} AND s.position IS NOT NULL AND s.event_type IN ('impression', 'click', 'add_to_cart', 'purchase')
          GROUP BY 1, 2, 3
          ON CONFLICT (experiment_id, position, date) DO UPDATE SET
              impressions = position_performance.impressions + EXCLUDED.impressions,
@@ -156,17 +156,38 @@ pub(crate) fn event_rollups(sign: &str) -> String {
     format!("hours AS ({hours}),\ndimensions AS ({dimensions}),\npositions AS ({positions})")
 }
 
-/// Which unit an event's `user_id` counts for.
-const WHO: &str = "who AS MATERIALIZED (
-    SELECT r.experiment_id, r.user_id, coalesce(o.unit, u.unit) AS unit, coalesce(o.variant_id, u.variant_id) AS variant_id,
+/// Counting events with the unit that their `user_id` stands for. Units are looked up event by event, and everything
+/// behind reads this alone: a join between two intermediate results has no statistics, and the planner may well run it
+/// as a nested loop over both.
+const GOOD: &str = "good AS MATERIALIZED (
+    SELECT s.*, coalesce(o.unit, u.unit) AS unit, coalesce(o.variant_id, u.variant_id) AS variant_id,
            coalesce(o.excluded, u.excluded, true) AS excluded
-    FROM (SELECT DISTINCT experiment_id, user_id FROM good) r
-    LEFT JOIN unit_totals o ON o.experiment_id = r.experiment_id AND o.unit = r.user_id
-    LEFT JOIN unit_aliases a ON o.unit IS NULL AND a.alias_unit = r.user_id AND a.experiment_id = r.experiment_id
-    LEFT JOIN unit_totals u ON u.experiment_id = a.experiment_id AND u.unit = a.unit)";
+    FROM src s
+    LEFT JOIN unit_totals o ON o.experiment_id = s.experiment_id AND o.unit = s.user_id
+    LEFT JOIN unit_aliases a ON o.unit IS NULL AND a.alias_unit = s.user_id AND a.experiment_id = s.experiment_id
+    LEFT JOIN unit_totals u ON u.experiment_id = a.experiment_id AND u.unit = a.unit
+    WHERE s.counted)";
+
+/// What each unit gained: its events, and the sessions that are new for it.
+fn delta() -> String {
+    let of_events = EVENT_SUMS.iter().map(|(name, sql)| format!("{sql} AS {name}")).collect::<Vec<_>>().join(", ");
+    let none = EVENT_SUMS.map(|_| "0").join(", ");
+    let sums = TOTALS.map(|total| match total {
+        "purchase_value" | "engagement" => format!("sum({total}) AS {total}"),
+        count => format!("sum({count})::bigint AS {count}"),
+    });
+    format!(
+        "delta AS (
+    SELECT experiment_id, unit, {}
+    FROM (SELECT s.experiment_id, s.unit, {of_events}, 0 AS sessions FROM good s WHERE s.unit IS NOT NULL GROUP BY 1, 2
+          UNION ALL
+          SELECT experiment_id, unit, {none}, count(*) FROM fresh_sessions GROUP BY 1, 2) parts
+    GROUP BY 1, 2)",
+        sums.join(", ")
+    )
+}
 
 static EVENTS: LazyLock<String> = LazyLock::new(|| {
-    let deltas = EVENT_SUMS.iter().map(|(name, sql)| format!("{sql} AS {name}")).collect::<Vec<_>>().join(", ");
     let set = TOTALS.iter().map(|t| format!("{t} = t.{t} + d.{t}")).collect::<Vec<_>>().join(", ");
     let returned = TOTALS.iter().map(|t| format!("t.{t} AS new_{t}, d.{t} AS d_{t}")).collect::<Vec<_>>().join(", ");
     let new = moment_columns(|t| format!("new_{t}"));
@@ -185,8 +206,8 @@ static EVENTS: LazyLock<String> = LazyLock::new(|| {
         "experiment_id, day, unit",
         &names(&EVENT_SUMS),
         &format!(
-            "SELECT s.experiment_id, (s.occurred_at AT TIME ZONE 'UTC')::date, w.unit, {} \
-             FROM good s JOIN who w USING (experiment_id, user_id) WHERE NOT w.excluded GROUP BY 1, 2, 3",
+            "SELECT s.experiment_id, (s.occurred_at AT TIME ZONE 'UTC')::date, s.unit, {} \
+             FROM good s WHERE NOT s.excluded GROUP BY 1, 2, 3",
             sums(&EVENT_SUMS, "")
         ),
     );
@@ -195,18 +216,13 @@ static EVENTS: LazyLock<String> = LazyLock::new(|| {
 WITH src AS MATERIALIZED (
     SELECT experiment_id, user_id, event_type, item_id, brand_id, position, value, session_id, occurred_at, is_error, counted, is_bot
     FROM experiment_events WHERE tx_id >= $1 AND tx_id < $2),
-good AS (SELECT * FROM src WHERE counted),
-{WHO},
+{GOOD},
 fresh_sessions AS (
     INSERT INTO unit_sessions (experiment_id, unit, session_key)
-    SELECT DISTINCT s.experiment_id, w.unit, hashtextextended(s.session_id, 0)
-    FROM good s JOIN who w USING (experiment_id, user_id) WHERE s.session_id IS NOT NULL AND w.unit IS NOT NULL
+    SELECT DISTINCT s.experiment_id, s.unit, hashtextextended(s.session_id, 0)
+    FROM good s WHERE s.session_id IS NOT NULL AND s.unit IS NOT NULL
     ON CONFLICT DO NOTHING RETURNING experiment_id, unit),
-delta AS (
-    SELECT d.*, coalesce(f.sessions, 0) AS sessions
-    FROM (SELECT s.experiment_id, w.unit, {deltas}
-          FROM good s JOIN who w USING (experiment_id, user_id) WHERE w.unit IS NOT NULL GROUP BY 1, 2) d
-    LEFT JOIN (SELECT experiment_id, unit, count(*) AS sessions FROM fresh_sessions GROUP BY 1, 2) f USING (experiment_id, unit)),
+{delta},
 changed AS (
     UPDATE unit_totals t SET {set} FROM delta d
     WHERE t.experiment_id = d.experiment_id AND t.unit = d.unit
@@ -221,7 +237,8 @@ counters AS (
     ON CONFLICT (experiment_id) DO UPDATE SET
         bot_events = experiment_counters.bot_events + EXCLUDED.bot_events,
         uncounted_events = experiment_counters.uncounted_events + EXCLUDED.uncounted_events)
-SELECT (SELECT count(*) FROM src) AS events, (SELECT count(*) FROM who WHERE unit IS NULL) AS strangers",
+SELECT (SELECT count(*) FROM src) AS events, (SELECT count(*) FROM good WHERE unit IS NULL) AS strangers",
+        delta = delta(),
         rollups = event_rollups("")
     )
 });
@@ -327,12 +344,14 @@ gone AS (
     RETURNING t.*),
 moments AS ({moments}),
 who AS MATERIALIZED (
-    SELECT g.experiment_id, g.unit AS user_id, g.variant_id, false AS excluded FROM gone g
+    SELECT g.experiment_id, g.unit AS user_id, g.variant_id FROM gone g
     UNION ALL
-    SELECT g.experiment_id, a.alias_unit, g.variant_id, false FROM gone g
+    SELECT g.experiment_id, a.alias_unit, g.variant_id FROM gone g
     JOIN unit_aliases a ON a.unit = g.unit AND a.experiment_id = g.experiment_id),
 good AS MATERIALIZED (
-    SELECT e.* FROM experiment_events e JOIN who w USING (experiment_id, user_id) WHERE e.counted AND e.tx_id < $1),
+    SELECT e.experiment_id, e.event_type, e.item_id, e.brand_id, e.position, e.value, e.occurred_at, e.is_error,
+           w.variant_id, false AS excluded
+    FROM experiment_events e JOIN who w USING (experiment_id, user_id) WHERE e.counted AND e.tx_id < $1),
 days AS (DELETE FROM unit_days d USING gone g WHERE d.experiment_id = g.experiment_id AND d.unit = g.unit),
 {rollups}
 SELECT count(*) AS gone FROM gone",

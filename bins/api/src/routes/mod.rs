@@ -35,6 +35,8 @@ pub enum Access {
 
 /// Longest path and query, in bytes.
 const MAX_URL: usize = 8 * 1024;
+/// Longest headers, names and values together, in bytes. The HTTP server itself refuses more than 96 fields.
+const MAX_HEADERS: usize = 64 * 1024;
 
 type Answer = Result<HttpResponse, ApiError>;
 type Handler = Rc<dyn Fn(Ctx) -> Pin<Box<dyn Future<Output = HttpResponse>>>>;
@@ -98,17 +100,28 @@ async fn answer<F>(ctx: Rc<Ctx>, handler: F) -> HttpResponse
 where
     F: AsyncFnOnce(Rc<Ctx>) -> Answer,
 {
-    let outcome = if ctx.req.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > MAX_URL) {
-        Err(ApiError::new(Code::UriTooLong, format!("the URL may have at most {MAX_URL} bytes")))
-    } else {
+    let outcome = async {
+        check_size(&ctx.req)?;
         handler(ctx.clone()).await
     };
-    let mut response = match outcome {
+    let mut response = match outcome.await {
         Ok(response) => response,
         Err(error) => error.response(ctx.req.path(), &ctx.request_id),
     };
     finish(&mut response, &ctx.request_id);
     response
+}
+
+fn check_size(req: &HttpRequest) -> Result<(), ApiError> {
+    if req.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > MAX_URL) {
+        return Err(ApiError::new(Code::UriTooLong, format!("the URL may have at most {MAX_URL} bytes")));
+    }
+    let headers: usize = req.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers > MAX_HEADERS {
+        let detail = format!("the headers may have at most {MAX_HEADERS} bytes");
+        return Err(ApiError::new(Code::HeadersTooLarge, detail));
+    }
+    Ok(())
 }
 
 /// Every route of the product.

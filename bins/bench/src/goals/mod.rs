@@ -11,7 +11,7 @@ mod once;
 mod reports;
 mod track;
 
-/// A goal's number, what it is about, and whether it runs when none is named.
+/// A goal's number and what it is about.
 pub(crate) const GOALS: [(u8, &str); 9] = [
     (1, "assign, known unit, one experiment"),
     (2, "assign/bulk, ten experiments of one unit"),

@@ -35,6 +35,8 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
         lines.ratio(format!("{name}: rate ÷ one INSERT a commit"), bars.0, &pairs, |p| (p.api.rate, p.insert));
         lines.ratio(format!("{name}: rate ÷ COPY"), bars.1, &pairs, |p| (p.api.rate, p.copy));
         lines.add(format!("{name}: API"), "/s", Bar::Told, pairs.iter().map(|p| p.api.rate));
+        lines.add(format!("{name}: API, CPU a unit"), "µs", Bar::Told, pairs.iter().map(|p| p.api.cpu_us));
+        lines.add(format!("{name}: PostgreSQL, CPU a unit"), "µs", Bar::Told, pairs.iter().map(|p| p.api.postgres_us));
         lines.add(format!("{name}: API, p50"), "ms", Bar::Told, pairs.iter().map(|p| p.api.p50_ms));
         lines.add(format!("{name}: API, p99"), "ms", Bar::Told, pairs.iter().map(|p| p.api.p99_ms));
         lines.add(format!("{name}: INSERT, 64 connections"), "/s", Bar::Told, pairs.iter().map(|p| p.insert));

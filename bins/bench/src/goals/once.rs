@@ -60,6 +60,8 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     lines.ratio(format!("{name}: rate with dedupe ÷ without both"), Bar::Told, &triples, |t| (t.deduped.rate, t.bare.rate));
     lines.ratio(format!("{name}: rate with both ÷ with dedupe"), Bar::Told, &triples, |t| (t.complete.rate, t.deduped.rate));
     lines.add(format!("{name}: with both"), "events/s", Bar::Told, triples.iter().map(|t| t.complete.rate));
+    lines.add(format!("{name}: with both, PostgreSQL's CPU an event"), "µs", Bar::Told, triples.iter().map(|t| t.complete.postgres_us));
+    lines.add(format!("{name}: without both, PostgreSQL's CPU an event"), "µs", Bar::Told, triples.iter().map(|t| t.bare.postgres_us));
     lines.add(format!("{name}: without both"), "events/s", Bar::Told, triples.iter().map(|t| t.bare.rate));
     replay(lab, &mut lines).await?;
     Ok(lines.done())

@@ -13,6 +13,7 @@ SELECT count(*) FROM experiment_events WHERE experiment_id = $1";
 struct Pair {
     insert: f64,
     copy: f64,
+    both: f64,
     echo: Half,
     api: Half,
 }
@@ -84,9 +85,11 @@ async fn pairs(
         let echo = lab.attack(&echo, &attack(lab, experiment, script, path, connections)).await?;
         let copy = yardstick::copy(&lab.yardstick, Table::Events, lab.run_number(), seconds).await?;
         world::checkpoint(lab).await?;
+        let both = yardstick::copy_with_keys(&lab.yardstick, lab.run_number(), seconds).await?;
+        world::checkpoint(lab).await?;
         let rows = if script == Script::Batch { 100 } else { 1 };
         let api = checked(lab, experiment, &attack(lab, experiment, script, path, connections), rows).await?;
-        pairs.push(Pair { insert, copy, echo, api });
+        pairs.push(Pair { insert, copy, both, echo, api });
     }
     Ok(pairs)
 }
@@ -107,12 +110,15 @@ pub(crate) async fn checked(lab: &Lab, experiment: &Experiment, attack: &Attack,
 }
 
 fn tell(lines: &mut Lines, name: &str, events: f64, pairs: &[Pair], copy: Bar, insert: Bar) {
-    lines.ratio(format!("{name}: events ÷ COPY"), copy, pairs, |p| (p.api.rate * events, p.copy));
+    lines.ratio(format!("{name}: events ÷ COPY into the events"), copy, pairs, |p| (p.api.rate * events, p.copy));
+    lines.ratio(format!("{name}: events ÷ COPY into events and keys"), copy, pairs, |p| (p.api.rate * events, p.both));
     lines.ratio(format!("{name}: events ÷ one INSERT a commit"), insert, pairs, |p| (p.api.rate * events, p.insert));
     lines.add(format!("{name}: API"), "events/s", Bar::Told, pairs.iter().map(|p| p.api.rate * events));
     lines.add(format!("{name}: API, CPU an event"), "µs", Bar::Told, pairs.iter().map(|p| p.api.cpu_us / events));
+    lines.add(format!("{name}: PostgreSQL, CPU an event"), "µs", Bar::Told, pairs.iter().map(|p| p.api.postgres_us / events));
     lines.add(format!("{name}: API, p50"), "ms", Bar::Told, pairs.iter().map(|p| p.api.p50_ms));
     lines.add(format!("{name}: API, p99"), "ms", Bar::Told, pairs.iter().map(|p| p.api.p99_ms));
-    lines.add(format!("{name}: COPY"), "rows/s", Bar::Told, pairs.iter().map(|p| p.copy));
+    lines.add(format!("{name}: COPY into the events"), "rows/s", Bar::Told, pairs.iter().map(|p| p.copy));
+    lines.add(format!("{name}: COPY into events and keys"), "rows/s", Bar::Told, pairs.iter().map(|p| p.both));
     lines.add(format!("{name}: INSERT, 64 connections"), "rows/s", Bar::Told, pairs.iter().map(|p| p.insert));
 }

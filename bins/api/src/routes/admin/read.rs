@@ -316,7 +316,7 @@ fn design(fields: &mut Fields<'_, '_>) -> DesignPatch {
     let Some(node) = fields.take("design") else {
         return DesignPatch::default();
     };
-    let mut design = Fields::new(node, fields.at("design"));
+    let mut design = Fields::inner(node);
     let effect = nullable(&mut design, "minDetectableEffect", |design, name| {
         design.float(name, EFFECT.0, EFFECT.1)
     });
@@ -325,7 +325,7 @@ fn design(fields: &mut Fields<'_, '_>) -> DesignPatch {
     });
     let hours = design.integer("lookEveryHours", LOOK_HOURS.0, LOOK_HOURS.1);
     design.refuse_unknown();
-    fields.absorb(design);
+    fields.absorb("design", design);
     DesignPatch {
         min_detectable_effect: effect,
         horizon_days: horizon,

@@ -137,11 +137,11 @@ fn placement<'n>(fields: &mut Fields<'n, '_>) -> Option<&'n str> {
     let Some(context) = fields.take("context") else {
         return top;
     };
-    let mut inner = Fields::new(context, fields.at("context"));
+    let mut inner = Fields::inner(context);
     let placement = inner.string("placement", 1, KEY);
     inner.string("pageType", 0, KEY);
     inner.string("locale", 0, KEY);
-    fields.absorb(inner);
+    fields.absorb("context", inner);
     top.or(placement)
 }
 
