@@ -42,11 +42,27 @@ async fn an_event_without_experiment_counts_wherever_the_unit_takes_part() {
     for name in ["one", "two", "paused"] {
         app.variant_of(name, "u").await;
     }
-    let answer = app.track("purchase", json!({"event_id": "x", "user_id": "u", "value": 3})).await.ok();
+    let answer = app
+        .track(
+            "purchase",
+            json!({"event_id": "x", "user_id": "u", "value": 3}),
+        )
+        .await
+        .ok();
     assert_eq!(answer["recorded"], json!([one.id, two.id, paused.id]));
-    app.change("UPDATE experiments SET status = 'paused' WHERE name = 'paused'").await;
-    let answer = app.track("purchase", json!({"event_id": "y", "user_id": "u", "value": 3})).await.ok();
-    assert_eq!(answer, json!({"success": true, "event_id": "y", "duplicate": false, "recorded": [one.id, two.id]}));
+    app.change("UPDATE experiments SET status = 'paused' WHERE name = 'paused'")
+        .await;
+    let answer = app
+        .track(
+            "purchase",
+            json!({"event_id": "y", "user_id": "u", "value": 3}),
+        )
+        .await
+        .ok();
+    assert_eq!(
+        answer,
+        json!({"success": true, "event_id": "y", "duplicate": false, "recorded": [one.id, two.id]})
+    );
     app.fold().await;
     let sums = "SELECT experiment_id, trim_scale(sum(sum_purchase_value)) FROM variant_moments GROUP BY 1 ORDER BY 1";
     let sums = app.database().rows(sums).await;
@@ -65,9 +81,18 @@ async fn a_default_answer_may_be_handed_back() {
     handed_back["value"] = json!(1);
     for kind in ["impression", "click", "add-to-cart", "purchase"] {
         let answer = app.track(kind, handed_back.clone()).await.ok();
-        assert_eq!(answer, json!({"success": true, "event_id": "x", "duplicate": false, "recorded": []}), "{kind}");
+        assert_eq!(
+            answer,
+            json!({"success": true, "event_id": "x", "duplicate": false, "recorded": []}),
+            "{kind}"
+        );
     }
-    assert_eq!(app.database().number("SELECT count(*) FROM experiment_event_keys").await, 0);
+    assert_eq!(
+        app.database()
+            .number("SELECT count(*) FROM experiment_event_keys")
+            .await,
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +100,9 @@ async fn a_missing_variant_is_the_units_own() {
     let mut app = TestApp::start().await;
     let experiment = assigned(&app).await;
     for named in [json!("e"), json!(experiment.id)] {
-        app.track("click", json!({"user_id": "u", "experiment_id": named})).await.ok();
+        app.track("click", json!({"user_id": "u", "experiment_id": named}))
+            .await
+            .ok();
         app.restart().await;
     }
     assert_eq!(events(&app).await, [["u", "b", "t"], ["u", "b", "t"]]);
@@ -86,26 +113,54 @@ async fn neither_variant_nor_assignment_is_refused() {
     let app = TestApp::start().await;
     app.experiment("e").running().await;
     for _ in 0..2 {
-        app.track("click", json!({"user_id": "u", "experiment_id": "e"})).await.problem(422, "no_assignment");
+        app.track("click", json!({"user_id": "u", "experiment_id": "e"}))
+            .await
+            .problem(422, "no_assignment");
     }
-    assert_eq!(app.database().number("SELECT count(*) FROM experiment_event_keys").await, 0);
-    assert_eq!(app.database().number("SELECT count(*) FROM user_experiment_assignments").await, 0);
+    assert_eq!(
+        app.database()
+            .number("SELECT count(*) FROM experiment_event_keys")
+            .await,
+        0
+    );
+    assert_eq!(
+        app.database()
+            .number("SELECT count(*) FROM user_experiment_assignments")
+            .await,
+        0
+    );
     // Refused is not forgotten: as soon as the unit has a variant its events count.
     app.variant_of("e", "u").await;
-    app.track("click", json!({"user_id": "u", "experiment_id": "e"})).await.ok();
+    app.track("click", json!({"user_id": "u", "experiment_id": "e"}))
+        .await
+        .ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_variant_must_be_of_the_experiment() {
     let app = TestApp::start().await;
     assigned(&app).await;
-    let other = app.experiment("other").variants(&[("control", "1"), ("elsewhere", "1")]).running().await;
-    for variant in [json!(other.variant("elsewhere")), json!(other.variant("control")), json!(999_999), json!("elsewhere")] {
+    let other = app
+        .experiment("other")
+        .variants(&[("control", "1"), ("elsewhere", "1")])
+        .running()
+        .await;
+    for variant in [
+        json!(other.variant("elsewhere")),
+        json!(other.variant("control")),
+        json!(999_999),
+        json!("elsewhere"),
+    ] {
         let event = json!({"user_id": "u", "experiment_id": "e", "variant_id": variant});
-        let problem = app.track("click", event).await.problem(422, "validation_failed");
+        let problem = app
+            .track("click", event)
+            .await
+            .problem(422, "validation_failed");
         assert_eq!(problem["errors"][0]["pointer"], "/variant_id", "{variant}");
     }
-    app.track("click", json!({"user_id": "u", "variant_id": 999_999})).await.problem(422, "validation_failed");
+    app.track("click", json!({"user_id": "u", "variant_id": 999_999}))
+        .await
+        .problem(422, "validation_failed");
     assert_eq!(events(&app).await.len(), 0);
 }
 
@@ -122,10 +177,21 @@ async fn a_contradiction_is_refused_and_nothing_recorded() {
     ] {
         app.track("click", event).await.problem(409, "conflict");
     }
-    assert_eq!(app.database().number("SELECT count(*) FROM experiment_event_keys").await, 0);
-    let agreeing = json!({"user_id": "u", "experiment_id": "e", "variant_id": experiment.variant("b")});
+    assert_eq!(
+        app.database()
+            .number("SELECT count(*) FROM experiment_event_keys")
+            .await,
+        0
+    );
+    let agreeing =
+        json!({"user_id": "u", "experiment_id": "e", "variant_id": experiment.variant("b")});
     app.track("click", agreeing).await.ok();
-    app.track("click", json!({"user_id": "u", "variant_id": experiment.variant("b")})).await.ok();
+    app.track(
+        "click",
+        json!({"user_id": "u", "variant_id": experiment.variant("b")}),
+    )
+    .await
+    .ok();
     assert_eq!(events(&app).await, [["u", "b", "t"], ["u", "b", "t"]]);
 }
 
@@ -135,10 +201,17 @@ async fn a_client_may_assign_a_unit_that_has_no_variant() {
     let app = TestApp::start().await;
     let experiment = app.experiment("e").running().await;
     let unit = &experiment.units_of(Some("control"), 1)[0];
-    let event = json!({"user_id": unit, "experiment_id": "e", "variant_id": experiment.variant("b")});
+    let event =
+        json!({"user_id": unit, "experiment_id": "e", "variant_id": experiment.variant("b")});
     app.track("click", event).await.ok();
-    let stored = app.database().rows("SELECT variant_id, source, epoch FROM user_experiment_assignments").await;
-    assert_eq!(stored, [[experiment.variant("b").to_string(), "1".into(), "1".into()]]);
+    let stored = app
+        .database()
+        .rows("SELECT variant_id, source, epoch FROM user_experiment_assignments")
+        .await;
+    assert_eq!(
+        stored,
+        [[experiment.variant("b").to_string(), "1".into(), "1".into()]]
+    );
     assert_eq!(app.variant_of("e", unit).await, "b", "and keeps it");
     // The client knows since when it showed the variant, so no event of such a unit is too early.
     let earlier = json!({"user_id": unit, "experiment_id": "e", "occurred_at": rfc3339(now() - TimeDelta::days(3))});
@@ -148,7 +221,8 @@ async fn a_client_may_assign_a_unit_that_has_no_variant() {
     let shares = "SELECT sum(units), sum(client_units) FROM variant_moments";
     assert_eq!(app.database().rows(shares).await, [["1", "1"]]);
     app.change("UPDATE experiments SET status = 'paused'").await;
-    let late = json!({"user_id": "new", "experiment_id": "e", "variant_id": experiment.variant("b")});
+    let late =
+        json!({"user_id": "new", "experiment_id": "e", "variant_id": experiment.variant("b")});
     app.track("click", late).await.problem(422, "no_assignment");
 }
 
@@ -158,8 +232,11 @@ async fn the_state_of_the_experiment_decides() {
     assigned(&app).await;
     let event = |id: &str| json!({"event_id": id, "user_id": "u", "experiment_id": "e"});
     for status in ["draft", "archived"] {
-        app.change(&format!("UPDATE experiments SET status = '{status}'")).await;
-        app.track("click", event(status)).await.problem(409, "conflict");
+        app.change(&format!("UPDATE experiments SET status = '{status}'"))
+            .await;
+        app.track("click", event(status))
+            .await
+            .problem(409, "conflict");
     }
     assert_eq!(events(&app).await.len(), 0);
     app.change("UPDATE experiments SET status = 'paused'").await;
@@ -172,17 +249,31 @@ async fn the_state_of_the_experiment_decides() {
 async fn a_completed_experiment_counts_up_to_its_end() {
     let app = TestApp::start().await;
     assigned(&app).await;
-    app.change("UPDATE experiments SET status = 'completed', end_date = now() - interval '1 day'").await;
-    let event = |id: &str, hours_ago: i64| {
-        json!({"event_id": id, "user_id": "u", "experiment_id": "e", "occurred_at": rfc3339(now() - TimeDelta::hours(hours_ago))})
-    };
+    app.change("UPDATE experiments SET status = 'completed', end_date = now() - interval '1 day'")
+        .await;
+    let event = |id: &str, hours_ago: i64| json!({"event_id": id, "user_id": "u", "experiment_id": "e", "occurred_at": rfc3339(now() - TimeDelta::hours(hours_ago))});
     app.track("click", event("before", 25)).await.ok();
     app.track("click", event("after", 23)).await.ok();
-    app.track("click", json!({"user_id": "u", "experiment_id": "e"})).await.ok();
-    assert_eq!(events(&app).await, [["u", "b", "t"], ["u", "b", "f"], ["u", "b", "f"]]);
+    app.track("click", json!({"user_id": "u", "experiment_id": "e"}))
+        .await
+        .ok();
+    assert_eq!(
+        events(&app).await,
+        [["u", "b", "t"], ["u", "b", "f"], ["u", "b", "f"]]
+    );
     app.fold().await;
-    assert_eq!(app.database().number("SELECT sum(sum_clicks) FROM variant_moments").await, 1);
-    assert_eq!(app.database().number("SELECT uncounted_events FROM experiment_counters").await, 2);
+    assert_eq!(
+        app.database()
+            .number("SELECT sum(sum_clicks) FROM variant_moments")
+            .await,
+        1
+    );
+    assert_eq!(
+        app.database()
+            .number("SELECT uncounted_events FROM experiment_counters")
+            .await,
+        2
+    );
 }
 
 /// At most 30 days back and 5 minutes ahead, with a zone; the arrival is kept beside it.
@@ -193,7 +284,12 @@ async fn the_time_of_an_event_is_bounded() {
     let at = |time: Value| json!({"user_id": "u", "experiment_id": "e", "occurred_at": time});
     let from_now = |delta: TimeDelta| rfc3339(now() + delta);
     let (day, minute) = (TimeDelta::days(1), TimeDelta::minutes(1));
-    for good in [from_now(-day * 30 + minute), from_now(minute * 4), from_now(-day), json!(null)] {
+    for good in [
+        from_now(-day * 30 + minute),
+        from_now(minute * 4),
+        from_now(-day),
+        json!(null),
+    ] {
         app.track("click", at(good)).await.ok();
     }
     for bad in [
@@ -206,12 +302,20 @@ async fn the_time_of_an_event_is_bounded() {
         json!("9999-12-31T23:59:59Z"),
         json!("0000-01-01T00:00:00Z"),
     ] {
-        let problem = app.track("click", at(bad.clone())).await.problem(422, "validation_failed");
+        let problem = app
+            .track("click", at(bad.clone()))
+            .await
+            .problem(422, "validation_failed");
         assert_eq!(problem["errors"][0]["pointer"], "/occurred_at", "{bad}");
     }
-    let zone = json!((now() - day).with_timezone(&chrono::FixedOffset::west_opt(5 * 3600).unwrap()).to_rfc3339());
+    let zone = json!(
+        (now() - day)
+            .with_timezone(&chrono::FixedOffset::west_opt(5 * 3600).unwrap())
+            .to_rfc3339()
+    );
     app.track("click", at(zone)).await.ok();
-    let arrivals = "SELECT count(*) FROM experiment_events WHERE created_at > now() - interval '1 minute'";
+    let arrivals =
+        "SELECT count(*) FROM experiment_events WHERE created_at > now() - interval '1 minute'";
     assert_eq!(app.database().number(arrivals).await, 5);
     let hours = "SELECT round(extract(epoch FROM created_at - occurred_at) / 3600) FROM experiment_events ORDER BY id DESC LIMIT 1";
     assert_eq!(app.database().number(hours).await, 24);
@@ -223,7 +327,12 @@ async fn what_happened_before_the_assignment_is_recorded_and_not_counted() {
     assigned(&app).await;
     for hours_ago in [47, 49] {
         let occurred_at = rfc3339(now() - TimeDelta::hours(hours_ago));
-        app.track("click", json!({"user_id": "u", "experiment_id": "e", "occurred_at": occurred_at})).await.ok();
+        app.track(
+            "click",
+            json!({"user_id": "u", "experiment_id": "e", "occurred_at": occurred_at}),
+        )
+        .await
+        .ok();
     }
     assert_eq!(events(&app).await, [["u", "b", "t"], ["u", "b", "f"]]);
 }
@@ -234,21 +343,38 @@ async fn bots_are_answered_recorded_and_left_out() {
     let app = TestApp::start().await;
     let experiment = app.experiment("e").running().await;
     let send = async |path: &str, agent: &str, body: Value| {
-        let request = app.request(reqwest::Method::POST, path).header("user-agent", agent).json(&body);
+        let request = app
+            .request(reqwest::Method::POST, path)
+            .header("user-agent", agent)
+            .json(&body);
         podium_tests::Answer::of(request).await.ok()
     };
     let browser = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36";
     for (agent, user) in [(GOOGLEBOT, "bot"), (browser, "shopper")] {
-        let answer = send("/api/v1/experiments/assign", agent, json!({"experiment": "e", "user_id": user})).await;
+        let answer = send(
+            "/api/v1/experiments/assign",
+            agent,
+            json!({"experiment": "e", "user_id": user}),
+        )
+        .await;
         assert_eq!(answer["variant"], experiment.split(user).unwrap());
         let event = json!({"user_id": user, "experiment_id": "e"});
-        assert_eq!(send("/api/v1/experiments/track-click", agent, event).await["success"], true);
+        assert_eq!(
+            send("/api/v1/experiments/track-click", agent, event).await["success"],
+            true
+        );
     }
-    let flags = app.database().rows("SELECT user_id, is_bot, counted FROM experiment_events ORDER BY 1").await;
+    let flags = app
+        .database()
+        .rows("SELECT user_id, is_bot, counted FROM experiment_events ORDER BY 1")
+        .await;
     assert_eq!(flags, [["bot", "t", "f"], ["shopper", "f", "t"]]);
     app.fold().await;
     let moments = "SELECT sum(units), sum(sum_clicks) FROM variant_moments";
     assert_eq!(app.database().rows(moments).await, [["1", "1"]]);
-    let counters = app.database().rows("SELECT bot_units, bot_events FROM experiment_counters").await;
+    let counters = app
+        .database()
+        .rows("SELECT bot_units, bot_events FROM experiment_counters")
+        .await;
     assert_eq!(counters, [["1", "1"]]);
 }

@@ -13,7 +13,12 @@ async fn kill_nine_loses_nothing() {
     let variables = [("DATABASE_URL", app.database().url())];
     let mut rng = Rng::printed();
     let mut process = ApiProcess::start(PROGRAM, &variables).await;
-    let mut load = Plan { events: 8_000, connections: 32, users: 500 }.start(&experiment, vec![process.client()]);
+    let mut load = Plan {
+        events: 8_000,
+        connections: 32,
+        users: 500,
+    }
+    .start(&experiment, vec![process.client()]);
     for moment in load.moments(10, &mut rng) {
         load.reaches(moment).await;
         process.kill();
@@ -35,7 +40,12 @@ async fn one_of_two_replicas_may_die() {
     let mut dies = ApiProcess::start(PROGRAM, &variables).await;
     let stays = ApiProcess::start(PROGRAM, &variables).await;
     let targets = vec![dies.client(), stays.client()];
-    let mut load = Plan { events: 4_000, connections: 32, users: 300 }.start(&experiment, targets);
+    let mut load = Plan {
+        events: 4_000,
+        connections: 32,
+        users: 300,
+    }
+    .start(&experiment, targets);
     for moment in load.moments(2, &mut rng) {
         load.reaches(moment).await;
         dies.kill();

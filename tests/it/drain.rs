@@ -11,7 +11,10 @@ use crate::PROGRAM;
 /// Waits until the process takes no more connections.
 async fn stops_accepting(process: &ApiProcess) {
     let address = process.address().to_owned();
-    eventually("the process takes no more connections", async || TcpStream::connect(&address).await.is_err()).await;
+    eventually("the process takes no more connections", async || {
+        TcpStream::connect(&address).await.is_err()
+    })
+    .await;
 }
 
 /// Sessions of this database that wait for a lock.
@@ -23,7 +26,10 @@ async fn waiting(app: &TestApp) -> i64 {
 
 async fn send_click(process: &ApiProcess, id: &str) -> Connection {
     let body = json!({"event_id": id, "user_id": "u", "experiment_id": "e"}).to_string();
-    let head = post_head("/api/v1/experiments/track-click", &format!("Content-Length: {}\r\n", body.len()));
+    let head = post_head(
+        "/api/v1/experiments/track-click",
+        &format!("Content-Length: {}\r\n", body.len()),
+    );
     let mut connection = Connection::open(process.address()).await;
     connection.send(format!("{head}{body}").as_bytes()).await;
     connection
@@ -37,7 +43,12 @@ async fn a_stop_under_load_loses_nothing() {
     let variables = [("DATABASE_URL", app.database().url())];
     let mut rng = Rng::printed();
     let mut process = ApiProcess::start(PROGRAM, &variables).await;
-    let mut load = Plan { events: 3_000, connections: 16, users: 200 }.start(&experiment, vec![process.client()]);
+    let mut load = Plan {
+        events: 3_000,
+        connections: 16,
+        users: 200,
+    }
+    .start(&experiment, vec![process.client()]);
     for moment in load.moments(3, &mut rng) {
         load.reaches(moment).await;
         process.terminate();
@@ -60,7 +71,10 @@ async fn requests_in_flight_are_answered() {
     let mut process = ApiProcess::start(PROGRAM, &[("DATABASE_URL", app.database().url())]).await;
     process.variant_of("e", "u").await;
     let blocker = app.database().connect().await;
-    blocker.batch_execute("BEGIN; LOCK TABLE experiment_event_keys IN SHARE MODE").await.unwrap();
+    blocker
+        .batch_execute("BEGIN; LOCK TABLE experiment_event_keys IN SHARE MODE")
+        .await
+        .unwrap();
     // Two groups wait in the database, one for each writer; the rest waits in the queue.
     let mut requests = Vec::new();
     for n in 0..2 {
@@ -71,7 +85,11 @@ async fn requests_in_flight_are_answered() {
         requests.push(send_click(&process, &format!("{n}")).await);
     }
     eventually("all requests are under way", async || {
-        process.get("/api/v1/health").await.ok()["queues"]["events"].as_i64().unwrap() >= 18 || waiting(&app).await == 0
+        process.get("/api/v1/health").await.ok()["queues"]["events"]
+            .as_i64()
+            .unwrap()
+            >= 18
+            || waiting(&app).await == 0
     })
     .await;
     process.terminate();
@@ -79,13 +97,26 @@ async fn requests_in_flight_are_answered() {
     blocker.batch_execute("COMMIT").await.unwrap();
     let mut acknowledged = 0;
     for (n, request) in requests.iter_mut().enumerate() {
-        let answer = request.answer().await.unwrap_or_else(|| panic!("request {n} was not answered"));
+        let answer = request
+            .answer()
+            .await
+            .unwrap_or_else(|| panic!("request {n} was not answered"));
         // A machine that stood still for a second has let the lock run out, which is an answer, too.
-        assert!(matches!(answer.status, 200 | 503), "{} {}", answer.status, answer.text());
+        assert!(
+            matches!(answer.status, 200 | 503),
+            "{} {}",
+            answer.status,
+            answer.text()
+        );
         acknowledged += i64::from(answer.status == 200);
     }
     assert_eq!(process.ended().await.code(), Some(0));
-    assert_eq!(app.database().number("SELECT count(*) FROM experiment_events").await, acknowledged);
+    assert_eq!(
+        app.database()
+            .number("SELECT count(*) FROM experiment_events")
+            .await,
+        acknowledged
+    );
 }
 
 /// Who asks twice does not want to wait.

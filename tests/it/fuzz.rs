@@ -59,8 +59,14 @@ where
     for part in bytes.chunks_mut(8) {
         part.copy_from_slice(&seed.bits().to_le_bytes());
     }
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..Config::default()
+    };
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let outcome = runner.run(strategy, |input| {
         let answer = Handle::current().block_on(send(input));
         std::panic::catch_unwind(AssertUnwindSafe(|| is_well_behaved(&answer)))
@@ -72,7 +78,9 @@ where
 }
 
 async fn send(client: &Client, path: &str, kind: &str, body: Vec<u8>) -> Answer {
-    let request = client.request(Method::POST, path).header("content-type", kind);
+    let request = client
+        .request(Method::POST, path)
+        .header("content-type", kind);
     Answer::of(request.body(body)).await
 }
 
@@ -80,7 +88,11 @@ async fn send(client: &Client, path: &str, kind: &str, body: Vec<u8>) -> Answer 
 async fn random_bytes() {
     let app = scene().await;
     let client = app.clone();
-    let strategy = (0..PATHS.len(), prop_oneof!["application/json", "text/plain", ".{0,20}"], proptest::collection::vec(any::<u8>(), 0..300));
+    let strategy = (
+        0..PATHS.len(),
+        prop_oneof!["application/json", "text/plain", ".{0,20}"],
+        proptest::collection::vec(any::<u8>(), 0..300),
+    );
     tokio::task::block_in_place(|| {
         check(600, &strategy, async |(path, kind, body)| {
             let kind: String = kind.chars().filter(|c| c.is_ascii_graphic()).collect();
@@ -95,7 +107,11 @@ async fn mutated_bodies() {
     let app = scene().await;
     let client = app.clone();
     let mutation = (any::<prop::sample::Index>(), any::<u8>(), 0..5_u8);
-    let strategy = (0..PATHS.len(), proptest::sample::select(bodies()), proptest::collection::vec(mutation, 0..5));
+    let strategy = (
+        0..PATHS.len(),
+        proptest::sample::select(bodies()),
+        proptest::collection::vec(mutation, 0..5),
+    );
     tokio::task::block_in_place(|| {
         check(1_200, &strategy, async |(path, body, mutations)| {
             let mut bytes = body.into_bytes();
@@ -120,25 +136,64 @@ async fn any_value_in_any_field() {
     let app = scene().await;
     let client = app.clone();
     let names = proptest::sample::select(vec![
-        "user_id", "userId", "session_id", "sessionId", "experiment", "experiment_id", "variant_id", "variant", "context", "placement", "page_type",
-        "event_id", "event_type", "events", "user_ids", "item_id", "brand_id", "module_id", "position", "value", "quantity", "latency_ms", "is_error",
-        "occurred_at", "metadata", "decision_id",
+        "user_id",
+        "userId",
+        "session_id",
+        "sessionId",
+        "experiment",
+        "experiment_id",
+        "variant_id",
+        "variant",
+        "context",
+        "placement",
+        "page_type",
+        "event_id",
+        "event_type",
+        "events",
+        "user_ids",
+        "item_id",
+        "brand_id",
+        "module_id",
+        "position",
+        "value",
+        "quantity",
+        "latency_ms",
+        "is_error",
+        "occurred_at",
+        "metadata",
+        "decision_id",
     ]);
     let leaf = prop_oneof![
-        Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from), any::<f64>().prop_map(Value::from),
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
         "(u|e|b|click|purchase|default|.{0,20})".prop_map(Value::from),
     ];
     let value = leaf.prop_recursive(3, 20, 5, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            proptest::collection::btree_map("[a-z_]{0,12}", inner, 0..5).prop_map(|map| Value::Object(map.into_iter().collect())),
+            proptest::collection::btree_map("[a-z_]{0,12}", inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     });
-    let strategy = (0..PATHS.len(), proptest::collection::btree_map(names, value, 0..8));
+    let strategy = (
+        0..PATHS.len(),
+        proptest::collection::btree_map(names, value, 0..8),
+    );
     tokio::task::block_in_place(|| {
         check(1_200, &strategy, async |(path, members)| {
-            let body: Value = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            send(&client, PATHS[path], "application/json", body.to_string().into_bytes()).await
+            let body: Value = members
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect();
+            send(
+                &client,
+                PATHS[path],
+                "application/json",
+                body.to_string().into_bytes(),
+            )
+            .await
         });
     });
 }

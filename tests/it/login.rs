@@ -14,7 +14,8 @@ async fn scene(app: &TestApp) -> (Experiment, String, Vec<String>) {
 }
 
 async fn assign(app: &TestApp, user: Option<&str>, session: Option<&str>) -> Value {
-    app.assign(json!({"experiment": "e", "user_id": user, "session_id": session})).await
+    app.assign(json!({"experiment": "e", "user_id": user, "session_id": session}))
+        .await
 }
 
 /// Units with their variants, and aliases.
@@ -22,7 +23,10 @@ async fn stored(app: &TestApp) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
     let units = "SELECT a.user_id, v.name FROM user_experiment_assignments a
                  JOIN experiment_variants v ON v.id = a.variant_id ORDER BY a.user_id";
     let aliases = "SELECT alias_unit, unit FROM unit_aliases ORDER BY alias_unit";
-    (app.database().rows(units).await, app.database().rows(aliases).await)
+    (
+        app.database().rows(units).await,
+        app.database().rows(aliases).await,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,14 +36,35 @@ async fn a_user_takes_over_the_variant_of_the_session() {
     let user = users[0].as_str();
     assert_eq!(assign(&app, None, Some(&session)).await["variant"], "b");
     let at_login = assign(&app, Some(user), Some(&session)).await;
-    assert_eq!((&at_login["variant"], &at_login["reason"]), (&json!("b"), &json!("STICKY")));
-    assert_eq!(stored(&app).await, (vec![vec![user.into(), "b".into()]], vec![vec![session.clone(), user.into()]]));
+    assert_eq!(
+        (&at_login["variant"], &at_login["reason"]),
+        (&json!("b"), &json!("STICKY"))
+    );
+    assert_eq!(
+        stored(&app).await,
+        (
+            vec![vec![user.into(), "b".into()]],
+            vec![vec![session.clone(), user.into()]]
+        )
+    );
     for round in 0..2 {
         let replica = app.replica().await;
         for app in [&app, &replica] {
-            assert_eq!(assign(app, Some(user), None).await["variant"], "b", "the user alone, round {round}");
-            assert_eq!(assign(app, None, Some(&session)).await["variant"], "b", "the session alone, round {round}");
-            assert_eq!(assign(app, Some(user), Some("another device")).await["variant"], "b", "round {round}");
+            assert_eq!(
+                assign(app, Some(user), None).await["variant"],
+                "b",
+                "the user alone, round {round}"
+            );
+            assert_eq!(
+                assign(app, None, Some(&session)).await["variant"],
+                "b",
+                "the session alone, round {round}"
+            );
+            assert_eq!(
+                assign(app, Some(user), Some("another device")).await["variant"],
+                "b",
+                "round {round}"
+            );
         }
         app.restart().await;
     }
@@ -53,8 +78,16 @@ async fn a_user_with_an_assignment_keeps_it() {
     let user = users[0].as_str();
     assert_eq!(assign(&app, Some(user), None).await["variant"], "control");
     assert_eq!(assign(&app, None, Some(&session)).await["variant"], "b");
-    assert_eq!(assign(&app, Some(user), Some(&session)).await["variant"], "control", "the user's own wins");
-    assert_eq!(assign(&app, None, Some(&session)).await["variant"], "b", "the session stays a unit");
+    assert_eq!(
+        assign(&app, Some(user), Some(&session)).await["variant"],
+        "control",
+        "the user's own wins"
+    );
+    assert_eq!(
+        assign(&app, None, Some(&session)).await["variant"],
+        "b",
+        "the session stays a unit"
+    );
     let (units, aliases) = stored(&app).await;
     assert_eq!((units.len(), aliases.len()), (2, 0));
 }
@@ -64,7 +97,10 @@ async fn without_any_assignment_the_user_is_split() {
     let app = TestApp::start().await;
     let (_, session, users) = scene(&app).await;
     let answer = assign(&app, Some(&users[0]), Some(&session)).await;
-    assert_eq!((&answer["variant"], &answer["reason"]), (&json!("control"), &json!("SPLIT")));
+    assert_eq!(
+        (&answer["variant"], &answer["reason"]),
+        (&json!("control"), &json!("SPLIT"))
+    );
     let session_of = "SELECT session_id FROM user_experiment_assignments";
     assert_eq!(app.database().rows(session_of).await, [[session]]);
 }
@@ -76,11 +112,23 @@ async fn a_second_user_of_the_session_is_a_unit_of_his_own() {
     let (first, second) = (users[0].as_str(), users[1].as_str());
     assign(&app, None, Some(&session)).await;
     assign(&app, Some(first), Some(&session)).await;
-    assert_eq!(assign(&app, Some(second), Some(&session)).await["variant"], "b", "starts with the session's variant");
-    assert_eq!(assign(&app, Some(second), None).await["variant"], "b", "and keeps it");
+    assert_eq!(
+        assign(&app, Some(second), Some(&session)).await["variant"],
+        "b",
+        "starts with the session's variant"
+    );
+    assert_eq!(
+        assign(&app, Some(second), None).await["variant"],
+        "b",
+        "and keeps it"
+    );
     let (units, aliases) = stored(&app).await;
     assert_eq!(units.len(), 2);
-    assert_eq!(aliases, [[session.as_str(), first]], "the session stays the first user's");
+    assert_eq!(
+        aliases,
+        [[session.as_str(), first]],
+        "the session stays the first user's"
+    );
 }
 
 /// Tracking does the same as assigning, for the first user and for the second, whether or not it names the experiment.
@@ -92,15 +140,22 @@ async fn tracking_logs_in_as_well() {
         assign(&app, None, Some(&session)).await;
         for user in &users[..2] {
             let experiment_id = named.then_some(experiment.id);
-            let event = json!({"user_id": user, "session_id": session, "experiment_id": experiment_id});
+            let event =
+                json!({"user_id": user, "session_id": session, "experiment_id": experiment_id});
             let answer = app.track("click", event).await.ok();
             if !named {
                 assert_eq!(answer["recorded"], json!([experiment.id]), "{user}");
             }
         }
         let b = experiment.variant("b").to_string();
-        let events = app.database().rows("SELECT user_id, variant_id FROM experiment_events ORDER BY id").await;
-        assert_eq!(events, [[users[0].clone(), b.clone()], [users[1].clone(), b]]);
+        let events = app
+            .database()
+            .rows("SELECT user_id, variant_id FROM experiment_events ORDER BY id")
+            .await;
+        assert_eq!(
+            events,
+            [[users[0].clone(), b.clone()], [users[1].clone(), b]]
+        );
         let (units, aliases) = stored(&app).await;
         assert_eq!((units.len(), aliases.len()), (2, 1));
         assert!(units.iter().all(|unit| unit[1] == "b"), "{units:?}");
@@ -116,7 +171,9 @@ async fn a_pause_makes_no_second_user() {
     assign(&app, Some(&users[0]), Some(&session)).await;
     app.change("UPDATE experiments SET status = 'paused'").await;
     let event = json!({"user_id": users[1], "session_id": session, "experiment_id": experiment.id});
-    app.track("click", event).await.problem(422, "no_assignment");
+    app.track("click", event)
+        .await
+        .problem(422, "no_assignment");
     assert_eq!(stored(&app).await.0.len(), 1);
 }
 
@@ -128,7 +185,11 @@ async fn concurrent_logins_agree() {
     assign(&app, None, Some(&session)).await;
     let replica = app.replica().await;
     let answers = join_all(users.iter().enumerate().map(|(n, user)| {
-        let client = if n.is_multiple_of(2) { app.clone() } else { replica.clone() };
+        let client = if n.is_multiple_of(2) {
+            app.clone()
+        } else {
+            replica.clone()
+        };
         let ask = json!({"experiment": "e", "user_id": user, "session_id": session});
         async move { client.assign(ask).await }
     }))
@@ -148,7 +209,8 @@ async fn totals_move_and_are_counted_once() {
         let (experiment, session, users) = scene(&app).await;
         let (user, session) = (users[0].as_str(), session.as_str());
         let click = async |user: Option<&str>, session: Option<&str>| {
-            let event = json!({"user_id": user, "session_id": session, "experiment_id": experiment.id});
+            let event =
+                json!({"user_id": user, "session_id": session, "experiment_id": experiment.id});
             app.track("click", event).await.ok();
         };
         let fold_if = async |bit: u8| {
@@ -167,13 +229,24 @@ async fn totals_move_and_are_counted_once() {
         fold_if(4).await;
         click(Some(user), Some(session)).await;
         app.fold().await;
-        let totals = app.database().rows("SELECT unit, clicks FROM unit_totals").await;
+        let totals = app
+            .database()
+            .rows("SELECT unit, clicks FROM unit_totals")
+            .await;
         assert_eq!(totals, [[user, "5"]], "folded at {folds:03b}");
-        let days = app.database().rows("SELECT unit, sum(clicks) FROM unit_days GROUP BY unit").await;
+        let days = app
+            .database()
+            .rows("SELECT unit, sum(clicks) FROM unit_days GROUP BY unit")
+            .await;
         assert_eq!(days, [[user, "5"]], "folded at {folds:03b}");
-        let moments = "SELECT variant_id, sum(units), sum(sum_clicks), sum(sq_clicks), sum(clicking_units)
+        let moments =
+            "SELECT variant_id, sum(units), sum(sum_clicks), sum(sq_clicks), sum(clicking_units)
                        FROM variant_moments GROUP BY variant_id";
         let b = experiment.variant("b").to_string();
-        assert_eq!(app.database().rows(moments).await, [[b.as_str(), "1", "5", "25", "1"]], "folded at {folds:03b}");
+        assert_eq!(
+            app.database().rows(moments).await,
+            [[b.as_str(), "1", "5", "25", "1"]],
+            "folded at {folds:03b}"
+        );
     }
 }

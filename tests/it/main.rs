@@ -8,10 +8,12 @@
 )]
 
 mod access;
+mod admin;
 mod assign;
 mod attribution;
 mod bad_input;
 mod bulk;
+mod checklist;
 mod crash;
 mod drain;
 mod fuzz;

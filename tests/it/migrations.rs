@@ -19,9 +19,19 @@ async fn works(database: TestDatabase) {
     let app = TestApp::setup().database(database).start().await;
     app.experiment("e").running().await;
     app.variant_of("e", "u").await;
-    app.track("purchase", json!({"user_id": "u", "experiment_id": "e", "value": 2})).await.ok();
+    app.track(
+        "purchase",
+        json!({"user_id": "u", "experiment_id": "e", "value": 2}),
+    )
+    .await
+    .ok();
     app.fold().await;
-    assert_eq!(app.database().number("SELECT sum(sum_purchases) FROM variant_moments").await, 1);
+    assert_eq!(
+        app.database()
+            .number("SELECT sum(sum_purchases) FROM variant_moments")
+            .await,
+        1
+    );
 }
 
 /// Everything that the schema consists of.
@@ -48,7 +58,11 @@ async fn migrations_run_by_hand_as_well() {
     assert_eq!(schema(&before).await, expected);
     let after = TestDatabase::migrated().await;
     by_hand(&after).await;
-    assert_eq!(migrate(&after.settings()).await.unwrap(), Vec::<String>::new(), "nothing left to do");
+    assert_eq!(
+        migrate(&after.settings()).await.unwrap(),
+        Vec::<String>::new(),
+        "nothing left to do"
+    );
     assert_eq!(schema(&after).await, expected);
     works(before).await;
     works(after).await;
@@ -60,19 +74,41 @@ async fn running_them_again_keeps_the_data() {
     let app = TestApp::start().await;
     app.experiment("e").running().await;
     app.variant_of("e", "u").await;
-    app.track("click", json!({"event_id": "x", "user_id": "u", "experiment_id": "e"})).await.ok();
+    app.track(
+        "click",
+        json!({"event_id": "x", "user_id": "u", "experiment_id": "e"}),
+    )
+    .await
+    .ok();
     app.fold().await;
-    let watermark = app.database().text("SELECT watermark FROM fold_state").await;
+    let watermark = app
+        .database()
+        .text("SELECT watermark FROM fold_state")
+        .await;
     by_hand(app.database()).await;
-    assert!(app.database().text("SELECT watermark FROM fold_state").await >= watermark);
-    assert_eq!(app.track("click", json!({"event_id": "x", "user_id": "u", "experiment_id": "e"})).await.ok()["duplicate"], true);
+    assert!(
+        app.database()
+            .text("SELECT watermark FROM fold_state")
+            .await
+            >= watermark
+    );
+    assert_eq!(
+        app.track(
+            "click",
+            json!({"event_id": "x", "user_id": "u", "experiment_id": "e"})
+        )
+        .await
+        .ok()["duplicate"],
+        true
+    );
 }
 
 /// Eight at once: one migrates, the others wait for it, none fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn parallel_migrations_agree() {
     let database = TestDatabase::empty().await;
-    let runs = join_all((0..8).map(|_| async { migrate(&database.settings()).await.unwrap() })).await;
+    let runs =
+        join_all((0..8).map(|_| async { migrate(&database.settings()).await.unwrap() })).await;
     let mut applied: Vec<usize> = runs.iter().map(Vec::len).collect();
     applied.sort_unstable();
     assert_eq!(applied, [0, 0, 0, 0, 0, 0, 0, migration_texts().len()]);
@@ -95,21 +131,40 @@ async fn processes_may_start_together_on_an_empty_database() {
 /// A table of an earlier system stops the migration before anything is made, and the message says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_table_stops_the_migration() {
-    for table in
-        ["experiments", "experiment_variants", "user_experiment_assignments", "experiment_events", "bandit_arms", "position_performance"]
-    {
+    for table in [
+        "experiments",
+        "experiment_variants",
+        "user_experiment_assignments",
+        "experiment_events",
+        "bandit_arms",
+        "position_performance",
+    ] {
         let database = TestDatabase::empty().await;
         database.execute(&format!("CREATE TABLE {table} (id serial, name text); INSERT INTO {table} (name) VALUES ('old')")).await;
         let error = migrate(&database.settings()).await.unwrap_err().chain();
-        for part in [format!("\"{table}\""), "earlier system".into(), format!("ALTER TABLE {table} RENAME TO {table}_old")] {
+        for part in [
+            format!("\"{table}\""),
+            "earlier system".into(),
+            format!("ALTER TABLE {table} RENAME TO {table}_old"),
+        ] {
             assert!(error.contains(&part), "{part} is missing: {error}");
         }
         let tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'refinery_schema_history'";
         assert_eq!(database.rows(tables).await, [[table]]);
-        assert_eq!(database.text(&format!("SELECT name FROM {table}")).await, "old");
-        database.execute(&format!("ALTER TABLE {table} RENAME TO {table}_old")).await;
+        assert_eq!(
+            database.text(&format!("SELECT name FROM {table}")).await,
+            "old"
+        );
+        database
+            .execute(&format!("ALTER TABLE {table} RENAME TO {table}_old"))
+            .await;
         migrate(&database.settings()).await.unwrap();
-        assert_eq!(database.text(&format!("SELECT name FROM {table}_old")).await, "old");
+        assert_eq!(
+            database
+                .text(&format!("SELECT name FROM {table}_old"))
+                .await,
+            "old"
+        );
     }
 }
 
@@ -119,16 +174,28 @@ async fn the_command_migrates() {
     let database = TestDatabase::empty().await;
     let variables = [("DATABASE_URL", database.url())];
     let (status, text) = ApiProcess::run(PROGRAM, &["migrate"], &variables).await;
-    assert!(status.success() && text.contains("create_experimentation_system"), "{text}");
+    assert!(
+        status.success() && text.contains("create_experimentation_system"),
+        "{text}"
+    );
     let (status, text) = ApiProcess::run(PROGRAM, &["migrate"], &variables).await;
     assert!(status.success() && text.contains("up to date"), "{text}");
     let foreign = TestDatabase::empty().await;
-    foreign.execute("CREATE TABLE experiments (id integer)").await;
+    foreign
+        .execute("CREATE TABLE experiments (id integer)")
+        .await;
     for arguments in [&["migrate"][..], &[]] {
-        let (status, text) = ApiProcess::run(PROGRAM, arguments, &[("DATABASE_URL", foreign.url())]).await;
-        assert!(!status.success() && text.contains("ALTER TABLE experiments RENAME TO experiments_old"), "{text}");
+        let (status, text) =
+            ApiProcess::run(PROGRAM, arguments, &[("DATABASE_URL", foreign.url())]).await;
+        assert!(
+            !status.success() && text.contains("ALTER TABLE experiments RENAME TO experiments_old"),
+            "{text}"
+        );
         let secret = foreign.url().split(['@', ':']).nth(2).unwrap_or_default();
-        assert!(secret.len() < 4 || !text.contains(secret), "shows the password");
+        assert!(
+            secret.len() < 4 || !text.contains(secret),
+            "shows the password"
+        );
     }
 }
 
@@ -139,14 +206,19 @@ async fn partitions_exist_ahead() {
     let insert = "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, created_at)
                   SELECT n::text, 'u', 1, 1, 'click', now() + make_interval(days => n) FROM generate_series(-7, 28) AS n";
     database.execute(insert).await;
-    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'experiment_events'::regclass";
+    let partitions =
+        "SELECT count(*) FROM pg_inherits WHERE inhparent = 'experiment_events'::regclass";
     let made = database.number(partitions).await;
     assert!(made >= 6, "{made}");
-    let last = "SELECT max(relname) FROM pg_class WHERE relname ~ '^experiment_events_[0-9]{4}w[0-9]{2}$'";
+    let last =
+        "SELECT max(relname) FROM pg_class WHERE relname ~ '^experiment_events_[0-9]{4}w[0-9]{2}$'";
     let last = database.text(last).await;
     database.execute(&format!("DROP TABLE {last}")).await;
     let app = TestApp::setup().database(database).start().await;
-    podium_tests::eventually("the missing partition is made", async || app.database().number(partitions).await == made).await;
+    podium_tests::eventually("the missing partition is made", async || {
+        app.database().number(partitions).await == made
+    })
+    .await;
 }
 
 /// Names that others query: tables with their columns, functions, and statements as they are published.
@@ -154,13 +226,23 @@ async fn partitions_exist_ahead() {
 async fn the_contract_with_other_readers_holds() {
     let database = TestDatabase::migrated().await;
     for (table, columns) in CONTRACT {
-        database.execute(&format!("SELECT {columns} FROM {table} LIMIT 0")).await;
+        database
+            .execute(&format!("SELECT {columns} FROM {table} LIMIT 0"))
+            .await;
     }
     for statement in STATEMENTS {
         database.execute(statement).await;
     }
     let unique = "INSERT INTO experiments (name, salt) VALUES ('a', 'a'), ('a', 'a')";
-    assert!(database.connect().await.batch_execute(unique).await.is_err(), "names are unique");
+    assert!(
+        database
+            .connect()
+            .await
+            .batch_execute(unique)
+            .await
+            .is_err(),
+        "names are unique"
+    );
     let big = "INSERT INTO experiments (id, name, salt) VALUES (4294967296, 'big', 'big')";
     database.execute(big).await;
 }

@@ -21,24 +21,45 @@ fn documented(path: &str) -> String {
 async fn document_and_routes_agree() {
     let app = TestApp::start().await;
     let document = app.get("/api/v1/openapi.json").await.ok();
-    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    assert!(
+        document["openapi"].as_str().unwrap().starts_with("3.1"),
+        "{}",
+        document["openapi"]
+    );
     let paths = document["paths"].as_object().unwrap();
     let operations: BTreeSet<(String, String)> = paths
         .iter()
         .flat_map(|(path, item)| {
-            let methods = item.as_object().unwrap().keys().filter(|key| !matches!(key.as_str(), "parameters" | "summary" | "description"));
+            let methods =
+                item.as_object().unwrap().keys().filter(|key| {
+                    !matches!(key.as_str(), "parameters" | "summary" | "description")
+                });
             methods.map(move |method| (path.clone(), method.to_uppercase()))
         })
         .collect();
-    let routes: BTreeSet<(String, String)> =
-        table().iter().map(|route| (documented(route.path), route.method.to_string())).collect();
+    let routes: BTreeSet<(String, String)> = table()
+        .iter()
+        .map(|route| (documented(route.path), route.method.to_string()))
+        .collect();
     assert_eq!(operations, routes);
     for route in table() {
         let operation = &paths[&documented(route.path)][route.method.as_str().to_lowercase()];
         let guarded = route.access != Access::Public;
-        assert_eq!(operation["security"].is_array(), guarded, "security of {} {}", route.method, route.path);
+        assert_eq!(
+            operation["security"].is_array(),
+            guarded,
+            "security of {} {}",
+            route.method,
+            route.path
+        );
         for status in ["401", "403"] {
-            assert_eq!(operation["responses"][status].is_object(), guarded, "{status} of {} {}", route.method, route.path);
+            assert_eq!(
+                operation["responses"][status].is_object(),
+                guarded,
+                "{status} of {} {}",
+                route.method,
+                route.path
+            );
         }
     }
 }
@@ -60,7 +81,10 @@ async fn the_document_is_whole() {
     assert!(!references.is_empty());
     for reference in references {
         let pointer = reference.strip_prefix('#').unwrap();
-        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        assert!(
+            document.pointer(pointer).is_some(),
+            "{reference} leads nowhere"
+        );
     }
 }
 
@@ -74,7 +98,9 @@ fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| collect_references(item, found)),
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| collect_references(item, found)),
         _ => {}
     }
 }
@@ -86,5 +112,9 @@ async fn the_page_stands_alone() {
     let page = app.get("/docs/").await;
     assert_eq!(page.status, 200);
     assert!(page.header("content-type").starts_with("text/html"));
-    assert!(!page.text().contains("://"), "a link to elsewhere: {}", page.text());
+    assert!(
+        !page.text().contains("://"),
+        "a link to elsewhere: {}",
+        page.text()
+    );
 }

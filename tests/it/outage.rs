@@ -10,7 +10,11 @@ const BULK: &str = "/api/v1/experiments/assign/bulk";
 async fn scene() -> (OwnPostgres, TestApp) {
     let postgres = OwnPostgres::start();
     let database = TestDatabase::on(postgres.url()).await;
-    let app = TestApp::setup().variable("ASSIGN_WAIT_MS", "500").database(database).start().await;
+    let app = TestApp::setup()
+        .variable("ASSIGN_WAIT_MS", "500")
+        .database(database)
+        .start()
+        .await;
     (postgres, app)
 }
 
@@ -24,7 +28,12 @@ fn default_answer() -> Value {
 }
 
 async fn click(client: &Client, id: &str) -> podium_tests::Answer {
-    client.track("click", json!({"event_id": id, "user_id": "user-0", "experiment_id": "e"})).await
+    client
+        .track(
+            "click",
+            json!({"event_id": id, "user_id": "user-0", "experiment_id": "e"}),
+        )
+        .await
 }
 
 /// Without a database known units keep their variant, everybody else gets the default answer, both marked; events are
@@ -41,7 +50,8 @@ async fn the_storefront_goes_on_without_a_database() {
         let user = format!("user-{n}");
         known.push((user.clone(), app.assign(ask(&user)).await));
     }
-    app.assign(json!({"experiment": "e", "session_id": session})).await;
+    app.assign(json!({"experiment": "e", "session_id": session}))
+        .await;
 
     postgres.crash();
     // From the first moment on, before anything has noticed.
@@ -54,14 +64,44 @@ async fn the_storefront_goes_on_without_a_database() {
     for (user, answer) in &known {
         assert_eq!(app.assign(ask(user)).await, degraded(answer.clone()));
     }
-    assert_eq!(app.assign(ask("another stranger")).await, degraded(default_answer()));
+    assert_eq!(
+        app.assign(ask("another stranger")).await,
+        degraded(default_answer())
+    );
     let login = json!({"experiment": "e", "user_id": user, "session_id": session});
     let at_login = app.assign(login.clone()).await;
-    assert_eq!((&at_login["variant"], &at_login["degraded"]), (&json!("b"), &json!(true)));
-    let many = app.post(BULK, &json!({"experiment": "e", "user_ids": ["user-0", "a stranger"]})).await.ok();
-    assert_eq!((&many["assignments"][0]["variant"], &many["assignments"][1]["variant"]), (&known[0].1["variant"], &json!("default")));
-    assert!(many["assignments"].as_array().unwrap().iter().all(|assignment| assignment["degraded"] == true), "{many}");
-    app.post("/api/v1/experiments/assign", &json!({"experiment": "none", "user_id": "u"})).await.problem(404, "not_found");
+    assert_eq!(
+        (&at_login["variant"], &at_login["degraded"]),
+        (&json!("b"), &json!(true))
+    );
+    let many = app
+        .post(
+            BULK,
+            &json!({"experiment": "e", "user_ids": ["user-0", "a stranger"]}),
+        )
+        .await
+        .ok();
+    assert_eq!(
+        (
+            &many["assignments"][0]["variant"],
+            &many["assignments"][1]["variant"]
+        ),
+        (&known[0].1["variant"], &json!("default"))
+    );
+    assert!(
+        many["assignments"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|assignment| assignment["degraded"] == true),
+        "{many}"
+    );
+    app.post(
+        "/api/v1/experiments/assign",
+        &json!({"experiment": "none", "user_id": "u"}),
+    )
+    .await
+    .problem(404, "not_found");
     assert_refused(&app).await;
 
     postgres.revive();
@@ -69,26 +109,44 @@ async fn the_storefront_goes_on_without_a_database() {
     for (user, answer) in &known {
         assert_eq!(&app.assign(ask(user)).await, answer, "nobody flipped");
     }
-    assert_eq!(app.assign(login).await["variant"], "b", "the login is made up for");
+    assert_eq!(
+        app.assign(login).await["variant"],
+        "b",
+        "the login is made up for"
+    );
     assert_eq!(click(&app, "x").await.ok()["duplicate"], false);
     assert_eq!(app.get("/readyz").await.status, 200);
 }
 
 async fn assert_refused(app: &TestApp) {
     for (path, body) in [
-        ("track-click", json!({"event_id": "x", "user_id": "user-0", "experiment_id": "e"})),
+        (
+            "track-click",
+            json!({"event_id": "x", "user_id": "user-0", "experiment_id": "e"}),
+        ),
         ("track-click", json!({"event_id": "x", "user_id": "nobody"})),
-        ("track", json!({"events": [{"event_type": "click", "user_id": "user-0", "experiment_id": "e"}]})),
+        (
+            "track",
+            json!({"events": [{"event_type": "click", "user_id": "user-0", "experiment_id": "e"}]}),
+        ),
     ] {
-        let answer = app.post(&format!("/api/v1/experiments/{path}"), &body).await;
+        let answer = app
+            .post(&format!("/api/v1/experiments/{path}"), &body)
+            .await;
         answer.problem(503, "unavailable");
         assert_eq!(answer.header("retry-after"), "1");
     }
     assert_eq!(app.get("/livez").await.status, 200);
     let health = app.get("/api/v1/health").await.ok();
-    assert_eq!((&health["status"], &health["database"]), (&json!("degraded"), &json!("down")));
+    assert_eq!(
+        (&health["status"], &health["database"]),
+        (&json!("degraded"), &json!("down"))
+    );
     let ready = app.get("/readyz").await;
-    assert_eq!((ready.status, &ready.json()["failed"]), (503, &json!(["database"])));
+    assert_eq!(
+        (ready.status, &ready.json()["failed"]),
+        (503, &json!(["database"]))
+    );
 }
 
 /// A server that stands still: every request ends, known units keep their variant, and when the server moves again nothing
@@ -99,7 +157,12 @@ async fn a_frozen_database_holds_nobody_up() {
     let experiment = app.experiment("e").running().await;
     app.experiment("strangers").running().await;
     let mut rng = Rng::printed();
-    let mut load = Plan { events: 3_000, connections: 16, users: 100 }.start(&experiment, vec![app.clone()]);
+    let mut load = Plan {
+        events: 3_000,
+        connections: 16,
+        users: 100,
+    }
+    .start(&experiment, vec![app.clone()]);
     let moment = load.moments(1, &mut rng)[0];
     load.reaches(moment).await;
     let known = app.variant_of("e", "u0").await;
@@ -112,12 +175,22 @@ async fn a_frozen_database_holds_nobody_up() {
             answer.problem(503, "unavailable");
             assert!(!answer.header("retry-after").is_empty());
         }
-        let answer = app.assign(json!({"experiment": "e", "user_id": "u0"})).await;
+        let answer = app
+            .assign(json!({"experiment": "e", "user_id": "u0"}))
+            .await;
         assert_eq!(answer["variant"], known.as_str(), "{answer}");
-        let stranger = app.assign(json!({"experiment": "strangers", "user_id": n})).await;
-        assert_eq!((&stranger["variant"], &stranger["degraded"]), (&json!("default"), &json!(true)));
+        let stranger = app
+            .assign(json!({"experiment": "strangers", "user_id": n}))
+            .await;
+        assert_eq!(
+            (&stranger["variant"], &stranger["degraded"]),
+            (&json!("default"), &json!(true))
+        );
     }
-    eventually("every connection of the load was answered", async || load.refused() >= refused + 16).await;
+    eventually("every connection of the load was answered", async || {
+        load.refused() >= refused + 16
+    })
+    .await;
     app.sees_database(false).await;
 
     postgres.thaw();
@@ -132,7 +205,12 @@ async fn the_database_may_crash_under_load() {
     let (mut postgres, app) = scene().await;
     let experiment = app.experiment("e").running().await;
     let mut rng = Rng::printed();
-    let mut load = Plan { events: 4_000, connections: 32, users: 300 }.start(&experiment, vec![app.clone()]);
+    let mut load = Plan {
+        events: 4_000,
+        connections: 32,
+        users: 300,
+    }
+    .start(&experiment, vec![app.clone()]);
     for moment in load.moments(3, &mut rng) {
         load.reaches(moment).await;
         postgres.crash_and_restart();

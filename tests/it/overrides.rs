@@ -20,11 +20,21 @@ async fn a_pinned_unit_gets_its_variant_and_is_not_stored() {
     let control = &experiment.units_of(Some("control"), 1)[0];
     for unit in [outside, control] {
         pin(&app, &experiment, unit, "b").await;
-        let answer = app.assign(json!({"experiment": "e", "user_id": unit})).await;
-        assert_eq!((&answer["variant"], &answer["reason"]), (&json!("b"), &json!("OVERRIDE")));
+        let answer = app
+            .assign(json!({"experiment": "e", "user_id": unit}))
+            .await;
+        assert_eq!(
+            (&answer["variant"], &answer["reason"]),
+            (&json!("b"), &json!("OVERRIDE"))
+        );
         assert_eq!(answer["variant_id"], experiment.variant("b"));
     }
-    assert_eq!(app.database().number("SELECT count(*) FROM user_experiment_assignments").await, 0);
+    assert_eq!(
+        app.database()
+            .number("SELECT count(*) FROM user_experiment_assignments")
+            .await,
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,14 +67,24 @@ async fn pinned_units_are_left_out_of_the_analysis() {
     app.track("purchase", event(&units[0])).await.ok();
     app.track("purchase", event(&units[1])).await.ok();
     app.fold().await;
-    assert_eq!(app.database().rows(sums).await, [["1", "2", "20"]], "only the other unit's");
+    assert_eq!(
+        app.database().rows(sums).await,
+        [["1", "2", "20"]],
+        "only the other unit's"
+    );
     let events = format!(
         "SELECT v.name, e.counted FROM experiment_events e JOIN experiment_variants v ON v.id = e.variant_id
          WHERE e.user_id = '{}' ORDER BY e.created_at",
         units[0]
     );
-    assert_eq!(app.database().rows(&events).await, [["control", "t"], ["b", "f"]]);
-    let per_variant = format!("SELECT sum(conversions) FROM get_experiment_performance({})", experiment.id);
+    assert_eq!(
+        app.database().rows(&events).await,
+        [["control", "t"], ["b", "f"]]
+    );
+    let per_variant = format!(
+        "SELECT sum(conversions) FROM get_experiment_performance({})",
+        experiment.id
+    );
     assert_eq!(app.database().number(&per_variant).await, 2);
 }
 
@@ -74,7 +94,14 @@ async fn an_event_must_not_contradict_the_override() {
     let experiment = app.experiment("e").running().await;
     pin(&app, &experiment, "u", "b").await;
     let event = |variant: &str| json!({"user_id": "u", "experiment_id": "e", "variant_id": experiment.variant(variant)});
-    app.track("click", event("control")).await.problem(409, "conflict");
+    app.track("click", event("control"))
+        .await
+        .problem(409, "conflict");
     app.track("click", event("b")).await.ok();
-    assert_eq!(app.database().number("SELECT count(*) FROM experiment_events").await, 1);
+    assert_eq!(
+        app.database()
+            .number("SELECT count(*) FROM experiment_events")
+            .await,
+        1
+    );
 }

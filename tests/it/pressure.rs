@@ -30,7 +30,10 @@ async fn a_full_queue_refuses_and_loses_nothing() {
     process.variant_of("e", "u").await;
     let before = process.peak_memory_mib();
     let blocker = app.database().connect().await;
-    blocker.batch_execute("BEGIN; LOCK TABLE experiment_event_keys IN SHARE MODE").await.unwrap();
+    blocker
+        .batch_execute("BEGIN; LOCK TABLE experiment_event_keys IN SHARE MODE")
+        .await
+        .unwrap();
     let bodies: Vec<Value> = (0..BATCHES).map(batch).collect();
     let first: Vec<_> = bodies
         .iter()
@@ -40,8 +43,13 @@ async fn a_full_queue_refuses_and_loses_nothing() {
         })
         .collect();
     eventually("some are refused", async || {
-        let waiting = process.get("/api/v1/health").await.ok()["queues"]["events"].as_u64().unwrap();
-        assert!(waiting <= 40, "{waiting} batches wait, more than 40,000 events");
+        let waiting = process.get("/api/v1/health").await.ok()["queues"]["events"]
+            .as_u64()
+            .unwrap();
+        assert!(
+            waiting <= 40,
+            "{waiting} batches wait, more than 40,000 events"
+        );
         first.iter().filter(|answer| answer.is_finished()).count() >= BATCHES - 42
     })
     .await;
@@ -55,12 +63,21 @@ async fn a_full_queue_refuses_and_loses_nothing() {
             refused.insert(number);
         } else {
             let results = answer.ok();
-            assert!(results["results"].as_array().unwrap().iter().all(|result| result["success"] == true));
+            assert!(
+                results["results"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|result| result["success"] == true)
+            );
         }
     }
     assert!(!refused.is_empty(), "60,000 events do not fit");
     for number in refused {
-        eventually("a refused batch is taken later", async || process.post(TRACK, &bodies[number]).await.status == 200).await;
+        eventually("a refused batch is taken later", async || {
+            process.post(TRACK, &bodies[number]).await.status == 200
+        })
+        .await;
     }
     let stored = "SELECT count(*), count(DISTINCT event_id) FROM experiment_events";
     assert_eq!(app.database().rows(stored).await, [["60000", "60000"]]);
@@ -79,7 +96,10 @@ async fn a_busy_pool_is_no_outage() {
         held.push(link);
         assert!(held.len() < 100, "the pool has no bound");
     }
-    assert!(database.is_reachable(), "a report had to wait, and that is all");
+    assert!(
+        database.is_reachable(),
+        "a report had to wait, and that is all"
+    );
     assert_ne!(app.variant_of("e", "u").await, "default");
     drop(held);
 }

@@ -29,32 +29,56 @@ async fn scene() -> TestApp {
     app.experiment("e").running().await;
     app.variant_of("e", "u").await;
     for (id, days) in [("old", 60), ("middle", 33), ("young", 20)] {
-        app.track("purchase", json!({"event_id": id, "user_id": "u", "experiment_id": "e", "value": 5})).await.ok();
+        app.track(
+            "purchase",
+            json!({"event_id": id, "user_id": "u", "experiment_id": "e", "value": 5}),
+        )
+        .await
+        .ok();
         age(&app, id, days).await;
     }
     app
 }
 
 async fn left(app: &TestApp) -> Vec<Vec<String>> {
-    app.database().rows("SELECT event_id FROM experiment_events ORDER BY created_at").await
+    app.database()
+        .rows("SELECT event_id FROM experiment_events ORDER BY created_at")
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_events_are_dropped_and_their_totals_stay() {
     let app = scene().await;
     app.fold().await;
-    let totals = "SELECT sum(sum_purchases), trim_scale(sum(sum_purchase_value)) FROM variant_moments";
+    let totals =
+        "SELECT sum(sum_purchases), trim_scale(sum(sum_purchase_value)) FROM variant_moments";
     assert_eq!(app.database().rows(totals).await, [["3", "15"]]);
     let dropped = drop_old(&app.state().database, 45).await.unwrap();
     assert_eq!(dropped.len(), 1, "{dropped:?}");
     assert_eq!(left(&app).await, [["middle"], ["young"]]);
-    assert_eq!(app.database().number("SELECT count(*) FROM experiment_event_keys").await, 2);
-    assert!(drop_old(&app.state().database, 45).await.unwrap().is_empty());
-    let event = |id: &str| json!({"event_id": id, "user_id": "u", "experiment_id": "e", "value": 5});
-    assert_eq!(app.track("purchase", event("young")).await.ok()["duplicate"], true, "ids are known as long as events are");
+    assert_eq!(
+        app.database()
+            .number("SELECT count(*) FROM experiment_event_keys")
+            .await,
+        2
+    );
+    assert!(
+        drop_old(&app.state().database, 45)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let event =
+        |id: &str| json!({"event_id": id, "user_id": "u", "experiment_id": "e", "value": 5});
+    assert_eq!(
+        app.track("purchase", event("young")).await.ok()["duplicate"],
+        true,
+        "ids are known as long as events are"
+    );
     app.fold().await;
     assert_eq!(app.database().rows(totals).await, [["3", "15"]]);
-    let performance = "SELECT sum(conversions) FROM get_experiment_performance((SELECT id FROM experiments))";
+    let performance =
+        "SELECT sum(conversions) FROM get_experiment_performance((SELECT id FROM experiments))";
     assert_eq!(app.database().number(performance).await, 3);
 }
 
@@ -65,9 +89,17 @@ async fn nothing_is_dropped_before_it_is_folded() {
     // As if folding had stood still for two months; a lock keeps the background from catching up.
     let blocker = app.database().connect().await;
     blocker.batch_execute("UPDATE fold_state SET folded_at = now() - interval '61 days'; BEGIN; SELECT FROM fold_state FOR UPDATE").await.unwrap();
-    let folded = app.database().number("SELECT count(*) FROM fold_state WHERE folded_at > now() - interval '1 day'").await;
+    let folded = app
+        .database()
+        .number("SELECT count(*) FROM fold_state WHERE folded_at > now() - interval '1 day'")
+        .await;
     if folded == 0 {
-        assert!(drop_old(&app.state().database, 45).await.unwrap().is_empty());
+        assert!(
+            drop_old(&app.state().database, 45)
+                .await
+                .unwrap()
+                .is_empty()
+        );
         assert_eq!(left(&app).await.len(), 3);
     }
     blocker.batch_execute("ROLLBACK").await.unwrap();

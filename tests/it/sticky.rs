@@ -14,10 +14,16 @@ fn users(count: usize) -> Vec<String> {
 
 /// User to variant, in one request.
 async fn variants(app: &TestApp, users: &[String]) -> HashMap<String, String> {
-    let answer = app.post(BULK, &json!({"experiment": "e", "user_ids": users})).await.ok();
+    let answer = app
+        .post(BULK, &json!({"experiment": "e", "user_ids": users}))
+        .await
+        .ok();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let answers = answer["assignments"].as_array().unwrap();
-    answers.iter().map(|answer| (text(&answer["user_id"]), text(&answer["variant"]))).collect()
+    answers
+        .iter()
+        .map(|answer| (text(&answer["user_id"]), text(&answer["variant"])))
+        .collect()
 }
 
 /// Weights, allocation and the set of variants change, processes come and go: nobody flips.
@@ -36,18 +42,47 @@ async fn units_keep_their_variant_whatever_changes() {
         app.change(change).await;
         assert_eq!(variants(&app, &users).await, told, "{change}");
         app.restart().await;
-        assert_eq!(variants(&app, &users).await, told, "after a restart, {change}");
+        assert_eq!(
+            variants(&app, &users).await,
+            told,
+            "after a restart, {change}"
+        );
         let replica = app.replica().await;
-        assert_eq!(variants(&replica, &users).await, told, "on another replica, {change}");
+        assert_eq!(
+            variants(&replica, &users).await,
+            told,
+            "on another replica, {change}"
+        );
     }
-    assert!(told.values().any(|variant| variant == "b") && told.values().any(|variant| variant == "control"));
-    let rows = app.database().text("SELECT count(*) || ' in epoch ' || max(epoch) FROM user_experiment_assignments").await;
+    assert!(
+        told.values().any(|variant| variant == "b")
+            && told.values().any(|variant| variant == "control")
+    );
+    let rows = app
+        .database()
+        .text("SELECT count(*) || ' in epoch ' || max(epoch) FROM user_experiment_assignments")
+        .await;
     assert_eq!(rows, "200 in epoch 1");
-    assert_eq!(app.database().number("SELECT count(DISTINCT variant_id) FROM user_experiment_assignments").await, 2);
+    assert_eq!(
+        app.database()
+            .number("SELECT count(DISTINCT variant_id) FROM user_experiment_assignments")
+            .await,
+        2
+    );
     let newcomer = app.variant_of("e", "newcomer").await;
-    assert_eq!(newcomer, "c", "new units go where today's weights send them");
-    let stored = format!("SELECT epoch FROM user_experiment_assignments WHERE user_id = 'newcomer' AND experiment_id = {}", experiment.id);
-    assert_eq!(app.database().number(&stored).await, 2, "under today's epoch");
+    assert_eq!(
+        newcomer, "c",
+        "new units go where today's weights send them"
+    );
+    let stored = format!(
+        "SELECT epoch FROM user_experiment_assignments WHERE user_id = 'newcomer' AND experiment_id = {}",
+        experiment.id
+    );
+    assert_eq!(
+        app.database().number(&stored).await,
+        2,
+        "under today's epoch"
+    );
 }
 
 /// The row is committed before the answer: it is there as soon as the answer is.
@@ -74,33 +109,57 @@ async fn concurrent_first_calls_agree() {
     let users = users(40);
     let swap = async {
         for weight in [0, 5, 0, 5] {
-            app.change(&format!("UPDATE experiment_variants SET traffic_weight = {weight} WHERE name = 'control'")).await;
+            app.change(&format!(
+                "UPDATE experiment_variants SET traffic_weight = {weight} WHERE name = 'control'"
+            ))
+            .await;
         }
     };
     let ask = |user: &str, n: usize| {
-        let client = if n.is_multiple_of(2) { app.clone() } else { replica.clone() };
+        let client = if n.is_multiple_of(2) {
+            app.clone()
+        } else {
+            replica.clone()
+        };
         let user = user.to_owned();
         async move { client.variant_of("e", &user).await }
     };
-    let asking = join_all(users.iter().map(|user| join_all((0..6).map(|n| ask(user, n)))));
+    let asking = join_all(
+        users
+            .iter()
+            .map(|user| join_all((0..6).map(|n| ask(user, n)))),
+    );
     let (answers, ()) = tokio::join!(asking, swap);
     for (user, told) in users.iter().zip(answers) {
-        assert!(told.iter().all(|variant| variant == &told[0] && variant != "default"), "{user}: {told:?}");
+        assert!(
+            told.iter()
+                .all(|variant| variant == &told[0] && variant != "default"),
+            "{user}: {told:?}"
+        );
     }
-    assert_eq!(app.database().number("SELECT count(*) FROM user_experiment_assignments").await, 40);
+    assert_eq!(
+        app.database()
+            .number("SELECT count(*) FROM user_experiment_assignments")
+            .await,
+        40
+    );
 }
 
 /// More units than memory holds: the table answers for the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn units_beyond_the_memory_are_read_again() {
-    let app = TestApp::setup().variable("ASSIGNMENT_CACHE", "1000").start().await;
+    let app = TestApp::setup()
+        .variable("ASSIGNMENT_CACHE", "1000")
+        .start()
+        .await;
     app.experiment("e").running().await;
     let users = users(3_000);
     let mut told = HashMap::new();
     for part in users.chunks(1_000) {
         told.extend(variants(&app, part).await);
     }
-    app.change("UPDATE experiment_variants SET traffic_weight = 0 WHERE name = 'b'").await;
+    app.change("UPDATE experiment_variants SET traffic_weight = 0 WHERE name = 'b'")
+        .await;
     for part in users.chunks(1_000) {
         for (user, variant) in variants(&app, part).await {
             assert_eq!(told[&user], variant, "{user}");

@@ -20,22 +20,36 @@ fn authority(name: &str) -> Authority {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
     let pem = params.self_signed(&key).unwrap().pem();
-    Authority { pem, issuer: Issuer::new(params, key) }
+    Authority {
+        pem,
+        issuer: Issuer::new(params, key),
+    }
 }
 
 /// Gives the server a certificate for these names.
 async fn certify(postgres: &OwnPostgres, authority: &Authority, names: &[&str]) {
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+    let params = CertificateParams::new(
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>(),
+    )
+    .unwrap();
     let certificate = params.signed_by(&key, &authority.issuer).unwrap();
     let certificate = postgres.private_file("server.crt", &certificate.pem());
     let key = postgres.private_file("server.key", &key.serialize_pem());
     let quoted = |path: &Path| path.display().to_string().replace('\'', "''");
     let session = podium_tests::database::connect(&with(&postgres.url(), "disable", None)).await;
     for setting in [
-        format!("ALTER SYSTEM SET ssl_cert_file = '{}'", quoted(&certificate)),
+        format!(
+            "ALTER SYSTEM SET ssl_cert_file = '{}'",
+            quoted(&certificate)
+        ),
         format!("ALTER SYSTEM SET ssl_key_file = '{}'", quoted(&key)),
         "ALTER SYSTEM SET ssl = on".into(),
         "SELECT pg_reload_conf()".into(),
@@ -44,14 +58,19 @@ async fn certify(postgres: &OwnPostgres, authority: &Authority, names: &[&str]) 
     }
     eventually("the server has loaded its certificate", async || {
         let probe = podium_tests::database::connect(&with(&postgres.url(), "disable", None)).await;
-        let row = probe.query_one("SELECT current_setting('ssl')", &[]).await.unwrap();
+        let row = probe
+            .query_one("SELECT current_setting('ssl')", &[])
+            .await
+            .unwrap();
         row.get::<_, String>(0) == "on"
     })
     .await;
 }
 
 fn with(url: &str, mode: &str, root: Option<&Path>) -> String {
-    let root = root.map(|root| format!("&sslrootcert={}", root.display())).unwrap_or_default();
+    let root = root
+        .map(|root| format!("&sslrootcert={}", root.display()))
+        .unwrap_or_default();
     format!("{url}?sslmode={mode}{root}")
 }
 
@@ -64,11 +83,21 @@ async fn encrypted(url: &str) -> Vec<Vec<String>> {
 }
 
 async fn serves(url: String) -> TestApp {
-    let app = TestApp::setup().database(TestDatabase::on(url).await).start().await;
-    let name = format!("e{}", app.database().number("SELECT count(*) FROM experiments").await);
+    let app = TestApp::setup()
+        .database(TestDatabase::on(url).await)
+        .start()
+        .await;
+    let name = format!(
+        "e{}",
+        app.database()
+            .number("SELECT count(*) FROM experiments")
+            .await
+    );
     app.experiment(&name).running().await;
     app.variant_of(&name, "u").await;
-    app.track("click", json!({"user_id": "u", "experiment_id": name})).await.ok();
+    app.track("click", json!({"user_id": "u", "experiment_id": name}))
+        .await
+        .ok();
     app
 }
 
@@ -95,12 +124,21 @@ async fn every_mode_means_what_it_says() {
     let url = postgres.url();
     // Without a certificate: whoever insists on encryption is refused.
     let error = refused(&with(&url, "require", None)).await;
-    assert!(matches!(error, StartError::Storage(StorageError::Db(_) | StorageError::Pool(_))), "{error}");
+    assert!(
+        matches!(
+            error,
+            StartError::Storage(StorageError::Db(_) | StorageError::Pool(_))
+        ),
+        "{error}"
+    );
     drop(serves(with(&url, "prefer", None)).await);
 
     let right = authority("the right authority");
     let wrong = authority("another authority");
-    let roots: [PathBuf; 2] = [postgres.file("right.pem", &right.pem), postgres.file("wrong.pem", &wrong.pem)];
+    let roots: [PathBuf; 2] = [
+        postgres.file("right.pem", &right.pem),
+        postgres.file("wrong.pem", &wrong.pem),
+    ];
     let [right_root, wrong_root] = roots.each_ref().map(PathBuf::as_path);
     certify(&postgres, &right, &["127.0.0.1"]).await;
     for (mode, root, expected) in [
@@ -114,7 +152,10 @@ async fn every_mode_means_what_it_says() {
         let app = serves(with(&url, mode, root)).await;
         assert_eq!(encrypted(&url).await, [[expected]], "{mode} {root:?}");
         drop(app);
-        eventually("its connections are gone", async || encrypted(&url).await.is_empty()).await;
+        eventually("its connections are gone", async || {
+            encrypted(&url).await.is_empty()
+        })
+        .await;
     }
     let password = url.split(['@', ':']).nth(2).unwrap();
     for (mode, root) in [
@@ -135,8 +176,20 @@ async fn every_mode_means_what_it_says() {
 /// A root that cannot be used is a fault of the configuration, and says which file it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_that_cannot_be_read_is_named() {
-    let missing = refused("postgres://podium:hidden@127.0.0.1:1/podium?sslmode=verify-full&sslrootcert=/no/such.pem").await.to_string();
-    assert!(missing.contains("/no/such.pem") && !missing.contains("hidden"), "{missing}");
-    let unknown = refused("postgres://podium:hidden@127.0.0.1:1/podium?sslmode=always").await.to_string();
-    assert!(unknown.contains("always") && !unknown.contains("hidden"), "{unknown}");
+    let missing = refused(
+        "postgres://podium:hidden@127.0.0.1:1/podium?sslmode=verify-full&sslrootcert=/no/such.pem",
+    )
+    .await
+    .to_string();
+    assert!(
+        missing.contains("/no/such.pem") && !missing.contains("hidden"),
+        "{missing}"
+    );
+    let unknown = refused("postgres://podium:hidden@127.0.0.1:1/podium?sslmode=always")
+        .await
+        .to_string();
+    assert!(
+        unknown.contains("always") && !unknown.contains("hidden"),
+        "{unknown}"
+    );
 }

@@ -18,7 +18,9 @@ async fn scene(app: &TestApp) -> Experiment {
 }
 
 async fn events(app: &TestApp) -> i64 {
-    app.database().number("SELECT count(*) FROM experiment_events").await
+    app.database()
+        .number("SELECT count(*) FROM experiment_events")
+        .await
 }
 
 /// Each route records its own type.
@@ -26,12 +28,19 @@ async fn events(app: &TestApp) -> i64 {
 async fn every_route_records_its_type() {
     let app = TestApp::start().await;
     let experiment = scene(&app).await;
-    for (kind, expected) in
-        [("impression", "impression"), ("click", "click"), ("add-to-cart", "add_to_cart"), ("purchase", "purchase")]
-    {
-        let body = json!({"event_id": kind, "user_id": "u", "experiment_id": experiment.id, "value": 1});
+    for (kind, expected) in [
+        ("impression", "impression"),
+        ("click", "click"),
+        ("add-to-cart", "add_to_cart"),
+        ("purchase", "purchase"),
+    ] {
+        let body =
+            json!({"event_id": kind, "user_id": "u", "experiment_id": experiment.id, "value": 1});
         let answer = app.track(kind, body).await.ok();
-        assert_eq!(answer, json!({"success": true, "event_id": kind, "duplicate": false}));
+        assert_eq!(
+            answer,
+            json!({"success": true, "event_id": kind, "duplicate": false})
+        );
         let stored = format!("SELECT event_type FROM experiment_events WHERE event_id = '{kind}'");
         assert_eq!(app.database().text(&stored).await, expected);
     }
@@ -55,10 +64,34 @@ async fn every_field_is_stored() {
         event_data->>'color', event_data->'nested', event_data->>'placement', event_data->>'page_type',
         to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS+00:00'),
         created_at BETWEEN now() - interval '1 minute' AND now() FROM experiment_events";
-    let (id, variant) = (experiment.id.to_string(), experiment.variant("b").to_string());
+    let (id, variant) = (
+        experiment.id.to_string(),
+        experiment.variant("b").to_string(),
+    );
     let expected = [
-        "full", "u", "s", &id, &variant, "purchase", "1234", "5", "m", "3", "85.0000", "2", "d", "f", "f", "\u{2205}",
-        "\u{2205}", "r\u{e9}d", "[1, {\"x\": null}]", "newsfeed", "feed", &occurred_at, "t",
+        "full",
+        "u",
+        "s",
+        &id,
+        &variant,
+        "purchase",
+        "1234",
+        "5",
+        "m",
+        "3",
+        "85.0000",
+        "2",
+        "d",
+        "f",
+        "f",
+        "\u{2205}",
+        "\u{2205}",
+        "r\u{e9}d",
+        "[1, {\"x\": null}]",
+        "newsfeed",
+        "feed",
+        &occurred_at,
+        "t",
     ];
     let mut stored = app.database().rows(columns).await;
     // Whether it counts depends on the fraction of a second that the text left out.
@@ -72,13 +105,34 @@ async fn track_takes_every_type() {
     let app = TestApp::start().await;
     scene(&app).await;
     let rows = [
-        (json!({"event_type": "impression"}), ["impression", "\u{2205}", "\u{2205}", "\u{2205}", "\u{2205}"]),
-        (json!({"event_type": "click", "quantity": 3}), ["click", "\u{2205}", "\u{2205}", "\u{2205}", "\u{2205}"]),
-        (json!({"event_type": "add_to_cart"}), ["add_to_cart", "\u{2205}", "1", "\u{2205}", "\u{2205}"]),
-        (json!({"event_type": "purchase", "value": 0}), ["purchase", "0.0000", "1", "\u{2205}", "\u{2205}"]),
-        (json!({"event_type": "engagement", "value": 12.5}), ["engagement", "12.5000", "\u{2205}", "\u{2205}", "\u{2205}"]),
-        (json!({"event_type": "request", "latency_ms": 12.25, "is_error": true}), ["request", "\u{2205}", "\u{2205}", "12.25", "t"]),
-        (json!({"eventType": "request", "latencyMs": 7}), ["request", "\u{2205}", "\u{2205}", "7", "f"]),
+        (
+            json!({"event_type": "impression"}),
+            ["impression", "\u{2205}", "\u{2205}", "\u{2205}", "\u{2205}"],
+        ),
+        (
+            json!({"event_type": "click", "quantity": 3}),
+            ["click", "\u{2205}", "\u{2205}", "\u{2205}", "\u{2205}"],
+        ),
+        (
+            json!({"event_type": "add_to_cart"}),
+            ["add_to_cart", "\u{2205}", "1", "\u{2205}", "\u{2205}"],
+        ),
+        (
+            json!({"event_type": "purchase", "value": 0}),
+            ["purchase", "0.0000", "1", "\u{2205}", "\u{2205}"],
+        ),
+        (
+            json!({"event_type": "engagement", "value": 12.5}),
+            ["engagement", "12.5000", "\u{2205}", "\u{2205}", "\u{2205}"],
+        ),
+        (
+            json!({"event_type": "request", "latency_ms": 12.25, "is_error": true}),
+            ["request", "\u{2205}", "\u{2205}", "12.25", "t"],
+        ),
+        (
+            json!({"eventType": "request", "latencyMs": 7}),
+            ["request", "\u{2205}", "\u{2205}", "7", "f"],
+        ),
     ];
     for (n, (body, expected)) in rows.into_iter().enumerate() {
         let mut body = body;
@@ -91,7 +145,12 @@ async fn track_takes_every_type() {
         );
         assert_eq!(app.database().rows(&stored).await, [expected]);
     }
-    for wrong in [json!({}), json!({"event_type": "view"}), json!({"event_type": 1}), json!({"event_type": "purchase"})] {
+    for wrong in [
+        json!({}),
+        json!({"event_type": "view"}),
+        json!({"event_type": 1}),
+        json!({"event_type": "purchase"}),
+    ] {
         let mut body = wrong.clone();
         body["user_id"] = json!("u");
         body["experiment_id"] = json!("e");
@@ -105,23 +164,52 @@ async fn values_are_exact() {
     let app = TestApp::start().await;
     scene(&app).await;
     for (n, (sent, stored)) in [
-        ("0", "0.0000"), ("0.1", "0.1000"), ("19.99", "19.9900"), ("0.0001", "0.0001"), ("1e2", "100.0000"),
-        ("999999999999.9999", "999999999999.9999"), ("1000000000000", "1000000000000.0000"), ("1E+12", "1000000000000.0000"),
+        ("0", "0.0000"),
+        ("0.1", "0.1000"),
+        ("19.99", "19.9900"),
+        ("0.0001", "0.0001"),
+        ("1e2", "100.0000"),
+        ("999999999999.9999", "999999999999.9999"),
+        ("1000000000000", "1000000000000.0000"),
+        ("1E+12", "1000000000000.0000"),
     ]
     .into_iter()
     .enumerate()
     {
-        let body = format!("{{\"event_id\": \"{n}\", \"user_id\": \"u\", \"experiment_id\": \"e\", \"value\": {sent}}}");
-        app.post_bytes("/api/v1/experiments/track-purchase", body).await.ok();
-        let value = app.database().text(&format!("SELECT value FROM experiment_events WHERE event_id = '{n}'")).await;
+        let body = format!(
+            "{{\"event_id\": \"{n}\", \"user_id\": \"u\", \"experiment_id\": \"e\", \"value\": {sent}}}"
+        );
+        app.post_bytes("/api/v1/experiments/track-purchase", body)
+            .await
+            .ok();
+        let value = app
+            .database()
+            .text(&format!(
+                "SELECT value FROM experiment_events WHERE event_id = '{n}'"
+            ))
+            .await;
         assert_eq!(value, stored, "{sent}");
     }
-    for refused in ["-0.0001", "-1", "1000000000000.0001", "1e13", "1e999", "\"1\"", "true"] {
-        let body = format!("{{\"user_id\": \"u\", \"experiment_id\": \"e\", \"value\": {refused}}}");
-        let problem = app.post_bytes("/api/v1/experiments/track-purchase", body).await.problem(422, "validation_failed");
+    for refused in [
+        "-0.0001",
+        "-1",
+        "1000000000000.0001",
+        "1e13",
+        "1e999",
+        "\"1\"",
+        "true",
+    ] {
+        let body =
+            format!("{{\"user_id\": \"u\", \"experiment_id\": \"e\", \"value\": {refused}}}");
+        let problem = app
+            .post_bytes("/api/v1/experiments/track-purchase", body)
+            .await
+            .problem(422, "validation_failed");
         assert_eq!(problem["errors"][0]["pointer"], "/value", "{refused}");
     }
-    app.track("purchase", json!({"user_id": "u", "experiment_id": "e"})).await.problem(422, "validation_failed");
+    app.track("purchase", json!({"user_id": "u", "experiment_id": "e"}))
+        .await
+        .problem(422, "validation_failed");
 }
 
 /// Without an id of the client's the server makes one: a UUID of version 7, another for each event.
@@ -164,18 +252,42 @@ async fn a_batch_answers_for_every_event() {
     ]});
     let results = app.track_any(batch).await.ok()["results"].clone();
     let results = results.as_array().unwrap();
-    let column = |name: &str| results.iter().map(|result| result[name].clone()).collect::<Vec<Value>>();
-    assert_eq!(column("index"), (0..12).map(|n| json!(n)).collect::<Vec<_>>());
-    let statuses: Vec<u64> = column("status").iter().map(|status| status.as_u64().unwrap()).collect();
-    assert_eq!(statuses, [200, 422, 200, 404, 409, 422, 422, 409, 422, 200, 422, 200]);
+    let column = |name: &str| {
+        results
+            .iter()
+            .map(|result| result[name].clone())
+            .collect::<Vec<Value>>()
+    };
+    assert_eq!(
+        column("index"),
+        (0..12).map(|n| json!(n)).collect::<Vec<_>>()
+    );
+    let statuses: Vec<u64> = column("status")
+        .iter()
+        .map(|status| status.as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        statuses,
+        [200, 422, 200, 404, 409, 422, 422, 409, 422, 200, 422, 200]
+    );
     for result in results {
         assert_eq!(result["success"], result["status"] == 200, "{result}");
-        assert_eq!(result["error"].is_string(), result["status"] != 200, "{result}");
+        assert_eq!(
+            result["error"].is_string(),
+            result["status"] != 200,
+            "{result}"
+        );
     }
     assert_eq!(results[0]["event_id"], "a");
-    assert_eq!((&results[0]["duplicate"], &results[2]["duplicate"]), (&json!(false), &json!(true)));
+    assert_eq!(
+        (&results[0]["duplicate"], &results[2]["duplicate"]),
+        (&json!(false), &json!(true))
+    );
     assert_eq!(results[9]["recorded"], json!([experiment.id]));
-    let stored = app.database().rows("SELECT event_id FROM experiment_events WHERE length(event_id) = 1 ORDER BY 1").await;
+    let stored = app
+        .database()
+        .rows("SELECT event_id FROM experiment_events WHERE length(event_id) = 1 ORDER BY 1")
+        .await;
     assert_eq!(stored, [["a"], ["i"]]);
     assert_eq!(events(&app).await, 3, "and the one without an id");
 }
@@ -187,20 +299,37 @@ async fn a_batch_fails_as_a_whole() {
     scene(&app).await;
     let event = |n: usize| json!({"event_type": "click", "event_id": n.to_string(), "user_id": "u", "experiment_id": "e"});
     let batch = |count: usize| json!({"events": (0..count).map(event).collect::<Vec<_>>()});
-    let problem = app.track_any(batch(1_001)).await.problem(422, "validation_failed");
+    let problem = app
+        .track_any(batch(1_001))
+        .await
+        .problem(422, "validation_failed");
     assert_eq!(problem["errors"][0]["pointer"], "/events");
     let mut both = batch(2);
     both["events"][1]["userId"] = json!("u");
     app.track_any(both).await.problem(400, "malformed_json");
-    for not_a_list in [json!({"events": {}}), json!({"events": "a"}), json!({"events": 1})] {
-        app.track_any(not_a_list).await.problem(422, "validation_failed");
+    for not_a_list in [
+        json!({"events": {}}),
+        json!({"events": "a"}),
+        json!({"events": 1}),
+    ] {
+        app.track_any(not_a_list)
+            .await
+            .problem(422, "validation_failed");
     }
     let cut = serde_json::to_string(&batch(2)).unwrap();
-    app.post_bytes("/api/v1/experiments/track", cut[..cut.len() - 3].to_owned()).await.problem(400, "malformed_json");
+    app.post_bytes("/api/v1/experiments/track", cut[..cut.len() - 3].to_owned())
+        .await
+        .problem(400, "malformed_json");
     assert_eq!(events(&app).await, 0);
     assert_eq!(app.track_any(batch(0)).await.ok(), json!({"results": []}));
     let full = app.track_any(batch(1_000)).await.ok();
-    assert!(full["results"].as_array().unwrap().iter().all(|result| result["success"] == true));
+    assert!(
+        full["results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|result| result["success"] == true)
+    );
     assert_eq!(events(&app).await, 1_000);
 }
 
@@ -210,7 +339,10 @@ async fn the_answer_comes_after_the_commit() {
     let app = TestApp::start().await;
     scene(&app).await;
     let blocker = app.database().connect().await;
-    blocker.batch_execute("BEGIN; LOCK TABLE experiment_event_keys IN SHARE MODE").await.unwrap();
+    blocker
+        .batch_execute("BEGIN; LOCK TABLE experiment_event_keys IN SHARE MODE")
+        .await
+        .unwrap();
     let client = app.clone();
     let body = json!({"event_id": "x", "user_id": "u", "experiment_id": "e"});
     let mut answer = tokio::spawn(async move { client.track("click", body).await });
@@ -225,6 +357,11 @@ async fn the_answer_comes_after_the_commit() {
     blocker.batch_execute("COMMIT").await.unwrap();
     let answer = answer.await.unwrap();
     // On a machine that stood still for a second the writer's own limit came first; then it is not there either.
-    assert!(matches!(answer.status, 200 | 503), "{} {}", answer.status, answer.text());
+    assert!(
+        matches!(answer.status, 200 | 503),
+        "{} {}",
+        answer.status,
+        answer.text()
+    );
     assert_eq!(events(&app).await, i64::from(answer.status == 200));
 }

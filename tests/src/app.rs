@@ -95,7 +95,12 @@ impl TestApp {
     /// Settings to change before the start.
     #[must_use]
     pub fn setup() -> Setup {
-        let setup = Setup { variables: Variables::default(), clock: Arc::new(SystemClock), migrate: false, database: None };
+        let setup = Setup {
+            variables: Variables::default(),
+            clock: Arc::new(SystemClock),
+            migrate: false,
+            database: None,
+        };
         // A slow machine is no degraded service; tests of that set a limit of their own.
         setup
             .variable("ASSIGN_WAIT_MS", "10000")
@@ -104,17 +109,38 @@ impl TestApp {
             .variable("WORKERS", "1")
     }
 
-    async fn start_on(database: Arc<TestDatabase>, mut variables: Variables, clock: Arc<dyn Clock>, migrate: bool) -> Self {
-        variables.0.entry("DATABASE_URL".into()).or_insert_with(|| database.url().to_owned());
+    async fn start_on(
+        database: Arc<TestDatabase>,
+        mut variables: Variables,
+        clock: Arc<dyn Clock>,
+        migrate: bool,
+    ) -> Self {
+        variables
+            .0
+            .entry("DATABASE_URL".into())
+            .or_insert_with(|| database.url().to_owned());
         let config = Config::read(&variables).unwrap();
         let running = server::start(config, clock.clone(), migrate).await.unwrap();
-        let client = Client::new(&format!("http://{}", running.address)).with_token(&token::valid("1"));
-        Self { running: Some(running), client, database, variables, clock }
+        let client =
+            Client::new(&format!("http://{}", running.address)).with_token(&token::valid("1"));
+        Self {
+            running: Some(running),
+            client,
+            database,
+            variables,
+            clock,
+        }
     }
 
     /// A second application on the same database.
     pub async fn replica(&self) -> Self {
-        Self::start_on(self.database.clone(), self.variables.clone(), self.clock.clone(), false).await
+        Self::start_on(
+            self.database.clone(),
+            self.variables.clone(),
+            self.clock.clone(),
+            false,
+        )
+        .await
     }
 
     /// Stops the application and starts it anew on the same database: memory is lost, the table is not.
@@ -152,7 +178,10 @@ impl TestApp {
 
     /// Waits until this replica has heard of every change by itself.
     pub async fn hears_of_changes(&self) {
-        let version = self.database.number("SELECT version FROM config_version").await;
+        let version = self
+            .database
+            .number("SELECT version FROM config_version")
+            .await;
         eventually("the replica has the newest definitions", async || {
             self.state().serving.snapshot().version() >= version
         })
@@ -161,19 +190,26 @@ impl TestApp {
 
     /// Waits until the application has noticed by itself whether the database answers.
     pub async fn sees_database(&self, reachable: bool) {
-        eventually("the application sees the state of the database", async || {
-            self.state().database.is_reachable() == reachable
-        })
+        eventually(
+            "the application sees the state of the database",
+            async || self.state().database.is_reachable() == reachable,
+        )
         .await;
     }
 
     /// Folds until everything that has committed so far is in the totals. Open transactions of other tests hold the
     /// watermark back, so this waits until they are gone.
     pub async fn fold(&self) {
-        let end = self.database.number("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").await;
+        let end = self
+            .database
+            .number("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+            .await;
         eventually("everything is folded", async || {
             fold::fold_once(&self.state().database).await.unwrap();
-            self.database.number("SELECT watermark FROM fold_state").await >= end
+            self.database
+                .number("SELECT watermark FROM fold_state")
+                .await
+                >= end
         })
         .await;
     }
@@ -200,10 +236,15 @@ impl Deref for TestApp {
 
 impl Drop for TestApp {
     fn drop(&mut self) {
-        let Some(running) = self.running.take() else { return };
+        let Some(running) = self.running.take() else {
+            return;
+        };
         // A thread of its own, because dropping happens inside of an async runtime and cannot wait there.
         let stopping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(running.stop());
         });
         stopping.join().unwrap();

@@ -11,7 +11,17 @@ const HANGS: Duration = Duration::from_secs(30);
 
 /// What no answer may show.
 const INTERNALS: [&str; 12] = [
-    "postgres", "tokio", "sqlstate", "select ", "insert into", "panicked", "backtrace", ".rs:", "/src/", "rust", "serde",
+    "postgres",
+    "tokio",
+    "sqlstate",
+    "select ",
+    "insert into",
+    "panicked",
+    "backtrace",
+    ".rs:",
+    "/src/",
+    "rust",
+    "serde",
     "deadpool",
 ];
 
@@ -30,14 +40,25 @@ impl Client {
     /// When the HTTP library does not start.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        let http = reqwest::Client::builder().timeout(HANGS).no_proxy().build().unwrap();
-        Self { http, base: base.to_owned(), token: None }
+        let http = reqwest::Client::builder()
+            .timeout(HANGS)
+            .no_proxy()
+            .build()
+            .unwrap();
+        Self {
+            http,
+            base: base.to_owned(),
+            token: None,
+        }
     }
 
     /// The same with a bearer token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
-        Self { token: Some(token.to_owned()), ..self.clone() }
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
     }
 
     /// The same application, for raw requests: `host:port`.
@@ -50,7 +71,6 @@ impl Client {
     }
 
     /// A request without a token, to be completed.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
@@ -75,7 +95,12 @@ impl Client {
 
     /// A POST of bytes that call themselves JSON.
     pub async fn post_bytes(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
-        Answer::of(self.request(Method::POST, path).header("content-type", "application/json").body(body)).await
+        Answer::of(
+            self.request(Method::POST, path)
+                .header("content-type", "application/json")
+                .body(body),
+        )
+        .await
     }
 
     /// A request with the client's token.
@@ -83,7 +108,9 @@ impl Client {
     /// # Panics
     /// When the client has none.
     pub async fn admin(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
-        let request = self.request(method, path).bearer_auth(self.token.as_ref().expect("a client with a token"));
+        let request = self
+            .request(method, path)
+            .bearer_auth(self.token.as_ref().expect("a client with a token"));
         Answer::of(match body {
             Some(body) => request.json(body),
             None => request,
@@ -101,13 +128,16 @@ impl Client {
     /// # Panics
     /// When the answer has none.
     pub async fn variant_of(&self, experiment: &str, user: &str) -> String {
-        let answer = self.assign(json!({"experiment": experiment, "user_id": user})).await;
+        let answer = self
+            .assign(json!({"experiment": experiment, "user_id": user}))
+            .await;
         answer["variant"].as_str().unwrap().to_owned()
     }
 
     /// One event of a type that has a route of its own, such as `add-to-cart`.
     pub async fn track(&self, kind: &str, body: Value) -> Answer {
-        self.post(&format!("/api/v1/experiments/track-{kind}"), &body).await
+        self.post(&format!("/api/v1/experiments/track-{kind}"), &body)
+            .await
     }
 
     /// One event of any type, or a batch.
@@ -133,7 +163,9 @@ impl Answer {
     /// # Panics
     /// When there is no answer, which no test expects of a living application.
     pub async fn of(request: RequestBuilder) -> Self {
-        Self::try_of(request).await.unwrap_or_else(|error| panic!("no answer: {error:?}"))
+        Self::try_of(request)
+            .await
+            .unwrap_or_else(|error| panic!("no answer: {error:?}"))
     }
 
     /// Sends a request to an application that may die in between.
@@ -143,13 +175,20 @@ impl Answer {
     pub async fn try_of(request: RequestBuilder) -> Result<Self, reqwest::Error> {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Self { status, headers, body: response.bytes().await?.to_vec() })
+        Ok(Self {
+            status,
+            headers,
+            body: response.bytes().await?.to_vec(),
+        })
     }
 
     /// A header as text; empty when it is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The body as text.
@@ -164,7 +203,8 @@ impl Answer {
     /// When it is none.
     #[must_use]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
     }
 
     /// The body of an answer that must be a success.
@@ -172,7 +212,12 @@ impl Answer {
     /// # Panics
     /// When it is none.
     pub fn ok(&self) -> Value {
-        assert!(matches!(self.status, 200 | 201), "{} {}", self.status, self.text());
+        assert!(
+            matches!(self.status, 200 | 201),
+            "{} {}",
+            self.status,
+            self.text()
+        );
         self.json()
     }
 
@@ -193,7 +238,11 @@ impl Answer {
     /// When it is another one, or not a problem document with every member.
     pub fn problem(&self, status: u16, code: &str) -> Value {
         let problem = self.any_problem();
-        assert_eq!((self.status, problem["code"].as_str().unwrap()), (status, code), "{problem}");
+        assert_eq!(
+            (self.status, problem["code"].as_str().unwrap()),
+            (status, code),
+            "{problem}"
+        );
         problem
     }
 
@@ -203,23 +252,50 @@ impl Answer {
     /// # Panics
     /// When it is not.
     pub fn any_problem(&self) -> Value {
-        assert!((400..600).contains(&self.status), "{} {}", self.status, self.text());
-        assert_eq!(self.header("content-type"), "application/problem+json", "{} {}", self.status, self.text());
+        assert!(
+            (400..600).contains(&self.status),
+            "{} {}",
+            self.status,
+            self.text()
+        );
+        assert_eq!(
+            self.header("content-type"),
+            "application/problem+json",
+            "{} {}",
+            self.status,
+            self.text()
+        );
         assert_eq!(self.header("x-content-type-options"), "nosniff");
         let problem = self.json();
         assert_eq!(problem["type"], "about:blank", "{problem}");
         assert_eq!(problem["status"], self.status, "{problem}");
         assert_eq!(problem["success"], false, "{problem}");
-        assert_eq!(problem["requestId"], self.header("x-request-id"), "{problem}");
+        assert_eq!(
+            problem["requestId"],
+            self.header("x-request-id"),
+            "{problem}"
+        );
         for member in ["title", "code", "detail", "instance", "requestId"] {
-            assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member} is missing: {problem}");
+            assert!(
+                problem[member]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{member} is missing: {problem}"
+            );
         }
         assert_eq!(problem["error"], problem["detail"], "{problem}");
         if problem["code"] == "validation_failed" {
-            let errors = problem["errors"].as_array().unwrap_or_else(|| panic!("no errors: {problem}"));
+            let errors = problem["errors"]
+                .as_array()
+                .unwrap_or_else(|| panic!("no errors: {problem}"));
             assert!(!errors.is_empty(), "{problem}");
             for error in errors {
-                assert!(error["pointer"].is_string() && error["code"].is_string() && error["detail"].is_string(), "{problem}");
+                assert!(
+                    error["pointer"].is_string()
+                        && error["code"].is_string()
+                        && error["detail"].is_string(),
+                    "{problem}"
+                );
             }
         }
         let text = problem["detail"].as_str().unwrap().to_lowercase();

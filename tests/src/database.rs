@@ -58,19 +58,41 @@ impl TestDatabase {
 
     /// A migrated database on a server of the test's own.
     pub async fn on(url: String) -> Self {
-        migrate(&ConnectSettings::parse(&url).unwrap()).await.unwrap();
-        Self { name: String::new(), url, admin: None, session: Mutex::default() }
+        migrate(&ConnectSettings::parse(&url).unwrap())
+            .await
+            .unwrap();
+        Self {
+            name: String::new(),
+            url,
+            admin: None,
+            session: Mutex::default(),
+        }
     }
 
     async fn create(options: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("podium_it_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "podium_it_{}_{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let admin = connect(server()).await;
         // Left behind by a killed process with the same number.
-        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.unwrap();
-        admin.batch_execute(&format!("CREATE DATABASE {name} {options}")).await.unwrap();
+        admin
+            .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            .await
+            .unwrap();
+        admin
+            .batch_execute(&format!("CREATE DATABASE {name} {options}"))
+            .await
+            .unwrap();
         let url = with_database(server(), &name);
-        Self { name, url, admin: Some(server().to_owned()), session: Mutex::default() }
+        Self {
+            name,
+            url,
+            admin: Some(server().to_owned()),
+            session: Mutex::default(),
+        }
     }
 
     /// Its address, as in `DATABASE_URL`.
@@ -99,12 +121,22 @@ impl TestDatabase {
 
     /// All rows, every value as text; `NULL` is `∅`.
     pub async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let messages = self.session().await.simple_query(sql).await.unwrap_or_else(|error| panic!("{error:?} in: {sql}"));
+        let messages = self
+            .session()
+            .await
+            .simple_query(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{error:?} in: {sql}"));
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
-        rows.map(|row| (0..row.len()).map(|at| row.get(at).unwrap_or("∅").to_owned()).collect()).collect()
+        rows.map(|row| {
+            (0..row.len())
+                .map(|at| row.get(at).unwrap_or("∅").to_owned())
+                .collect()
+        })
+        .collect()
     }
 
     /// The first value of the first row, as text.
@@ -113,7 +145,10 @@ impl TestDatabase {
     /// When there is no row.
     pub async fn text(&self, sql: &str) -> String {
         let rows = self.rows(sql).await;
-        rows.first().and_then(|row| row.first()).unwrap_or_else(|| panic!("no row from: {sql}")).clone()
+        rows.first()
+            .and_then(|row| row.first())
+            .unwrap_or_else(|| panic!("no row from: {sql}"))
+            .clone()
     }
 
     /// The first value of the first row, as a number.
@@ -136,12 +171,23 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let Some(admin) = self.admin.take() else { return };
+        let Some(admin) = self.admin.take() else {
+            return;
+        };
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         // A thread of its own, because dropping happens inside of an async runtime and cannot wait there.
         let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { connect(&admin).await.batch_execute(&statement).await.unwrap() });
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                connect(&admin)
+                    .await
+                    .batch_execute(&statement)
+                    .await
+                    .unwrap()
+            });
         });
         if dropping.join().is_err() {
             eprintln!("database {} stays", self.name);
@@ -151,14 +197,22 @@ impl Drop for TestDatabase {
 
 /// A connection without the limits that the program sets on its own.
 pub async fn connect(url: &str) -> Client {
-    ConnectSettings::parse(url).unwrap().connect(Purpose::Maintain).await.unwrap()
+    ConnectSettings::parse(url)
+        .unwrap()
+        .connect(Purpose::Maintain)
+        .await
+        .unwrap()
 }
 
 /// The same server, another database.
 #[must_use]
 pub fn with_database(url: &str, name: &str) -> String {
-    let (address, query) = url.split_once('?').map_or((url, None), |(address, query)| (address, Some(query)));
-    let (scheme, rest) = address.split_once("://").expect("the address must be a URL");
+    let (address, query) = url
+        .split_once('?')
+        .map_or((url, None), |(address, query)| (address, Some(query)));
+    let (scheme, rest) = address
+        .split_once("://")
+        .expect("the address must be a URL");
     let host = rest.split_once('/').map_or(rest, |(host, _)| host);
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     format!("{scheme}://{host}/{name}{query}")
@@ -173,9 +227,15 @@ pub fn migrations() -> PathBuf {
 /// The text of every migration, in order.
 #[must_use]
 pub fn migration_texts() -> Vec<String> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(migrations()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(migrations())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
-    files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
+    files
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect()
 }
 
 /// The migrated template for the migrations as they are now, made by whoever comes first.
@@ -187,17 +247,34 @@ async fn template(server: &str) -> String {
 async fn make_template(server: &str) -> String {
     let admin = connect(server).await;
     let name = format!("podium_it_template_{}", fingerprint());
-    admin.execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await.unwrap();
-    let known = admin.query("SELECT 1 FROM pg_database WHERE datname = $1", &[&name]).await.unwrap();
+    admin
+        .execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK])
+        .await
+        .unwrap();
+    let known = admin
+        .query("SELECT 1 FROM pg_database WHERE datname = $1", &[&name])
+        .await
+        .unwrap();
     if known.is_empty() {
         // Renamed only when it is complete, so that a killed process leaves no half template.
         let draft = format!("{name}_draft");
-        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)")).await.unwrap();
-        admin.batch_execute(&format!("CREATE DATABASE {draft} TEMPLATE template0")).await.unwrap();
-        migrate(&ConnectSettings::parse(&with_database(server, &draft)).unwrap()).await.unwrap();
+        admin
+            .batch_execute(&format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)"))
+            .await
+            .unwrap();
+        admin
+            .batch_execute(&format!("CREATE DATABASE {draft} TEMPLATE template0"))
+            .await
+            .unwrap();
+        migrate(&ConnectSettings::parse(&with_database(server, &draft)).unwrap())
+            .await
+            .unwrap();
         // The connection of the migrations closes in its own time.
         crate::eventually("the template is free to be renamed", async || {
-            admin.batch_execute(&format!("ALTER DATABASE {draft} RENAME TO {name}")).await.is_ok()
+            admin
+                .batch_execute(&format!("ALTER DATABASE {draft} RENAME TO {name}"))
+                .await
+                .is_ok()
         })
         .await;
     }
@@ -218,7 +295,10 @@ mod tests {
 
     #[test]
     fn replaces_the_database_of_an_address() {
-        assert_eq!(with_database("postgres://u:p@h:1/a?x=1", "b"), "postgres://u:p@h:1/b?x=1");
+        assert_eq!(
+            with_database("postgres://u:p@h:1/a?x=1", "b"),
+            "postgres://u:p@h:1/b?x=1"
+        );
         assert_eq!(with_database("postgresql://h", "b"), "postgresql://h/b");
     }
 }

@@ -44,7 +44,10 @@ impl<'a> ExperimentBuilder<'a> {
     /// Names and weights; the first one is the control.
     #[must_use]
     pub fn variants(mut self, variants: &[(&str, &str)]) -> Self {
-        self.variants = variants.iter().map(|(name, weight)| ((*name).to_owned(), (*weight).to_owned())).collect();
+        self.variants = variants
+            .iter()
+            .map(|(name, weight)| ((*name).to_owned(), (*weight).to_owned()))
+            .collect();
         self
     }
 
@@ -84,7 +87,12 @@ impl<'a> ExperimentBuilder<'a> {
         for (at, (name, weight)) in self.variants.iter().enumerate() {
             let comma = if at == 0 { "" } else { ", " };
             let name = quoted(name);
-            write!(sql, "{comma}('{name}', {weight}, {}, '{{\"is\": \"{name}\"}}'::jsonb)", at == 0).unwrap();
+            write!(
+                sql,
+                "{comma}('{name}', {weight}, {}, '{{\"is\": \"{name}\"}}'::jsonb)",
+                at == 0
+            )
+            .unwrap();
         }
         sql.push_str(") AS x RETURNING id, traffic_weight)");
         write!(
@@ -95,16 +103,28 @@ impl<'a> ExperimentBuilder<'a> {
         )
         .unwrap();
         self.app.change(&sql).await;
-        let id = format!("SELECT id FROM experiments WHERE name = '{}'", quoted(&self.name));
+        let id = format!(
+            "SELECT id FROM experiments WHERE name = '{}'",
+            quoted(&self.name)
+        );
         let id = self.app.database().number(&id).await;
-        let ids = format!("SELECT name, id FROM experiment_variants WHERE experiment_id = {id} ORDER BY id");
+        let ids = format!(
+            "SELECT name, id FROM experiment_variants WHERE experiment_id = {id} ORDER BY id"
+        );
         let ids = self.app.database().rows(&ids).await;
         Experiment {
             id,
             name: self.name,
             target: self.target,
-            variants: ids.into_iter().map(|row| (row[0].clone(), row[1].parse().unwrap())).collect(),
-            weights: self.variants.into_iter().map(|(_, weight)| weight).collect(),
+            variants: ids
+                .into_iter()
+                .map(|row| (row[0].clone(), row[1].parse().unwrap()))
+                .collect(),
+            weights: self
+                .variants
+                .into_iter()
+                .map(|(_, weight)| weight)
+                .collect(),
             allocation: self.allocation,
             salt: self.salt,
             hash_version: self.hash_version,
@@ -140,7 +160,11 @@ impl Experiment {
     /// When there is none of that name.
     #[must_use]
     pub fn variant(&self, name: &str) -> i64 {
-        self.variants.iter().find(|(known, _)| known == name).unwrap().1
+        self.variants
+            .iter()
+            .find(|(known, _)| known == name)
+            .unwrap()
+            .1
     }
 
     /// The variant that the weights at creation give a unit; `None` outside the allocation. The rules come from the domain
@@ -155,7 +179,12 @@ impl Experiment {
             .variants
             .iter()
             .zip(&self.weights)
-            .map(|((_, id), weight)| (VariantId::new(*id).unwrap(), units(weight).units().cast_unsigned()))
+            .map(|((_, id), weight)| {
+                (
+                    VariantId::new(*id).unwrap(),
+                    units(weight).units().cast_unsigned(),
+                )
+            })
             .collect();
         let bucketing = Bucketing {
             salt: self.salt.clone(),
@@ -169,6 +198,10 @@ impl Experiment {
     /// The first `count` units of a series whose split is this variant.
     #[must_use]
     pub fn units_of(&self, variant: Option<&str>, count: usize) -> Vec<String> {
-        (0..).map(|n| format!("unit-{n}")).filter(|unit| self.split(unit) == variant).take(count).collect()
+        (0..)
+            .map(|n| format!("unit-{n}"))
+            .filter(|unit| self.split(unit) == variant)
+            .take(count)
+            .collect()
     }
 }

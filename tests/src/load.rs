@@ -61,7 +61,11 @@ impl Plan {
         for first in 0..self.connections {
             clients.spawn(send(self, shared.clone(), first));
         }
-        Load { plan: self, shared, clients }
+        Load {
+            plan: self,
+            shared,
+            clients,
+        }
     }
 }
 
@@ -89,14 +93,19 @@ impl Load {
     /// Random moments, in order: numbers of acknowledged events, none near the end.
     #[must_use]
     pub fn moments(&self, count: usize, rng: &mut Rng) -> Vec<usize> {
-        let mut moments: Vec<usize> = (0..count).map(|_| 1 + rng.below(self.plan.events * 9 / 10)).collect();
+        let mut moments: Vec<usize> = (0..count)
+            .map(|_| 1 + rng.below(self.plan.events * 9 / 10))
+            .collect();
         moments.sort_unstable();
         moments
     }
 
     /// Waits for one of those moments.
     pub async fn reaches(&self, acknowledged: usize) {
-        eventually("the load goes on", async || self.acknowledged() >= acknowledged).await;
+        eventually("the load goes on", async || {
+            self.acknowledged() >= acknowledged
+        })
+        .await;
     }
 
     /// Waits until every event is acknowledged.
@@ -110,7 +119,12 @@ impl Load {
             ended.unwrap();
         }
         let wrong = self.shared.wrong.lock().unwrap();
-        assert!(wrong.is_empty(), "{} surprises, the first: {}", wrong.len(), wrong[0]);
+        assert!(
+            wrong.is_empty(),
+            "{} surprises, the first: {}",
+            wrong.len(),
+            wrong[0]
+        );
     }
 
     /// Compares table and totals with what was acknowledged: nothing lost, nothing twice, every event under the variant
@@ -120,19 +134,33 @@ impl Load {
     /// When they differ.
     pub async fn verify(&self, database: &TestDatabase) {
         let (events, id) = (self.plan.events, self.shared.experiment.id);
-        let count = format!("SELECT count(*), count(DISTINCT event_id) FROM experiment_events WHERE experiment_id = {id}");
-        assert_eq!(database.rows(&count).await, [[events.to_string(), events.to_string()]], "rows and distinct ids");
+        let count = format!(
+            "SELECT count(*), count(DISTINCT event_id) FROM experiment_events WHERE experiment_id = {id}"
+        );
+        assert_eq!(
+            database.rows(&count).await,
+            [[events.to_string(), events.to_string()]],
+            "rows and distinct ids"
+        );
         let lost = format!(
             "SELECT n FROM generate_series(0, {events} - 1) AS n
              WHERE NOT EXISTS (SELECT 1 FROM experiment_events WHERE event_id = 'e' || n AND experiment_id = {id}) LIMIT 5"
         );
-        assert_eq!(database.rows(&lost).await, Vec::<Vec<String>>::new(), "lost events");
+        assert_eq!(
+            database.rows(&lost).await,
+            Vec::<Vec<String>>::new(),
+            "lost events"
+        );
         let torn = format!(
             "SELECT e.event_id FROM experiment_events e
              LEFT JOIN user_experiment_assignments a ON a.user_id = e.user_id AND a.experiment_id = e.experiment_id
              WHERE e.experiment_id = {id} AND a.variant_id IS DISTINCT FROM e.variant_id LIMIT 5"
         );
-        assert_eq!(database.rows(&torn).await, Vec::<Vec<String>>::new(), "events under another variant than the unit's");
+        assert_eq!(
+            database.rows(&torn).await,
+            Vec::<Vec<String>>::new(),
+            "events under another variant than the unit's"
+        );
         self.verify_units(database).await;
         self.verify_totals(database).await;
     }
@@ -143,8 +171,12 @@ impl Load {
             "SELECT a.user_id, v.name FROM user_experiment_assignments a JOIN experiment_variants v ON v.id = a.variant_id
              WHERE a.experiment_id = {id}"
         );
-        let stored: HashMap<String, String> =
-            database.rows(&stored).await.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+        let stored: HashMap<String, String> = database
+            .rows(&stored)
+            .await
+            .into_iter()
+            .map(|row| (row[0].clone(), row[1].clone()))
+            .collect();
         assert_eq!(stored.len(), self.plan.users, "units");
         let told = self.shared.told.lock().unwrap();
         for (unit, variant) in &*told {
@@ -164,7 +196,11 @@ impl Load {
         expected.extend((0..KINDS.len()).map(|kind| of_kind(kind).count()));
         expected.push(of_kind(3).map(value_e4).sum());
         let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
-        assert_eq!(database.rows(&folded).await, [expected], "units, impressions, clicks, carts, purchases, value");
+        assert_eq!(
+            database.rows(&folded).await,
+            [expected],
+            "units, impressions, clicks, carts, purchases, value"
+        );
     }
 }
 
@@ -207,9 +243,15 @@ async fn try_to_send(plan: Plan, shared: &Shared, event: usize, attempt: usize) 
     };
     let user = user(plan, event);
     let asked = json!({"experiment": shared.experiment.id, "user_id": user});
-    let Ok(assigned) = target.try_post("/api/v1/experiments/assign", &asked).await else { return false };
+    let Ok(assigned) = target.try_post("/api/v1/experiments/assign", &asked).await else {
+        return false;
+    };
     if assigned.status != 200 {
-        shared.surprise(format!("assign answered {} {}", assigned.status, assigned.text()));
+        shared.surprise(format!(
+            "assign answered {} {}",
+            assigned.status,
+            assigned.text()
+        ));
     }
     let answer = assigned.json();
     if answer["variant"] == "default" {
@@ -221,11 +263,18 @@ async fn try_to_send(plan: Plan, shared: &Shared, event: usize, attempt: usize) 
     }
     shared.remember(&user, answer["variant"].as_str().unwrap_or_default());
     let path = format!("/api/v1/experiments/track-{}", KINDS[event % KINDS.len()]);
-    match target.try_post(&path, &body(plan, &shared.experiment, event)).await {
+    match target
+        .try_post(&path, &body(plan, &shared.experiment, event))
+        .await
+    {
         Ok(answer) if answer.status == 200 => true,
         Ok(answer) => {
             if answer.status != 503 || answer.header("retry-after").is_empty() {
-                shared.surprise(format!("track answered {} {}", answer.status, answer.text()));
+                shared.surprise(format!(
+                    "track answered {} {}",
+                    answer.status,
+                    answer.text()
+                ));
             }
             false
         }
@@ -236,7 +285,9 @@ async fn try_to_send(plan: Plan, shared: &Shared, event: usize, attempt: usize) 
 impl Shared {
     fn remember(&self, user: &str, variant: &str) {
         let mut told = self.told.lock().unwrap();
-        let known = told.entry(user.to_owned()).or_insert_with(|| variant.to_owned());
+        let known = told
+            .entry(user.to_owned())
+            .or_insert_with(|| variant.to_owned());
         if known != variant {
             let flip = format!("{user} was told {known}, then {variant}");
             drop(told);

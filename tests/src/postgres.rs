@@ -26,15 +26,31 @@ impl OwnPostgres {
     #[must_use]
     pub fn start() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("podium-it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "podium-it-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).unwrap();
         // The user who runs the server must be able to enter.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        let options = vec![("shared_buffers".into(), "32MB".into()), ("max_connections".into(), "100".into())];
-        let settings = Settings { durability: Durability::None, options, install: true, ..Settings::new(folder.join("data")) };
+        let options = vec![
+            ("shared_buffers".into(), "32MB".into()),
+            ("max_connections".into(), "100".into()),
+        ];
+        let settings = Settings {
+            durability: Durability::None,
+            options,
+            install: true,
+            ..Settings::new(folder.join("data"))
+        };
         let server = block_in_place(|| PrivatePostgres::start(&settings)).unwrap();
-        Self { server: Some(server), folder, frozen: Vec::new() }
+        Self {
+            server: Some(server),
+            folder,
+            frozen: Vec::new(),
+        }
     }
 
     fn server(&self) -> &PrivatePostgres {
@@ -125,7 +141,8 @@ impl Drop for OwnPostgres {
 fn children(parent: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| parent_of(Path::new("/proc"), *pid) == Some(parent)).collect()
+    pids.filter(|pid| parent_of(Path::new("/proc"), *pid) == Some(parent))
+        .collect()
 }
 
 fn parent_of(proc: &Path, pid: u32) -> Option<u32> {

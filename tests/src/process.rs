@@ -13,8 +13,16 @@ use crate::{eventually, token};
 
 /// Variables of this process that must not reach the child.
 const OURS: [&str; 10] = [
-    "DATABASE_URL", "DATABASE_DIRECT_URL", "MIGRATION_DATABASE_URL", "HOST", "PORT", "WORKERS", "PODIUM_DATA_DIR", "LOG_FORMAT",
-    "JWT_SECRET_PREVIOUS", "RUST_LOG",
+    "DATABASE_URL",
+    "DATABASE_DIRECT_URL",
+    "MIGRATION_DATABASE_URL",
+    "HOST",
+    "PORT",
+    "WORKERS",
+    "PODIUM_DATA_DIR",
+    "LOG_FORMAT",
+    "JWT_SECRET_PREVIOUS",
+    "RUST_LOG",
 ];
 
 /// A running program. Calls of a [`Client`] can be made on it. Dropping it kills it; its log is printed when the test fails.
@@ -32,14 +40,25 @@ impl ApiProcess {
     /// When it ends before it serves.
     pub async fn start(program: &str, variables: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("podium-it-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "podium-it-{}-{}.log",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let log = std::env::temp_dir().join(name);
         let mut command = Command::new(program);
         for name in OURS {
             command.env_remove(name);
         }
-        command.env("JWT_SECRET", SECRET).env("PORT", "0").env("WORKERS", "2").envs(variables.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
+        command
+            .env("JWT_SECRET", SECRET)
+            .env("PORT", "0")
+            .env("WORKERS", "2")
+            .envs(variables.iter().copied());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let line = tokio::task::spawn_blocking(move || {
@@ -49,7 +68,10 @@ impl ApiProcess {
         let line = line.await.unwrap().unwrap();
         let Some(base) = line.trim().strip_prefix("listening on ") else {
             let status = child.wait().unwrap();
-            panic!("{program} ended with {status} before it served:\n{}", std::fs::read_to_string(&log).unwrap());
+            panic!(
+                "{program} ended with {status} before it served:\n{}",
+                std::fs::read_to_string(&log).unwrap()
+            );
         };
         let client = Client::new(base).with_token(&token::valid("1"));
         Self { child, client, log }
@@ -59,12 +81,20 @@ impl ApiProcess {
     ///
     /// # Panics
     /// When it cannot be run.
-    pub async fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (ExitStatus, String) {
+    pub async fn run(
+        program: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> (ExitStatus, String) {
         let mut command = tokio::process::Command::new(program);
         for name in OURS {
             command.env_remove(name);
         }
-        let command = command.args(arguments).env("JWT_SECRET", SECRET).env("PORT", "0").envs(variables.iter().copied());
+        let command = command
+            .args(arguments)
+            .env("JWT_SECRET", SECRET)
+            .env("PORT", "0")
+            .envs(variables.iter().copied());
         let output = command.stdin(Stdio::null()).output().await.unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status, String::from_utf8_lossy(&text).into_owned())
@@ -116,8 +146,16 @@ impl ApiProcess {
     #[must_use]
     pub fn peak_memory_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() / 1024
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        line.trim()
+            .trim_end_matches(" kB")
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+            / 1024
     }
 }
 
@@ -136,7 +174,10 @@ impl Drop for ApiProcess {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            println!("the end of the program's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            println!(
+                "the end of the program's log:\n{}",
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
         }
         let _ = std::fs::remove_file(&self.log);
     }
@@ -148,6 +189,14 @@ impl Drop for ApiProcess {
 /// When the system has no `kill`.
 pub fn signal(name: &str, pids: &[u32]) {
     let pids = pids.iter().map(ToString::to_string);
-    let output = Command::new("kill").arg(format!("-{name}")).args(pids).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("kill")
+        .arg(format!("-{name}"))
+        .args(pids)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

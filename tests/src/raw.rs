@@ -19,7 +19,10 @@ impl Connection {
     /// # Panics
     /// When nobody listens.
     pub async fn open(address: &str) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), unread: Vec::new() }
+        Self {
+            stream: TcpStream::connect(address).await.unwrap(),
+            unread: Vec::new(),
+        }
     }
 
     /// Sends bytes. Whether they arrive is not this side's business: the server may have answered and closed already.
@@ -66,7 +69,9 @@ pub async fn exchange(address: &str, request: &[u8]) -> Answer {
 /// A POST of JSON with further header lines, each ending in CRLF, up to the blank line.
 #[must_use]
 pub fn post_head(path: &str, headers: &str) -> String {
-    format!("POST {path} HTTP/1.1\r\nHost: podium\r\nContent-Type: application/json\r\n{headers}\r\n")
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: podium\r\nContent-Type: application/json\r\n{headers}\r\n"
+    )
 }
 
 /// The answer at the beginning of the bytes, and how long it is.
@@ -83,9 +88,22 @@ fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
     for line in lines.filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(':').expect("a header");
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
-        headers.append(name, HeaderValue::from_str(value.trim()).expect("a header value"));
+        headers.append(
+            name,
+            HeaderValue::from_str(value.trim()).expect("a header value"),
+        );
     }
-    let length = headers.get("content-length").and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let length = headers
+        .get("content-length")
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+        .unwrap_or(0);
     let body = bytes.get(end..end + length)?.to_vec();
-    Some((Answer { status, headers, body }, end + length))
+    Some((
+        Answer {
+            status,
+            headers,
+            body,
+        },
+        end + length,
+    ))
 }

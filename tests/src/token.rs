@@ -25,7 +25,12 @@ pub fn claims(user: &str) -> Value {
 /// When the claims cannot be signed.
 #[must_use]
 pub fn signed(claims: &Value, algorithm: Algorithm, secret: &str) -> String {
-    encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+    encode(
+        &Header::new(algorithm),
+        claims,
+        &EncodingKey::from_secret(secret.as_bytes()),
+    )
+    .unwrap()
 }
 
 /// Tokens that nobody must accept, with what is wrong with them.
@@ -55,13 +60,26 @@ pub fn forged() -> Vec<(&'static str, String)> {
         ("empty", String::new()),
         ("three dots", "..".into()),
         ("no algorithm", format!("{unsigned}.{body}.")),
-        ("no algorithm, with a signature", format!("{unsigned}.{body}.{signature}")),
+        (
+            "no algorithm, with a signature",
+            format!("{unsigned}.{body}.{signature}"),
+        ),
         ("HS384", signed(&claims("1"), Algorithm::HS384, SECRET)),
         ("HS512", signed(&claims("1"), Algorithm::HS512, SECRET)),
-        ("another secret", signed(&claims("1"), Algorithm::HS256, "another-secret-of-more-than-32-bytes")),
+        (
+            "another secret",
+            signed(
+                &claims("1"),
+                Algorithm::HS256,
+                "another-secret-of-more-than-32-bytes",
+            ),
+        ),
         ("cut off", good[..good.len() - 2].to_owned()),
         ("expired", with("exp", json!(now - 60))),
-        ("text as expiry", with("exp", json!((now + 3600).to_string()))),
+        (
+            "text as expiry",
+            with("exp", json!((now + 3600).to_string())),
+        ),
         ("not yet valid", with("nbf", json!(now + 3600))),
         ("issued in the future", with("iat", json!(now + 3600))),
         ("lives too long", with("exp", json!(now + 25 * 3600))),

@@ -17,8 +17,13 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let half = values.len() / 2;
-        let median = match (values.get(half), half.checked_sub(1).and_then(|before| values.get(before))) {
-            (Some(upper), Some(lower)) if values.len().is_multiple_of(2) => f64::midpoint(*lower, *upper),
+        let median = match (
+            values.get(half),
+            half.checked_sub(1).and_then(|before| values.get(before)),
+        ) {
+            (Some(upper), Some(lower)) if values.len().is_multiple_of(2) => {
+                f64::midpoint(*lower, *upper)
+            }
             (Some(middle), _) => *middle,
             (None, _) => return None,
         };
@@ -71,19 +76,43 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) const fn of(goal: u8) -> Self {
-        Self { goal, lines: Vec::new() }
+        Self {
+            goal,
+            lines: Vec::new(),
+        }
     }
 
     /// Adds a line; without values there is none.
-    pub(crate) fn add(&mut self, what: impl Into<String>, unit: &'static str, bar: Bar, values: impl IntoIterator<Item = f64>) {
+    pub(crate) fn add(
+        &mut self,
+        what: impl Into<String>,
+        unit: &'static str,
+        bar: Bar,
+        values: impl IntoIterator<Item = f64>,
+    ) {
         if let Some(spread) = Spread::of(values) {
-            self.lines.push(Line { goal: self.goal, what: what.into(), unit, spread, bar });
+            self.lines.push(Line {
+                goal: self.goal,
+                what: what.into(),
+                unit,
+                spread,
+                bar,
+            });
         }
     }
 
     /// Adds a ratio of two figures of each pair.
-    pub(crate) fn ratio<P>(&mut self, what: impl Into<String>, bar: Bar, pairs: &[P], of: impl Fn(&P) -> (f64, f64)) {
-        let values = pairs.iter().map(of).map(|(measured, yardstick)| measured / yardstick);
+    pub(crate) fn ratio<P>(
+        &mut self,
+        what: impl Into<String>,
+        bar: Bar,
+        pairs: &[P],
+        of: impl Fn(&P) -> (f64, f64),
+    ) {
+        let values = pairs
+            .iter()
+            .map(of)
+            .map(|(measured, yardstick)| measured / yardstick);
         self.add(what, "", bar, values);
     }
 
@@ -95,7 +124,12 @@ impl Lines {
 /// The value below which `share` of the sorted values lie; 0 without values.
 pub(crate) fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index below the length")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index below the length"
+    )]
     let at = ((values.len() as f64 * share).ceil() as usize).saturating_sub(1);
     values.get(at).copied().unwrap_or_default()
 }
@@ -106,14 +140,32 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
-        assert_eq!(Spread::of([5.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 5.0 }));
+        assert_eq!(
+            Spread::of([4.0, 1.0, 2.0, 3.0]),
+            Some(Spread {
+                median: 2.5,
+                min: 1.0,
+                max: 4.0
+            })
+        );
+        assert_eq!(
+            Spread::of([5.0, 1.0, 2.0]),
+            Some(Spread {
+                median: 2.0,
+                min: 1.0,
+                max: 5.0
+            })
+        );
         assert_eq!(Spread::of([]), None);
     }
 
     #[test]
     fn a_bar_is_kept_by_the_median() {
-        let spread = Spread { median: 1.2, min: 1.0, max: 9.0 };
+        let spread = Spread {
+            median: 1.2,
+            min: 1.0,
+            max: 9.0,
+        };
         assert_eq!(Bar::AtMost(1.3).kept(spread), Some(true));
         assert_eq!(Bar::AtLeast(1.3).kept(spread), Some(false));
         assert_eq!(Bar::Told.kept(spread), None);

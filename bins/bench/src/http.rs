@@ -30,24 +30,39 @@ impl Connection {
     /// # Errors
     /// [`BenchError::Http`].
     pub(crate) async fn open(authority: &str, token: Option<&str>) -> Result<Self, BenchError> {
-        let stream = TcpStream::connect(authority).await.map_err(BenchError::Http)?;
+        let stream = TcpStream::connect(authority)
+            .await
+            .map_err(BenchError::Http)?;
         stream.set_nodelay(true).map_err(BenchError::Http)?;
         let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
-        Ok(Self { stream, authority: authority.to_owned(), authorization, buffer: Vec::new() })
+        Ok(Self {
+            stream,
+            authority: authority.to_owned(),
+            authorization,
+            buffer: Vec::new(),
+        })
     }
 
     /// Sends a request with a JSON body and reads the answer.
     ///
     /// # Errors
     /// [`BenchError::Http`].
-    pub(crate) async fn send(&mut self, method: &str, path: &str, body: &str) -> Result<Answer, BenchError> {
+    pub(crate) async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Answer, BenchError> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.authority,
             self.authorization.as_deref().unwrap_or_default(),
             body.len()
         );
-        self.stream.write_all(request.as_bytes()).await.map_err(BenchError::Http)?;
+        self.stream
+            .write_all(request.as_bytes())
+            .await
+            .map_err(BenchError::Http)?;
         self.read().await.map_err(BenchError::Http)
     }
 
@@ -55,18 +70,35 @@ impl Connection {
     ///
     /// # Errors
     /// [`BenchError::Answer`] otherwise.
-    pub(crate) async fn ask(&mut self, method: &str, path: &str, body: &str) -> Result<Vec<u8>, BenchError> {
+    pub(crate) async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Vec<u8>, BenchError> {
         let answer = self.send(method, path, body).await?;
         if (200..300).contains(&answer.status) {
             return Ok(answer.body);
         }
-        let told = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
-        Err(BenchError::Answer { what: format!("{method} {path}"), status: answer.status, body: told })
+        let told = String::from_utf8_lossy(&answer.body)
+            .chars()
+            .take(300)
+            .collect();
+        Err(BenchError::Answer {
+            what: format!("{method} {path}"),
+            status: answer.status,
+            body: told,
+        })
     }
 
     async fn read(&mut self) -> std::io::Result<Answer> {
         self.buffer.clear();
-        let cut = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the answer is cut off or has no length");
+        let cut = || {
+            std::io::Error::new(
+                std::io::ErrorKind::UnexpectedEof,
+                "the answer is cut off or has no length",
+            )
+        };
         let (head, status, length) = loop {
             if let Some(found) = read_head(&self.buffer) {
                 break found;
@@ -81,7 +113,10 @@ impl Connection {
                 return Err(cut());
             }
         }
-        Ok(Answer { status, body: self.buffer.get(head..end).unwrap_or_default().to_vec() })
+        Ok(Answer {
+            status,
+            body: self.buffer.get(head..end).unwrap_or_default().to_vec(),
+        })
     }
 }
 
@@ -92,7 +127,8 @@ fn read_head(bytes: &[u8]) -> Option<(usize, u16, Option<usize>)> {
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.trim().parse().ok())?
     });
     Some((end, status, length))
 }
@@ -117,7 +153,8 @@ impl Steady {
         let pause = Duration::from_secs_f64(f64::from(connections) / rate);
         let tasks = (0..connections)
             .map(|at| {
-                let (authority, body, stopped) = (authority.to_owned(), body.clone(), stopped.clone());
+                let (authority, body, stopped) =
+                    (authority.to_owned(), body.clone(), stopped.clone());
                 let first = pause.mul_f64(f64::from(at) / f64::from(connections));
                 tokio::spawn(async move {
                     let numbers = (u64::from(at)..).step_by(connections as usize);
@@ -125,7 +162,11 @@ impl Steady {
                 })
             })
             .collect();
-        Self { tasks, stop, started: Instant::now() }
+        Self {
+            tasks,
+            stop,
+            started: Instant::now(),
+        }
     }
 
     /// Ends the load and tells the rate that was reached.
@@ -176,6 +217,9 @@ mod tests {
         let answer = b"HTTP/1.1 404 Not Found\r\nCONTENT-LENGTH: 12\r\nx: y\r\n\r\nabc";
         assert_eq!(read_head(answer), Some((answer.len() - 3, 404, Some(12))));
         assert_eq!(read_head(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n"), None);
-        assert_eq!(read_head(b"HTTP/1.1 204 No Content\r\n\r\n"), Some((27, 204, None)));
+        assert_eq!(
+            read_head(b"HTTP/1.1 204 No Content\r\n\r\n"),
+            Some((27, 204, None))
+        );
     }
 }

@@ -91,10 +91,14 @@ impl Lab {
             options: vec![("max_connections".into(), "250".into())],
             ..Settings::new(folder.0.join("postgres"))
         };
-        let postgres = tokio::task::spawn_blocking(move || PrivatePostgres::start(&settings)).await??;
-        let root = ConnectSettings::parse(&postgres.url("podium"))?.connect(Purpose::Maintain).await?;
+        let postgres =
+            tokio::task::spawn_blocking(move || PrivatePostgres::start(&settings)).await??;
+        let root = ConnectSettings::parse(&postgres.url("podium"))?
+            .connect(Purpose::Maintain)
+            .await?;
         for name in [MAIN, YARDSTICK] {
-            root.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+            root.batch_execute(&format!("CREATE DATABASE {name}"))
+                .await?;
         }
         let main_settings = ConnectSettings::parse(&postgres.url(MAIN))?;
         let yardstick = ConnectSettings::parse(&postgres.url(YARDSTICK))?;
@@ -106,7 +110,18 @@ impl Lab {
         let main = main_settings.connect(Purpose::Maintain).await?;
         let ticks_per_second = process::ticks_per_second().await;
         let (runs, postgres) = (AtomicU32::new(0), Some(postgres));
-        Ok(Self { plan, api, token, main, main_settings, yardstick, folder, runs, ticks_per_second, postgres })
+        Ok(Self {
+            plan,
+            api,
+            token,
+            main,
+            main_settings,
+            yardstick,
+            folder,
+            runs,
+            ticks_per_second,
+            postgres,
+        })
     }
 
     /// Stops everything in order.
@@ -136,7 +151,9 @@ impl Lab {
         std::fs::write(&file, bytes).map_err(BenchError::file(&file))?;
         let myself = std::env::current_exe().map_err(BenchError::run("echo"))?;
         let mut command = Command::new(myself);
-        command.arg("echo").args(["--workers", &self.plan.workers.to_string(), "--path", path]);
+        command
+            .arg("echo")
+            .args(["--workers", &self.plan.workers.to_string(), "--path", path]);
         command.arg("--answer").arg(&file);
         Server::start(command, &self.folder.0.join("echo.log")).await
     }
@@ -145,13 +162,24 @@ impl Lab {
     ///
     /// # Errors
     /// [`BenchError::Invalid`] when an answer was not right.
-    pub(crate) async fn attack(&self, server: &Server, attack: &Attack) -> Result<Half, BenchError> {
-        let postmaster = self.postgres.as_ref().map_or(0, PrivatePostgres::postmaster_pid);
+    pub(crate) async fn attack(
+        &self,
+        server: &Server,
+        attack: &Attack,
+    ) -> Result<Half, BenchError> {
+        let postmaster = self
+            .postgres
+            .as_ref()
+            .map_or(0, PrivatePostgres::postmaster_pid);
         let (before, postgres) = (server.cpu_ticks()?, process::family_ticks(postmaster));
         let outcome: Outcome = wrk::run(&self.folder.0, &server.address, attack).await?;
-        let (used, by_postgres) = (server.cpu_ticks()? - before, process::family_ticks(postmaster).saturating_sub(postgres));
+        let (used, by_postgres) = (
+            server.cpu_ticks()? - before,
+            process::family_ticks(postmaster).saturating_sub(postgres),
+        );
         #[expect(clippy::cast_precision_loss, reason = "counts of seconds of load")]
-        let micros = |ticks: u64| ticks as f64 * 1e6 / self.ticks_per_second / outcome.requests as f64;
+        let micros =
+            |ticks: u64| ticks as f64 * 1e6 / self.ticks_per_second / outcome.requests as f64;
         Ok(Half {
             cpu_us: micros(used),
             postgres_us: micros(by_postgres),
@@ -168,13 +196,33 @@ impl Lab {
     /// [`BenchError::Db`].
     pub(crate) async fn description(&self) -> Result<Vec<(String, String)>, BenchError> {
         let mut told = vec![
-            ("cores".to_owned(), std::thread::available_parallelism().map_or(0, std::num::NonZero::get).to_string()),
+            (
+                "cores".to_owned(),
+                std::thread::available_parallelism()
+                    .map_or(0, std::num::NonZero::get)
+                    .to_string(),
+            ),
             ("load average at the start".to_owned(), load_average()),
-            ("HTTP workers (API and echo)".to_owned(), self.plan.workers.to_string()),
-            ("pairs, seconds of each half".to_owned(), format!("{}, {}", self.plan.pairs, self.plan.seconds)),
+            (
+                "HTTP workers (API and echo)".to_owned(),
+                self.plan.workers.to_string(),
+            ),
+            (
+                "pairs, seconds of each half".to_owned(),
+                format!("{}, {}", self.plan.pairs, self.plan.seconds),
+            ),
         ];
-        for setting in ["server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers"] {
-            let row = self.main.query_one("SELECT current_setting($1)", &[&setting]).await?;
+        for setting in [
+            "server_version",
+            "fsync",
+            "synchronous_commit",
+            "full_page_writes",
+            "shared_buffers",
+        ] {
+            let row = self
+                .main
+                .query_one("SELECT current_setting($1)", &[&setting])
+                .await?;
             told.push((format!("PostgreSQL {setting}"), row.get(0)));
         }
         Ok(told)
@@ -190,16 +238,26 @@ pub(crate) fn load_average() -> String {
 /// PostgreSQL does not run as root, and the user that runs it for root may not be able to enter the workspace.
 fn folder(program: &Path) -> PathBuf {
     let name = format!("podium-bench-{}", std::process::id());
-    let is_root = std::env::var_os("HOME").as_deref() == Some("/root".as_ref()) && Path::new("/var/lib").is_dir();
-    let beside = program.parent().and_then(Path::parent).unwrap_or_else(|| Path::new("."));
-    if is_root { Path::new("/var/lib").join(name) } else { beside.join(name) }
+    let is_root = std::env::var_os("HOME").as_deref() == Some("/root".as_ref())
+        && Path::new("/var/lib").is_dir();
+    let beside = program
+        .parent()
+        .and_then(Path::parent)
+        .unwrap_or_else(|| Path::new("."));
+    if is_root {
+        Path::new("/var/lib").join(name)
+    } else {
+        beside.join(name)
+    }
 }
 
 fn random_hex() -> Result<String, BenchError> {
     use std::io::Read;
     let mut bytes = [0; 32];
     let source = "/dev/urandom";
-    std::fs::File::open(source).and_then(|mut file| file.read_exact(&mut bytes)).map_err(BenchError::file(source))?;
+    std::fs::File::open(source)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(BenchError::file(source))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -207,7 +265,9 @@ fn random_hex() -> Result<String, BenchError> {
 fn api_command(program: &Path, url: &str, secret: &str, workers: usize) -> Command {
     let mut command = Command::new(program);
     let inherited = ["PATH", "HOME", "RUST_LOG"].map(|name| (name, std::env::var_os(name)));
-    let inherited = inherited.into_iter().filter_map(|(name, value): (_, Option<OsString>)| Some((name, value?)));
+    let inherited = inherited
+        .into_iter()
+        .filter_map(|(name, value): (_, Option<OsString>)| Some((name, value?)));
     command
         .env_clear()
         .envs(inherited)
@@ -219,14 +279,20 @@ fn api_command(program: &Path, url: &str, secret: &str, workers: usize) -> Comma
 }
 
 async fn token(mut command: Command) -> Result<String, BenchError> {
-    let output = command.args(["token", "--user", "1", "--ttl", "24h"]).output().await;
+    let output = command
+        .args(["token", "--user", "1", "--ttl", "24h"])
+        .output()
+        .await;
     let output = output.map_err(BenchError::run("podium-api token"))?;
     let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if output.status.success() && !printed.is_empty() {
         return Ok(printed);
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(BenchError::Failed { what: "podium-api token".into(), said })
+    Err(BenchError::Failed {
+        what: "podium-api token".into(),
+        said,
+    })
 }
 
 /// The API's program: the one that was named, or the workspace's, brought up to date.
@@ -239,7 +305,10 @@ pub(crate) async fn api_program(named: Option<PathBuf>) -> Result<PathBuf, Bench
     }
     let myself = std::env::current_exe().map_err(BenchError::run("podium-bench"))?;
     let beside = myself.with_file_name("podium-api");
-    let workspace = myself.ancestors().nth(3).filter(|root| root.join("Cargo.toml").is_file());
+    let workspace = myself
+        .ancestors()
+        .nth(3)
+        .filter(|root| root.join("Cargo.toml").is_file());
     if let Some(workspace) = workspace {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let built = Command::new(cargo)
@@ -249,7 +318,10 @@ pub(crate) async fn api_program(named: Option<PathBuf>) -> Result<PathBuf, Bench
             .await
             .map_err(BenchError::run("cargo build"))?;
         if !built.success() {
-            return Err(BenchError::Failed { what: "cargo build".into(), said: "see above".into() });
+            return Err(BenchError::Failed {
+                what: "cargo build".into(),
+                said: "see above".into(),
+            });
         }
     }
     beside.canonicalize().map_err(BenchError::file(beside))

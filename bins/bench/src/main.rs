@@ -73,9 +73,17 @@ enum Hidden {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Hidden::Echo(args)) = cli.command {
-        return told(actix_web::rt::System::new().block_on(echo::serve(args)).map_err(BenchError::run("echo")));
+        return told(
+            actix_web::rt::System::new()
+                .block_on(echo::serve(args))
+                .map_err(BenchError::run("echo")),
+        );
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return told(Err(BenchError::run("the runtime")(error))),
     };
@@ -100,18 +108,32 @@ fn told(outcome: Result<(), BenchError>) -> ExitCode {
 
 async fn measure(cli: Cli) -> Result<(), BenchError> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let plan = Plan { pairs: cli.pairs, seconds: cli.seconds, workers: cli.workers.unwrap_or(cores), events: cli.events };
+    let plan = Plan {
+        pairs: cli.pairs,
+        seconds: cli.seconds,
+        workers: cli.workers.unwrap_or(cores),
+        events: cli.events,
+    };
     let program = lab::api_program(cli.api).await?;
     let mut lab = Lab::open(plan, &program).await?;
-    let mut result = table::Result { conditions: lab.description().await?, lines: Vec::new(), failed: Vec::new() };
+    let mut result = table::Result {
+        conditions: lab.description().await?,
+        lines: Vec::new(),
+        failed: Vec::new(),
+    };
     for (goal, about) in GOALS {
         if !cli.goals.is_empty() && !cli.goals.contains(&goal) {
             continue;
         }
-        eprintln!("goal {goal}: {about} (load average {})", lab::load_average());
+        eprintln!(
+            "goal {goal}: {about} (load average {})",
+            lab::load_average()
+        );
         match goals::measure(goal, &mut lab).await {
             Ok(lines) => {
-                lines.iter().for_each(|line| eprintln!("{}", table::row(line)));
+                lines
+                    .iter()
+                    .for_each(|line| eprintln!("{}", table::row(line)));
                 result.lines.extend(lines);
             }
             Err(error) => {
@@ -121,17 +143,28 @@ async fn measure(cli: Cli) -> Result<(), BenchError> {
         }
     }
     if let Some(memory) = lab.api.memory_mib() {
-        result.conditions.push(("memory of the API at the end".into(), format!("{memory:.0} MiB")));
+        result.conditions.push((
+            "memory of the API at the end".into(),
+            format!("{memory:.0} MiB"),
+        ));
     }
-    result.conditions.push(("load average at the end".into(), lab::load_average()));
+    result
+        .conditions
+        .push(("load average at the end".into(), lab::load_average()));
     lab.close().await?;
     if cli.json {
-        println!("{}", serde_json::to_string_pretty(&result).unwrap_or_default());
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&result).unwrap_or_default()
+        );
     } else {
         println!("{}", result.text());
     }
     match result.failed.first() {
         None => Ok(()),
-        Some((goal, reason)) => Err(BenchError::Failed { what: format!("goal {goal}"), said: reason.clone() }),
+        Some((goal, reason)) => Err(BenchError::Failed {
+            what: format!("goal {goal}"),
+            said: reason.clone(),
+        }),
     }
 }

@@ -31,13 +31,22 @@ impl Server {
     /// [`BenchError::Failed`] with the end of the log when it ends instead.
     pub(crate) async fn start(mut command: Command, log: &Path) -> Result<Self, BenchError> {
         let messages = File::create(log).map_err(BenchError::file(log))?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(messages).kill_on_drop(true);
-        let mut child = command.spawn().map_err(BenchError::run(format!("{:?}", command.as_std().get_program())))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(messages)
+            .kill_on_drop(true);
+        let mut child = command.spawn().map_err(BenchError::run(format!(
+            "{:?}",
+            command.as_std().get_program()
+        )))?;
         let failed = || BenchError::Failed {
             what: format!("{:?}", log.file_stem().unwrap_or_default()),
             said: std::fs::read_to_string(log).unwrap_or_default(),
         };
-        let (Some(pid), Some(stdout)) = (child.id(), child.stdout.take()) else { return Err(failed()) };
+        let (Some(pid), Some(stdout)) = (child.id(), child.stdout.take()) else {
+            return Err(failed());
+        };
         let mut lines = BufReader::new(stdout).lines();
         let address = tokio::time::timeout(START_LIMIT, async {
             while let Ok(Some(line)) = lines.next_line().await {
@@ -47,10 +56,17 @@ impl Server {
             }
             None
         });
-        let address = address.await.map_err(|_| BenchError::TooLate("the start of a server"))?.ok_or_else(failed)?;
+        let address = address
+            .await
+            .map_err(|_| BenchError::TooLate("the start of a server"))?
+            .ok_or_else(failed)?;
         // Nobody may block on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { address, pid, child })
+        Ok(Self {
+            address,
+            pid,
+            child,
+        })
     }
 
     /// `host:port`.
@@ -65,7 +81,12 @@ impl Server {
     pub(crate) fn cpu_ticks(&self) -> Result<u64, BenchError> {
         let path = format!("/proc/{}/stat", self.pid);
         let text = std::fs::read_to_string(&path).map_err(BenchError::file(&path))?;
-        Ok(Stat::read(&text).ok_or_else(|| BenchError::Failed { what: path, said: text })?.own)
+        Ok(Stat::read(&text)
+            .ok_or_else(|| BenchError::Failed {
+                what: path,
+                said: text,
+            })?
+            .own)
     }
 
     /// Resident memory in MiB.
@@ -81,24 +102,33 @@ impl Server {
     /// # Errors
     /// [`BenchError::TooLate`] when it does not.
     pub(crate) async fn stop(mut self) -> Result<(), BenchError> {
-        let asked = Command::new("kill").args(["-TERM", &self.pid.to_string()]).status().await;
+        let asked = Command::new("kill")
+            .args(["-TERM", &self.pid.to_string()])
+            .status()
+            .await;
         asked.map_err(BenchError::run("kill"))?;
         let ended = tokio::time::timeout(STOP_LIMIT, self.child.wait()).await;
-        ended.map(drop).map_err(|_| BenchError::TooLate("the end of a server"))
+        ended
+            .map(drop)
+            .map_err(|_| BenchError::TooLate("the end of a server"))
     }
 }
 
 /// Ticks of processor time in a second.
 pub(crate) async fn ticks_per_second() -> f64 {
     let output = Command::new("getconf").arg("CLK_TCK").output().await;
-    let told = output.ok().and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse().ok());
+    let told = output
+        .ok()
+        .and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse().ok());
     // What Linux has had on every machine for twenty years.
     told.unwrap_or(100.0)
 }
 
 /// Processor time in ticks of a process and all that it has started, as far as they are its direct children.
 pub(crate) fn family_ticks(parent: u32) -> u64 {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return 0 };
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return 0;
+    };
     let stats = processes.flatten().filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = Stat::read(&std::fs::read_to_string(entry.path().join("stat")).ok()?)?;
@@ -131,7 +161,11 @@ impl Stat {
         let parent = fields.nth(1)?.parse().ok()?;
         let mut times = fields.skip(9).map(|field| field.parse::<u64>().ok());
         let mut next = || times.next().flatten();
-        Some(Self { parent, own: next()? + next()?, ended_children: next()? + next()? })
+        Some(Self {
+            parent,
+            own: next()? + next()?,
+            ended_children: next()? + next()?,
+        })
     }
 }
 
@@ -142,7 +176,14 @@ mod tests {
     #[test]
     fn processor_time_is_read_behind_a_name_with_spaces() {
         let stat = "42 (a ) b) S 7 2 3 4 5 6 7 8 9 10 1234 66 30 3 20 0 4 0 1 1";
-        assert_eq!(Stat::read(stat), Some(Stat { parent: 7, own: 1300, ended_children: 33 }));
+        assert_eq!(
+            Stat::read(stat),
+            Some(Stat {
+                parent: 7,
+                own: 1300,
+                ended_children: 33
+            })
+        );
         assert_eq!(Stat::read("42 (short) S 1"), None);
     }
 }

@@ -23,7 +23,9 @@ impl Result {
         for (name, value) in &self.conditions {
             let _ = writeln!(text, "- {name}: {value}");
         }
-        text.push_str("\n| goal | what | median [min, max] | bar | |\n| --- | --- | --- | --- | --- |\n");
+        text.push_str(
+            "\n| goal | what | median [min, max] | bar | |\n| --- | --- | --- | --- | --- |\n",
+        );
         for line in &self.lines {
             let _ = writeln!(text, "{}", row(line));
         }
@@ -37,7 +39,11 @@ impl Result {
 /// One row.
 pub(crate) fn row(line: &Line) -> String {
     let spread = line.spread;
-    let unit = if line.unit.is_empty() { String::new() } else { format!(" {}", line.unit) };
+    let unit = if line.unit.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", line.unit)
+    };
     let bar = match line.bar {
         Bar::AtMost(limit) => format!("≤ {}", number(limit)),
         Bar::AtLeast(limit) => format!("≥ {}", number(limit)),
@@ -48,8 +54,15 @@ pub(crate) fn row(line: &Line) -> String {
         Some(false) => "**missed**",
         None => "",
     };
-    let (median, min, max) = (number(spread.median), number(spread.min), number(spread.max));
-    format!("| {} | {} | {median} [{min}, {max}]{unit} | {bar} | {verdict} |", line.goal, line.what)
+    let (median, min, max) = (
+        number(spread.median),
+        number(spread.min),
+        number(spread.max),
+    );
+    format!(
+        "| {} | {} | {median} [{min}, {max}]{unit} | {bar} | {verdict} |",
+        line.goal, line.what
+    )
 }
 
 /// Three digits that mean something.
@@ -69,10 +82,27 @@ mod tests {
 
     #[test]
     fn a_row_says_whether_its_bar_is_kept() {
-        let spread = Spread { median: 1.234, min: 1.0, max: 12.34 };
-        let line = Line { goal: 1, what: "x".into(), unit: "ms", spread, bar: Bar::AtMost(1.2) };
-        assert_eq!(row(&line), "| 1 | x | 1.23 [1.00, 12.3] ms | ≤ 1.20 | **missed** |");
-        let line = Line { bar: Bar::Told, unit: "", ..line };
+        let spread = Spread {
+            median: 1.234,
+            min: 1.0,
+            max: 12.34,
+        };
+        let line = Line {
+            goal: 1,
+            what: "x".into(),
+            unit: "ms",
+            spread,
+            bar: Bar::AtMost(1.2),
+        };
+        assert_eq!(
+            row(&line),
+            "| 1 | x | 1.23 [1.00, 12.3] ms | ≤ 1.20 | **missed** |"
+        );
+        let line = Line {
+            bar: Bar::Told,
+            unit: "",
+            ..line
+        };
         assert_eq!(row(&line), "| 1 | x | 1.23 [1.00, 12.3] |  |  |");
     }
 }

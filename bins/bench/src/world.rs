@@ -45,17 +45,32 @@ pub(crate) struct Experiment {
 ///
 /// # Errors
 /// [`BenchError`] when the API does not take them over.
-pub(crate) async fn experiments(lab: &mut Lab, name: &str, count: usize, weights: [i64; 2]) -> Result<Vec<Experiment>, BenchError> {
+pub(crate) async fn experiments(
+    lab: &mut Lab,
+    name: &str,
+    count: usize,
+    weights: [i64; 2],
+) -> Result<Vec<Experiment>, BenchError> {
     let mut made = Vec::with_capacity(count);
     let transaction = lab.main.transaction().await?;
-    transaction.execute("-- bench::pause\nUPDATE experiments SET status = 'paused' WHERE status = 'running'", &[]).await?;
+    transaction
+        .execute(
+            "-- bench::pause\nUPDATE experiments SET status = 'paused' WHERE status = 'running'",
+            &[],
+        )
+        .await?;
     for number in 0..count {
         let name = format!("{name}-{number}");
         let id: i64 = transaction.query_one(EXPERIMENT, &[&name]).await?.get(0);
         let mut variants = Vec::new();
         for (name, weight) in ["control__", "treatment"].iter().zip(weights) {
             let is_control = variants.is_empty();
-            variants.push(transaction.query_one(VARIANT, &[&id, name, &weight, &is_control]).await?.get(0));
+            variants.push(
+                transaction
+                    .query_one(VARIANT, &[&id, name, &weight, &is_control])
+                    .await?
+                    .get(0),
+            );
         }
         transaction.execute(EPOCH, &[&id]).await?;
         made.push(Experiment { id, name, variants });
@@ -71,9 +86,15 @@ async fn in_force(lab: &Lab, wanted: &[Experiment]) -> Result<(), BenchError> {
     let wanted: Vec<i64> = wanted.iter().map(|experiment| experiment.id).collect();
     tokio::time::timeout(LIMIT, async {
         loop {
-            let body = connection.ask("POST", BULK, r#"{"user_id":"probe"}"#).await?;
+            let body = connection
+                .ask("POST", BULK, r#"{"user_id":"probe"}"#)
+                .await?;
             let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-            let ids = answer["assignments"].as_array().map(|all| all.iter().filter_map(|one| one["experiment"].as_i64()).collect());
+            let ids = answer["assignments"].as_array().map(|all| {
+                all.iter()
+                    .filter_map(|one| one["experiment"].as_i64())
+                    .collect()
+            });
             if ids == Some(wanted.clone()) {
                 return Ok(());
             }
@@ -93,13 +114,19 @@ pub(crate) fn unit(letter: char, number: i64) -> String {
 ///
 /// # Errors
 /// [`BenchError`].
-pub(crate) async fn meet(lab: &Lab, experiment: &Experiment, letter: char, count: i64) -> Result<(), BenchError> {
+pub(crate) async fn meet(
+    lab: &Lab,
+    experiment: &Experiment,
+    letter: char,
+    count: i64,
+) -> Result<(), BenchError> {
     let mut connection = Connection::open(lab.api.authority(), None).await?;
     let mut from = 0;
     while from < count {
         let to = (from + 500).min(count);
         let names: Vec<String> = (from..to).map(|number| unit(letter, number)).collect();
-        let body = serde_json::json!({ "experiment": experiment.id, "user_ids": names }).to_string();
+        let body =
+            serde_json::json!({ "experiment": experiment.id, "user_ids": names }).to_string();
         let answer = connection.ask("POST", BULK, &body).await?;
         // Whoever was not answered from the table in time is asked for again.
         if !String::from_utf8_lossy(&answer).contains("\"degraded\"") {
@@ -118,9 +145,15 @@ SELECT folded_at > $1 FROM fold_state";
 /// # Errors
 /// [`BenchError::TooLate`].
 pub(crate) async fn rest(lab: &Lab) -> Result<(), BenchError> {
-    let since: chrono::DateTime<chrono::Utc> = lab.main.query_one("SELECT now()", &[]).await?.get(0);
+    let since: chrono::DateTime<chrono::Utc> =
+        lab.main.query_one("SELECT now()", &[]).await?.get(0);
     tokio::time::timeout(LIMIT, async {
-        while !lab.main.query_one(FOLDED, &[&since]).await?.get::<_, bool>(0) {
+        while !lab
+            .main
+            .query_one(FOLDED, &[&since])
+            .await?
+            .get::<_, bool>(0)
+        {
             tokio::time::sleep(PAUSE).await;
         }
         Ok::<(), BenchError>(())

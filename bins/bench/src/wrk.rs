@@ -28,7 +28,14 @@ pub(crate) enum Script {
 }
 
 impl Script {
-    const ALL: [Self; 6] = [Self::Known, Self::Plain, Self::New, Self::Track, Self::Batch, Self::Get];
+    const ALL: [Self; 6] = [
+        Self::Known,
+        Self::Plain,
+        Self::New,
+        Self::Track,
+        Self::Batch,
+        Self::Get,
+    ];
 
     const fn file(self) -> &'static str {
         match self {
@@ -87,7 +94,9 @@ impl Outcome {
     }
 
     fn read(printed: &str) -> Option<Self> {
-        let line = printed.lines().find_map(|line| line.strip_prefix("PODIUM "))?;
+        let line = printed
+            .lines()
+            .find_map(|line| line.strip_prefix("PODIUM "))?;
         serde_json::from_str(line).ok()
     }
 
@@ -101,11 +110,18 @@ impl Outcome {
             (self.write, "writings failed"),
             (self.timeout, "requests timed out"),
         ];
-        let found: Vec<String> = faults.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let found: Vec<String> = faults
+            .iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, what)| format!("{n} {what}"))
+            .collect();
         match (found.is_empty(), self.requests) {
             (true, 1..) => Ok(self),
             (true, 0) => Err(BenchError::Invalid("no request was answered".into())),
-            (false, all) => Err(BenchError::Invalid(format!("of {all} requests {}", found.join(", ")))),
+            (false, all) => Err(BenchError::Invalid(format!(
+                "of {all} requests {}",
+                found.join(", ")
+            ))),
         }
     }
 }
@@ -115,8 +131,16 @@ impl Outcome {
 /// # Errors
 /// [`BenchError::Missing`] says how to install it.
 pub(crate) async fn find() -> Result<(), BenchError> {
-    let tried = Command::new("wrk").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
-    tried.map(drop).map_err(|_| BenchError::Missing { name: "wrk", hint: "apt-get install wrk" })
+    let tried = Command::new("wrk")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await;
+    tried.map(drop).map_err(|_| BenchError::Missing {
+        name: "wrk",
+        hint: "apt-get install wrk",
+    })
 }
 
 /// Writes the scripts into a folder.
@@ -135,7 +159,11 @@ pub(crate) fn write_scripts(folder: &Path) -> Result<(), BenchError> {
 ///
 /// # Errors
 /// [`BenchError::Invalid`] when any answer was not what it should be.
-pub(crate) async fn run(folder: &Path, address: &str, attack: &Attack) -> Result<Outcome, BenchError> {
+pub(crate) async fn run(
+    folder: &Path,
+    address: &str,
+    attack: &Attack,
+) -> Result<Outcome, BenchError> {
     let mut command = Command::new("wrk");
     command
         .args(["--threads", "2", "--timeout", "10s"])
@@ -152,7 +180,10 @@ pub(crate) async fn run(folder: &Path, address: &str, attack: &Attack) -> Result
     let printed = String::from_utf8_lossy(&output.stdout);
     let Some(outcome) = Outcome::read(&printed) else {
         let said = format!("{printed} {}", String::from_utf8_lossy(&output.stderr));
-        return Err(BenchError::Failed { what: "wrk".into(), said });
+        return Err(BenchError::Failed {
+            what: "wrk".into(),
+            said,
+        });
     };
     outcome.check()
 }

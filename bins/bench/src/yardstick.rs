@@ -81,9 +81,17 @@ struct EventTexts {
 
 impl Rows {
     async fn of(client: &Client, tag: u32) -> Result<Self, BenchError> {
-        let row = client.query_one("SELECT now(), pg_current_xact_id()::text::bigint", &[]).await?;
-        let data = RawValue::from_string(DATA.into()).map_err(|error| BenchError::Invalid(error.to_string()))?;
-        Ok(Self { tag, now: row.get(0), tx: row.get(1), data: Json(data) })
+        let row = client
+            .query_one("SELECT now(), pg_current_xact_id()::text::bigint", &[])
+            .await?;
+        let data = RawValue::from_string(DATA.into())
+            .map_err(|error| BenchError::Invalid(error.to_string()))?;
+        Ok(Self {
+            tag,
+            now: row.get(0),
+            tx: row.get(1),
+            data: Json(data),
+        })
     }
 
     fn row(&self, table: Table, number: u64) -> Row {
@@ -97,7 +105,12 @@ impl Rows {
         let ms = self.now.timestamp_millis();
         let unit = number * 7919 % 10_000;
         EventTexts {
-            event_id: format!("{:08x}-{:04x}-7{:03x}-8000-{number:012x}", ms >> 16, ms & 0xffff, self.tag & 0xfff),
+            event_id: format!(
+                "{:08x}-{:04x}-7{:03x}-8000-{number:012x}",
+                ms >> 16,
+                ms & 0xffff,
+                self.tag & 0xfff
+            ),
             user: format!("u{unit:08}"),
             item: format!("{:06}", unit % 1000),
             brand: format!("{:04}", unit % 100),
@@ -109,10 +122,31 @@ impl Rows {
     /// The values of a row, in the order of the statements above; the transaction's id comes last.
     fn values<'r>(&'r self, row: &'r Row) -> Vec<&'r (dyn ToSql + Sync)> {
         match row {
-            Row::Assignment(user) => vec![user, &1_i64, &2_i64, &None::<&str>, &1_i32, &0_i16, &false, &self.tx],
+            Row::Assignment(user) => vec![
+                user,
+                &1_i64,
+                &2_i64,
+                &None::<&str>,
+                &1_i32,
+                &0_i16,
+                &false,
+                &self.tx,
+            ],
             Row::Event(event) => vec![
-                &event.event_id, &event.user, &1_i64, &2_i64, &"impression", &event.item, &event.brand, &event.position,
-                &self.data, &event.session, &false, &true, &self.now, &self.tx,
+                &event.event_id,
+                &event.user,
+                &1_i64,
+                &2_i64,
+                &"impression",
+                &event.item,
+                &event.brand,
+                &event.position,
+                &self.data,
+                &event.session,
+                &false,
+                &true,
+                &self.now,
+                &self.tx,
             ],
         }
     }
@@ -120,12 +154,31 @@ impl Rows {
 
 const fn types(table: Table) -> &'static [Type] {
     match table {
-        Table::Assignments => {
-            &[Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::INT4, Type::INT2, Type::BOOL, Type::INT8]
-        }
+        Table::Assignments => &[
+            Type::TEXT,
+            Type::INT8,
+            Type::INT8,
+            Type::TEXT,
+            Type::INT4,
+            Type::INT2,
+            Type::BOOL,
+            Type::INT8,
+        ],
         Table::Events => &[
-            Type::TEXT, Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::INT4, Type::JSONB,
-            Type::TEXT, Type::BOOL, Type::BOOL, Type::TIMESTAMPTZ, Type::INT8,
+            Type::TEXT,
+            Type::TEXT,
+            Type::INT8,
+            Type::INT8,
+            Type::TEXT,
+            Type::TEXT,
+            Type::TEXT,
+            Type::INT4,
+            Type::JSONB,
+            Type::TEXT,
+            Type::BOOL,
+            Type::BOOL,
+            Type::TIMESTAMPTZ,
+            Type::INT8,
         ],
     }
 }
@@ -134,13 +187,25 @@ const fn types(table: Table) -> &'static [Type] {
 ///
 /// # Errors
 /// [`BenchError::Db`].
-pub(crate) async fn copy(settings: &ConnectSettings, table: Table, tag: u32, seconds: u64) -> Result<f64, BenchError> {
+pub(crate) async fn copy(
+    settings: &ConnectSettings,
+    table: Table,
+    tag: u32,
+    seconds: u64,
+) -> Result<f64, BenchError> {
     let client = settings.connect(Purpose::Maintain).await?;
     let rows = Rows::of(&client, tag).await?;
-    let statement = if table == Table::Events { COPY_EVENTS } else { COPY_ASSIGNMENTS };
+    let statement = if table == Table::Events {
+        COPY_EVENTS
+    } else {
+        COPY_ASSIGNMENTS
+    };
     let started = Instant::now();
     let until = started + Duration::from_secs(seconds);
-    let mut writer = pin!(BinaryCopyInWriter::new(client.copy_in(statement).await?, types(table)));
+    let mut writer = pin!(BinaryCopyInWriter::new(
+        client.copy_in(statement).await?,
+        types(table)
+    ));
     let mut number = 0;
     while number % 64 != 0 || Instant::now() < until {
         let row = rows.row(table, number);
@@ -157,7 +222,11 @@ pub(crate) async fn copy(settings: &ConnectSettings, table: Table, tag: u32, sec
 ///
 /// # Errors
 /// [`BenchError::Db`].
-pub(crate) async fn copy_with_keys(settings: &ConnectSettings, tag: u32, seconds: u64) -> Result<f64, BenchError> {
+pub(crate) async fn copy_with_keys(
+    settings: &ConnectSettings,
+    tag: u32,
+    seconds: u64,
+) -> Result<f64, BenchError> {
     let mut client = settings.connect(Purpose::Maintain).await?;
     let rows = Rows::of(&client, tag).await?;
     let started = Instant::now();
@@ -166,7 +235,10 @@ pub(crate) async fn copy_with_keys(settings: &ConnectSettings, tag: u32, seconds
     let mut written = 0;
     while Instant::now() < until {
         let (mut keys, chunk) = (Vec::new(), written..written + KEYED_CHUNK);
-        let mut writer = pin!(BinaryCopyInWriter::new(transaction.copy_in(COPY_EVENTS).await?, types(Table::Events)));
+        let mut writer = pin!(BinaryCopyInWriter::new(
+            transaction.copy_in(COPY_EVENTS).await?,
+            types(Table::Events)
+        ));
         for number in chunk {
             let row = rows.row(Table::Events, number);
             if let Row::Event(event) = &row {
@@ -175,7 +247,10 @@ pub(crate) async fn copy_with_keys(settings: &ConnectSettings, tag: u32, seconds
             writer.as_mut().write(&rows.values(&row)).await?;
         }
         written += writer.as_mut().finish().await?;
-        let mut writer = pin!(BinaryCopyInWriter::new(transaction.copy_in(COPY_KEYS).await?, &[Type::UUID]));
+        let mut writer = pin!(BinaryCopyInWriter::new(
+            transaction.copy_in(COPY_KEYS).await?,
+            &[Type::UUID]
+        ));
         for key in &keys {
             writer.as_mut().write(&[key]).await?;
         }
@@ -193,19 +268,34 @@ const KEYED_CHUNK: u64 = 20_000;
 ///
 /// # Errors
 /// [`BenchError::Db`].
-pub(crate) async fn insert(settings: &ConnectSettings, table: Table, tag: u32, seconds: u64) -> Result<f64, BenchError> {
+pub(crate) async fn insert(
+    settings: &ConnectSettings,
+    table: Table,
+    tag: u32,
+    seconds: u64,
+) -> Result<f64, BenchError> {
     let mut clients = Vec::new();
     for _ in 0..INSERT_CONNECTIONS {
         clients.push(settings.connect(Purpose::Maintain).await?);
     }
-    let Some(first) = clients.first() else { return Ok(0.0) };
+    let Some(first) = clients.first() else {
+        return Ok(0.0);
+    };
     let rows = Arc::new(Rows::of(first, tag).await?);
     let number = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let until = started + Duration::from_secs(seconds);
     let tasks: Vec<_> = clients
         .into_iter()
-        .map(|client| tokio::spawn(insert_until(client, table, rows.clone(), number.clone(), until)))
+        .map(|client| {
+            tokio::spawn(insert_until(
+                client,
+                table,
+                rows.clone(),
+                number.clone(),
+                until,
+            ))
+        })
         .collect();
     let mut written = 0;
     for task in tasks {
@@ -222,7 +312,13 @@ async fn insert_until(
     number: Arc<AtomicU64>,
     until: Instant,
 ) -> Result<u64, BenchError> {
-    let statement = client.prepare(if table == Table::Events { INSERT_EVENT } else { INSERT_ASSIGNMENT }).await?;
+    let statement = client
+        .prepare(if table == Table::Events {
+            INSERT_EVENT
+        } else {
+            INSERT_ASSIGNMENT
+        })
+        .await?;
     let mut written = 0;
     while Instant::now() < until {
         let number = number.fetch_add(1, Ordering::Relaxed);
@@ -239,14 +335,20 @@ async fn insert_until(
 ///
 /// # Errors
 /// [`BenchError::Db`].
-pub(crate) async fn commit_p99_ms(settings: &ConnectSettings, tag: u32, seconds: u64) -> Result<f64, BenchError> {
+pub(crate) async fn commit_p99_ms(
+    settings: &ConnectSettings,
+    tag: u32,
+    seconds: u64,
+) -> Result<f64, BenchError> {
     let client = settings.connect(Purpose::Maintain).await?;
     let rows = Rows::of(&client, tag).await?;
     let statement = client.prepare(INSERT_HUNDRED).await?;
     let until = Instant::now() + Duration::from_secs(seconds);
     let (mut number, mut times) = (0, Vec::new());
     while Instant::now() < until {
-        let events: Vec<EventTexts> = (number..number + 100).map(|number| rows.event(number)).collect();
+        let events: Vec<EventTexts> = (number..number + 100)
+            .map(|number| rows.event(number))
+            .collect();
         number += 100;
         let text = |of: fn(&EventTexts) -> &str| events.iter().map(of).collect::<Vec<&str>>();
         let positions: Vec<i32> = events.iter().map(|event| event.position).collect();
@@ -256,7 +358,12 @@ pub(crate) async fn commit_p99_ms(settings: &ConnectSettings, tag: u32, seconds:
             .execute(
                 &statement,
                 &[
-                    &text(|e| &e.event_id), &text(|e| &e.user), &text(|e| &e.item), &text(|e| &e.brand), &positions, &data,
+                    &text(|e| &e.event_id),
+                    &text(|e| &e.user),
+                    &text(|e| &e.item),
+                    &text(|e| &e.brand),
+                    &positions,
+                    &data,
                     &text(|e| &e.session),
                 ],
             )

@@ -71,7 +71,9 @@ impl Method {
 
 /// The metrics that follow from sums, in the order of reports. The latency quantile does not.
 pub fn reported() -> impl Iterator<Item = Metric> {
-    Metric::ALL.iter().copied()
+    Metric::ALL
+        .iter()
+        .copied()
         .filter(|metric| !matches!(metric.kind(), MetricKind::Quantile { .. }))
 }
 

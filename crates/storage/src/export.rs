@@ -24,7 +24,8 @@ const WAITING: usize = 4;
 /// How long a client may take nothing before the export is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-static ROOM: LazyLock<std::sync::Arc<Semaphore>> = LazyLock::new(|| std::sync::Arc::new(Semaphore::new(AT_ONCE)));
+static ROOM: LazyLock<std::sync::Arc<Semaphore>> =
+    LazyLock::new(|| std::sync::Arc::new(Semaphore::new(AT_ONCE)));
 
 /// What can be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,18 +115,34 @@ impl Stream for CsvStream {
 ///
 /// # Errors
 /// [`StorageError::QueueFull`] while other exports run; [`StorageError::Db`] when the statement does not start.
-pub async fn begin(database: &Database, table: Table, experiment_id: i64) -> Result<CsvStream, StorageError> {
-    let room = ROOM.clone().try_acquire_owned().map_err(|_| StorageError::QueueFull)?;
+pub async fn begin(
+    database: &Database,
+    table: Table,
+    experiment_id: i64,
+) -> Result<CsvStream, StorageError> {
+    let room = ROOM
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| StorageError::QueueFull)?;
     // A connection of its own: it may be busy for minutes, which no pool is made for.
     let client = database.settings().connect(Purpose::Maintain).await?;
     let rows = client.query_raw(table.statement(), [experiment_id]).await?;
     let (sender, receiver) = mpsc::channel(WAITING);
-    let export = Export { table, client, sender, _room: room };
+    let export = Export {
+        table,
+        client,
+        sender,
+        _room: room,
+    };
     let settings = database.settings().clone();
     tokio::spawn(async move {
         if export.pump(rows).await.is_none() {
             // Nobody reads on: the server need not send the rest.
-            let _ = export.client.cancel_token().cancel_query(settings.tls()).await;
+            let _ = export
+                .client
+                .cancel_token()
+                .cancel_query(settings.tls())
+                .await;
         }
     });
     Ok(CsvStream(receiver))
@@ -145,7 +162,9 @@ impl Export {
         let mut chunk = header(columns);
         pin_mut!(rows);
         while let Some(row) = rows.next().await {
-            let written = row.map_err(StorageError::from).and_then(|row| write_row(&mut chunk, columns, &row));
+            let written = row
+                .map_err(StorageError::from)
+                .and_then(|row| write_row(&mut chunk, columns, &row));
             if let Err(error) = written {
                 // The reader sees a broken answer, never one that looks complete.
                 return self.send(Err(error)).await;
@@ -163,15 +182,21 @@ impl Export {
 }
 
 fn header(columns: &[Column]) -> String {
-    let mut line = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(",");
+    let mut line = columns
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(",");
     line.push_str("\r\n");
     line
 }
 
 fn write_row(line: &mut String, columns: &[Column], row: &Row) -> Result<(), StorageError> {
     for (at, (name, from_outside)) in columns.iter().enumerate() {
-        let cell: Option<&str> =
-            row.try_get(at).map_err(|_| StorageError::CorruptRow { table: "export", column: name })?;
+        let cell: Option<&str> = row.try_get(at).map_err(|_| StorageError::CorruptRow {
+            table: "export",
+            column: name,
+        })?;
         if at > 0 {
             line.push(',');
         }
@@ -185,7 +210,11 @@ fn write_row(line: &mut String, columns: &[Column], row: &Row) -> Result<(), Sto
 
 /// One cell after RFC 4180; an empty text is `""`, so that it differs from nothing.
 fn write_cell(line: &mut String, cell: &str, from_outside: bool) {
-    let guard = if from_outside && cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
+    let guard = if from_outside && cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        "'"
+    } else {
+        ""
+    };
     if cell.is_empty() || cell.contains([',', '"', '\n', '\r']) {
         let _ = write!(line, "\"{guard}{}\"", cell.replace('"', "\"\""));
     } else {

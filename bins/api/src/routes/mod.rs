@@ -64,7 +64,12 @@ impl Route {
             let handler = handler.clone();
             Box::pin(answer(Rc::new(ctx), async move |ctx| handler(ctx).await))
         });
-        Self { method, path, access: Access::Public, handler }
+        Self {
+            method,
+            path,
+            access: Access::Public,
+            handler,
+        }
     }
 
     /// A route for a role, which the handler's signature names. The token is checked before anything else.
@@ -82,7 +87,12 @@ impl Route {
             };
             Box::pin(async move { answer(Rc::new(ctx), guarded).await })
         });
-        Self { method, path, access: Access::Guarded(R::ROLE), handler }
+        Self {
+            method,
+            path,
+            access: Access::Guarded(R::ROLE),
+            handler,
+        }
     }
 }
 
@@ -91,9 +101,17 @@ impl Route {
 /// # Errors
 /// 401 or 403.
 pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
-    let headers: Vec<&str> =
-        ctx.req.headers().get_all("authorization").map(|value| value.to_str().unwrap_or_default()).collect();
-    ctx.state.auth.grant(&headers, &ctx.state.serving.snapshot(), ctx.state.clock.now())
+    let headers: Vec<&str> = ctx
+        .req
+        .headers()
+        .get_all("authorization")
+        .map(|value| value.to_str().unwrap_or_default())
+        .collect();
+    ctx.state.auth.grant(
+        &headers,
+        &ctx.state.serving.snapshot(),
+        ctx.state.clock.now(),
+    )
 }
 
 async fn answer<F>(ctx: Rc<Ctx>, handler: F) -> HttpResponse
@@ -113,10 +131,21 @@ where
 }
 
 fn check_size(req: &HttpRequest) -> Result<(), ApiError> {
-    if req.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > MAX_URL) {
-        return Err(ApiError::new(Code::UriTooLong, format!("the URL may have at most {MAX_URL} bytes")));
+    if req
+        .uri()
+        .path_and_query()
+        .is_some_and(|uri| uri.as_str().len() > MAX_URL)
+    {
+        return Err(ApiError::new(
+            Code::UriTooLong,
+            format!("the URL may have at most {MAX_URL} bytes"),
+        ));
     }
-    let headers: usize = req.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let headers: usize = req
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
     if headers > MAX_HEADERS {
         let detail = format!("the headers may have at most {MAX_HEADERS} bytes");
         return Err(ApiError::new(Code::HeadersTooLarge, detail));
@@ -137,7 +166,12 @@ pub fn table() -> Vec<Route> {
 /// The OpenAPI documents of all modules.
 #[must_use]
 pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
-    vec![storefront::StorefrontApi::openapi(), health::HealthApi::openapi(), admin::document(), analytics::AnalyticsApi::openapi()]
+    vec![
+        storefront::StorefrontApi::openapi(),
+        health::HealthApi::openapi(),
+        admin::document(),
+        analytics::AnalyticsApi::openapi(),
+    ]
 }
 
 /// Puts the table, 405 for other methods, and 404 for other paths into an actix application.
@@ -154,33 +188,51 @@ pub fn configure(config: &mut ServiceConfig) {
             methods.push(route.method.to_string());
             let handler = route.handler.clone();
             resource = resource.route(web::method(route.method.clone()).to(
-                move |req: HttpRequest, payload: Payload, state: Data<AppState>| handler(Ctx::new(req, payload, state)),
+                move |req: HttpRequest, payload: Payload, state: Data<AppState>| {
+                    handler(Ctx::new(req, payload, state))
+                },
             ));
         }
         let allow: Rc<str> = methods.join(", ").into();
         config.service(resource.default_service(web::to(
             move |req: HttpRequest, payload: Payload, state: Data<AppState>| {
                 let allow = allow.clone();
-                answer(Rc::new(Ctx::new(req, payload, state)), async move |ctx: Rc<Ctx>| {
-                    guard_unknown(&ctx)?;
-                    Err(ApiError::method_not_allowed(&allow))
-                })
+                answer(
+                    Rc::new(Ctx::new(req, payload, state)),
+                    async move |ctx: Rc<Ctx>| {
+                        guard_unknown(&ctx)?;
+                        Err(ApiError::method_not_allowed(&allow))
+                    },
+                )
             },
         )));
     }
-    config.default_service(web::to(|req: HttpRequest, payload: Payload, state: Data<AppState>| {
-        answer(Rc::new(Ctx::new(req, payload, state)), async move |ctx: Rc<Ctx>| {
-            guard_unknown(&ctx)?;
-            Err(ApiError::not_found("this path"))
-        })
-    }));
+    config.default_service(web::to(
+        |req: HttpRequest, payload: Payload, state: Data<AppState>| {
+            answer(
+                Rc::new(Ctx::new(req, payload, state)),
+                async move |ctx: Rc<Ctx>| {
+                    guard_unknown(&ctx)?;
+                    Err(ApiError::not_found("this path"))
+                },
+            )
+        },
+    ));
 }
 
 /// Whatever looks like a guarded path, in any spelling, does not tell strangers whether it exists.
 fn guard_unknown(ctx: &Ctx) -> Result<(), ApiError> {
-    let path = percent_encoding::percent_decode_str(ctx.req.path()).decode_utf8_lossy().to_ascii_lowercase();
-    let segments: Vec<&str> = path.split(['/', '\\']).filter(|part| !part.is_empty() && *part != ".").collect();
-    if segments.iter().any(|part| matches!(*part, "admin" | "auto-promote" | "promotions")) {
+    let path = percent_encoding::percent_decode_str(ctx.req.path())
+        .decode_utf8_lossy()
+        .to_ascii_lowercase();
+    let segments: Vec<&str> = path
+        .split(['/', '\\'])
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    if segments
+        .iter()
+        .any(|part| matches!(*part, "admin" | "auto-promote" | "promotions"))
+    {
         grant::<Viewer>(ctx)?;
     }
     Ok(())

@@ -16,9 +16,27 @@ pub(crate) async fn known(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     meet_all(lab, "known", 1).await?;
     let mut lines = Lines::of(1);
     for (script, connections, cpu, rate, name) in [
-        (Script::Known, 64, Bar::AtMost(1.3), Bar::AtLeast(0.85), "documented body, 64 connections"),
-        (Script::Known, 512, Bar::AtMost(1.3), Bar::AtLeast(0.85), "documented body, 512 connections"),
-        (Script::Plain, 64, Bar::AtMost(1.3), Bar::AtLeast(0.85), "user only, 64 connections"),
+        (
+            Script::Known,
+            64,
+            Bar::AtMost(1.3),
+            Bar::AtLeast(0.85),
+            "documented body, 64 connections",
+        ),
+        (
+            Script::Known,
+            512,
+            Bar::AtMost(1.3),
+            Bar::AtLeast(0.85),
+            "documented body, 512 connections",
+        ),
+        (
+            Script::Plain,
+            64,
+            Bar::AtMost(1.3),
+            Bar::AtLeast(0.85),
+            "user only, 64 connections",
+        ),
     ] {
         let pairs = beside_echo(lab, &attack(lab, script, ASSIGN, connections)).await?;
         tell(&mut lines, name, &pairs, cpu, rate);
@@ -34,7 +52,13 @@ pub(crate) async fn bulk(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     meet_all(lab, "bulk", 10).await?;
     let mut lines = Lines::of(2);
     let pairs = beside_echo(lab, &attack(lab, Script::Plain, BULK, 64)).await?;
-    tell(&mut lines, "64 connections", &pairs, Bar::AtMost(2.0), Bar::Told);
+    tell(
+        &mut lines,
+        "64 connections",
+        &pairs,
+        Bar::AtMost(2.0),
+        Bar::Told,
+    );
     Ok(lines.done())
 }
 
@@ -46,7 +70,13 @@ async fn meet_all(lab: &mut Lab, name: &str, count: usize) -> Result<(), BenchEr
 }
 
 fn attack(lab: &Lab, script: Script, path: &'static str, connections: usize) -> Attack {
-    Attack { script, args: vec![UNITS.to_string(), "u".into()], path: path.into(), connections, seconds: lab.plan.seconds }
+    Attack {
+        script,
+        args: vec![UNITS.to_string(), "u".into()],
+        path: path.into(),
+        connections,
+        seconds: lab.plan.seconds,
+    }
 }
 
 /// An echo that answers what the API answers to this load. Both have been warmed up.
@@ -56,9 +86,18 @@ fn attack(lab: &Lab, script: Script, path: &'static str, connections: usize) -> 
 pub(crate) async fn echo_for(lab: &Lab, attack: &Attack) -> Result<Server, BenchError> {
     let letter = attack.args.get(1).map_or("u", String::as_str);
     let mut connection = Connection::open(lab.api.authority(), None).await?;
-    let answer = connection.ask("POST", &attack.path, &format!("{{\"user_id\":\"{letter}00000000\",\"placement\":\"bench\"}}")).await?;
+    let answer = connection
+        .ask(
+            "POST",
+            &attack.path,
+            &format!("{{\"user_id\":\"{letter}00000000\",\"placement\":\"bench\"}}"),
+        )
+        .await?;
     let echo = lab.echo(&attack.path, &answer).await?;
-    let warm = Attack { seconds: 1, ..attack.clone() };
+    let warm = Attack {
+        seconds: 1,
+        ..attack.clone()
+    };
     lab.attack(&echo, &warm).await?;
     lab.attack(&lab.api, &warm).await?;
     Ok(echo)
@@ -68,7 +107,11 @@ pub(crate) async fn echo_for(lab: &Lab, attack: &Attack) -> Result<Server, Bench
 ///
 /// # Errors
 /// [`BenchError`].
-pub(crate) async fn pair(lab: &Lab, echo: &Server, attack: &Attack) -> Result<(Half, Half), BenchError> {
+pub(crate) async fn pair(
+    lab: &Lab,
+    echo: &Server,
+    attack: &Attack,
+) -> Result<(Half, Half), BenchError> {
     let yardstick = lab.attack(echo, attack).await?;
     Ok((yardstick, lab.attack(&lab.api, attack).await?))
 }
@@ -77,7 +120,10 @@ pub(crate) async fn pair(lab: &Lab, echo: &Server, attack: &Attack) -> Result<(H
 ///
 /// # Errors
 /// [`BenchError`].
-pub(crate) async fn beside_echo(lab: &Lab, attack: &Attack) -> Result<Vec<(Half, Half)>, BenchError> {
+pub(crate) async fn beside_echo(
+    lab: &Lab,
+    attack: &Attack,
+) -> Result<Vec<(Half, Half)>, BenchError> {
     let echo = echo_for(lab, attack).await?;
     let mut pairs = Vec::with_capacity(lab.plan.pairs);
     for _ in 0..lab.plan.pairs {
@@ -87,11 +133,31 @@ pub(crate) async fn beside_echo(lab: &Lab, attack: &Attack) -> Result<Vec<(Half,
 }
 
 fn tell(lines: &mut Lines, name: &str, pairs: &[(Half, Half)], cpu: Bar, rate: Bar) {
-    lines.ratio(format!("{name}: CPU ÷ echo's"), cpu, pairs, |(echo, api)| (api.cpu_us, echo.cpu_us));
-    lines.ratio(format!("{name}: rate ÷ echo's"), rate, pairs, |(echo, api)| (api.rate, echo.rate));
+    lines.ratio(
+        format!("{name}: CPU ÷ echo's"),
+        cpu,
+        pairs,
+        |(echo, api)| (api.cpu_us, echo.cpu_us),
+    );
+    lines.ratio(
+        format!("{name}: rate ÷ echo's"),
+        rate,
+        pairs,
+        |(echo, api)| (api.rate, echo.rate),
+    );
     for (who, half) in [("echo", 0), ("API", 1)] {
         let of = |pair: &(Half, Half)| if half == 0 { pair.0 } else { pair.1 };
-        lines.add(format!("{name}: {who}, CPU a request"), "µs", Bar::Told, pairs.iter().map(|pair| of(pair).cpu_us));
-        lines.add(format!("{name}: {who}, rate"), "/s", Bar::Told, pairs.iter().map(|pair| of(pair).rate));
+        lines.add(
+            format!("{name}: {who}, CPU a request"),
+            "µs",
+            Bar::Told,
+            pairs.iter().map(|pair| of(pair).cpu_us),
+        );
+        lines.add(
+            format!("{name}: {who}, rate"),
+            "/s",
+            Bar::Told,
+            pairs.iter().map(|pair| of(pair).rate),
+        );
     }
 }

@@ -43,27 +43,56 @@ pub(crate) async fn assign(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     };
     let sticky = sticky(lab).await?;
     world::meet(lab, &sticky, 'o', STICKY_UNITS).await?;
-    let (beside, reached) = beside_tracking(lab, &tracked, half, &attack(STICKY_UNITS, "o", seconds)).await?;
-    tell(&mut lines, "while tracking, 100,000 units off their weights", Bar::AtMost(2.0), &beside);
-    let against_idle = beside.iter().zip(&alone).map(|((_, api), (echo, _))| api.p99_ms / echo.p99_ms);
+    let (beside, reached) =
+        beside_tracking(lab, &tracked, half, &attack(STICKY_UNITS, "o", seconds)).await?;
+    tell(
+        &mut lines,
+        "while tracking, 100,000 units off their weights",
+        Bar::AtMost(2.0),
+        &beside,
+    );
+    let against_idle = beside
+        .iter()
+        .zip(&alone)
+        .map(|((_, api), (echo, _))| api.p99_ms / echo.p99_ms);
     lines.add("while tracking, 100,000 units off their weights: p99 ÷ that of an echo without tracking beside it", "", Bar::Told, against_idle);
-    lines.add("tracking beside it, half of its rate", "events/s", Bar::Told, [half]);
-    lines.add("tracking beside it, reached", "events/s", Bar::Told, reached);
+    lines.add(
+        "tracking beside it, half of its rate",
+        "events/s",
+        Bar::Told,
+        [half],
+    );
+    lines.add(
+        "tracking beside it, reached",
+        "events/s",
+        Bar::Told,
+        reached,
+    );
     Ok(lines.done())
 }
 
 /// An experiment whose weights give the control to everybody, with units that have the treatment.
 async fn sticky(lab: &mut Lab) -> Result<Experiment, BenchError> {
     let made = world::experiments(lab, "sticky", 1, [1, 0]).await?;
-    let experiment = made.into_iter().next().ok_or(BenchError::TooLate("the making of an experiment"))?;
+    let experiment = made
+        .into_iter()
+        .next()
+        .ok_or(BenchError::TooLate("the making of an experiment"))?;
     let treatment = experiment.variants.last().copied().unwrap_or_default();
-    lab.main.execute(STICKY, &[&experiment.id, &treatment, &STICKY_UNITS]).await?;
+    lab.main
+        .execute(STICKY, &[&experiment.id, &treatment, &STICKY_UNITS])
+        .await?;
     Ok(experiment)
 }
 
 /// Pairs as beside echo, each half with the same steady tracking going on. The tracked experiment is paused by now and
 /// takes events all the same.
-async fn beside_tracking(lab: &Lab, tracked: &Experiment, rate: f64, attack: &Attack) -> Result<(Vec<(Half, Half)>, Vec<f64>), BenchError> {
+async fn beside_tracking(
+    lab: &Lab,
+    tracked: &Experiment,
+    rate: f64,
+    attack: &Attack,
+) -> Result<(Vec<(Half, Half)>, Vec<f64>), BenchError> {
     let echo = echo_for(lab, attack).await?;
     let (mut pairs, mut reached) = (Vec::new(), Vec::new());
     for _ in 0..lab.plan.pairs {
@@ -95,24 +124,75 @@ pub(crate) async fn track(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     let mut pairs = Vec::new();
     for _ in 0..lab.plan.pairs {
         world::rest(lab).await?;
-        let commit = yardstick::commit_p99_ms(&lab.yardstick, lab.run_number(), lab.plan.seconds).await?;
+        let commit =
+            yardstick::commit_p99_ms(&lab.yardstick, lab.run_number(), lab.plan.seconds).await?;
         world::checkpoint(lab).await?;
         let attack = track::attack(lab, &experiment, Script::Track, TRACK_ONE, 64);
         pairs.push((commit, track::checked(lab, &experiment, &attack, 1).await?));
     }
     let mut lines = Lines::of(7);
-    lines.ratio("64 connections: p99 ÷ that of a 100-row commit", Bar::AtMost(1.5), &pairs, |(commit, api)| (api.p99_ms, *commit));
-    lines.add("64 connections: API, p99", "ms", Bar::AtMost(20.0), pairs.iter().map(|(_, api)| api.p99_ms));
-    lines.add("64 connections: API, p50", "ms", Bar::Told, pairs.iter().map(|(_, api)| api.p50_ms));
-    lines.add("64 connections: API", "events/s", Bar::Told, pairs.iter().map(|(_, api)| api.rate));
-    lines.add("100-row commit, p99", "ms", Bar::Told, pairs.iter().map(|(commit, _)| *commit));
+    lines.ratio(
+        "64 connections: p99 ÷ that of a 100-row commit",
+        Bar::AtMost(1.5),
+        &pairs,
+        |(commit, api)| (api.p99_ms, *commit),
+    );
+    lines.add(
+        "64 connections: API, p99",
+        "ms",
+        Bar::AtMost(20.0),
+        pairs.iter().map(|(_, api)| api.p99_ms),
+    );
+    lines.add(
+        "64 connections: API, p50",
+        "ms",
+        Bar::Told,
+        pairs.iter().map(|(_, api)| api.p50_ms),
+    );
+    lines.add(
+        "64 connections: API",
+        "events/s",
+        Bar::Told,
+        pairs.iter().map(|(_, api)| api.rate),
+    );
+    lines.add(
+        "100-row commit, p99",
+        "ms",
+        Bar::Told,
+        pairs.iter().map(|(commit, _)| *commit),
+    );
     Ok(lines.done())
 }
 
 fn tell(lines: &mut Lines, name: &str, bar: Bar, pairs: &[(Half, Half)]) {
-    lines.ratio(format!("{name}: p99 ÷ echo's"), bar, pairs, |(echo, api)| (api.p99_ms, echo.p99_ms));
-    lines.add(format!("{name}: API, p99"), "ms", Bar::AtMost(50.0), pairs.iter().map(|(_, api)| api.p99_ms));
-    lines.add(format!("{name}: echo, p99"), "ms", Bar::Told, pairs.iter().map(|(echo, _)| echo.p99_ms));
-    lines.add(format!("{name}: API, p50"), "ms", Bar::Told, pairs.iter().map(|(_, api)| api.p50_ms));
-    lines.add(format!("{name}: echo, p50"), "ms", Bar::Told, pairs.iter().map(|(echo, _)| echo.p50_ms));
+    lines.ratio(
+        format!("{name}: p99 ÷ echo's"),
+        bar,
+        pairs,
+        |(echo, api)| (api.p99_ms, echo.p99_ms),
+    );
+    lines.add(
+        format!("{name}: API, p99"),
+        "ms",
+        Bar::AtMost(50.0),
+        pairs.iter().map(|(_, api)| api.p99_ms),
+    );
+    lines.add(
+        format!("{name}: echo, p99"),
+        "ms",
+        Bar::Told,
+        pairs.iter().map(|(echo, _)| echo.p99_ms),
+    );
+    lines.add(
+        format!("{name}: API, p50"),
+        "ms",
+        Bar::Told,
+        pairs.iter().map(|(_, api)| api.p50_ms),
+    );
+    lines.add(
+        format!("{name}: echo, p50"),
+        "ms",
+        Bar::Told,
+        pairs.iter().map(|(echo, _)| echo.p50_ms),
+    );
 }

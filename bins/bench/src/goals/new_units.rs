@@ -22,25 +22,73 @@ struct Pair {
 /// [`BenchError`].
 pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     let experiments = world::experiments(lab, "new", 1, [1, 1]).await?;
-    let Some(id) = experiments.first().map(|experiment| experiment.id) else { return Ok(Vec::new()) };
+    let Some(id) = experiments.first().map(|experiment| experiment.id) else {
+        return Ok(Vec::new());
+    };
     let mut lines = Lines::of(3);
     for (session, name, bars) in [
         ("user", "user only", (Bar::AtLeast(4.0), Bar::AtLeast(0.4))),
-        ("session", "user and session", (Bar::AtLeast(4.0), Bar::AtLeast(0.4))),
+        (
+            "session",
+            "user and session",
+            (Bar::AtLeast(4.0), Bar::AtLeast(0.4)),
+        ),
     ] {
         let mut pairs = Vec::with_capacity(lab.plan.pairs);
         for _ in 0..lab.plan.pairs {
             pairs.push(pair(lab, id, session).await?);
         }
-        lines.ratio(format!("{name}: rate ÷ one INSERT a commit"), bars.0, &pairs, |p| (p.api.rate, p.insert));
-        lines.ratio(format!("{name}: rate ÷ COPY"), bars.1, &pairs, |p| (p.api.rate, p.copy));
-        lines.add(format!("{name}: API"), "/s", Bar::Told, pairs.iter().map(|p| p.api.rate));
-        lines.add(format!("{name}: API, CPU a unit"), "µs", Bar::Told, pairs.iter().map(|p| p.api.cpu_us));
-        lines.add(format!("{name}: PostgreSQL, CPU a unit"), "µs", Bar::Told, pairs.iter().map(|p| p.api.postgres_us));
-        lines.add(format!("{name}: API, p50"), "ms", Bar::Told, pairs.iter().map(|p| p.api.p50_ms));
-        lines.add(format!("{name}: API, p99"), "ms", Bar::Told, pairs.iter().map(|p| p.api.p99_ms));
-        lines.add(format!("{name}: INSERT, 64 connections"), "/s", Bar::Told, pairs.iter().map(|p| p.insert));
-        lines.add(format!("{name}: COPY"), "rows/s", Bar::Told, pairs.iter().map(|p| p.copy));
+        lines.ratio(
+            format!("{name}: rate ÷ one INSERT a commit"),
+            bars.0,
+            &pairs,
+            |p| (p.api.rate, p.insert),
+        );
+        lines.ratio(format!("{name}: rate ÷ COPY"), bars.1, &pairs, |p| {
+            (p.api.rate, p.copy)
+        });
+        lines.add(
+            format!("{name}: API"),
+            "/s",
+            Bar::Told,
+            pairs.iter().map(|p| p.api.rate),
+        );
+        lines.add(
+            format!("{name}: API, CPU a unit"),
+            "µs",
+            Bar::Told,
+            pairs.iter().map(|p| p.api.cpu_us),
+        );
+        lines.add(
+            format!("{name}: PostgreSQL, CPU a unit"),
+            "µs",
+            Bar::Told,
+            pairs.iter().map(|p| p.api.postgres_us),
+        );
+        lines.add(
+            format!("{name}: API, p50"),
+            "ms",
+            Bar::Told,
+            pairs.iter().map(|p| p.api.p50_ms),
+        );
+        lines.add(
+            format!("{name}: API, p99"),
+            "ms",
+            Bar::Told,
+            pairs.iter().map(|p| p.api.p99_ms),
+        );
+        lines.add(
+            format!("{name}: INSERT, 64 connections"),
+            "/s",
+            Bar::Told,
+            pairs.iter().map(|p| p.insert),
+        );
+        lines.add(
+            format!("{name}: COPY"),
+            "rows/s",
+            Bar::Told,
+            pairs.iter().map(|p| p.copy),
+        );
     }
     Ok(lines.done())
 }
@@ -48,17 +96,38 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
 async fn pair(lab: &Lab, id: i64, session: &str) -> Result<Pair, BenchError> {
     let seconds = lab.plan.seconds;
     world::rest(lab).await?;
-    let insert = yardstick::insert(&lab.yardstick, Table::Assignments, lab.run_number(), seconds).await?;
+    let insert = yardstick::insert(
+        &lab.yardstick,
+        Table::Assignments,
+        lab.run_number(),
+        seconds,
+    )
+    .await?;
     world::checkpoint(lab).await?;
-    let copy = yardstick::copy(&lab.yardstick, Table::Assignments, lab.run_number(), seconds).await?;
+    let copy = yardstick::copy(
+        &lab.yardstick,
+        Table::Assignments,
+        lab.run_number(),
+        seconds,
+    )
+    .await?;
     world::checkpoint(lab).await?;
     let before: i64 = lab.main.query_one(COUNT, &[&id]).await?.get(0);
     let args = vec![format!("{:03x}", lab.run_number()), session.to_owned()];
-    let attack = Attack { script: Script::New, args, path: ASSIGN.into(), connections: 512, seconds };
+    let attack = Attack {
+        script: Script::New,
+        args,
+        path: ASSIGN.into(),
+        connections: 512,
+        seconds,
+    };
     let api = lab.attack(&lab.api, &attack).await?;
     let stored = lab.main.query_one(COUNT, &[&id]).await?.get::<_, i64>(0) - before;
     if u64::try_from(stored).unwrap_or_default() < api.requests {
-        return Err(BenchError::Invalid(format!("{} units were answered and {stored} stored", api.requests)));
+        return Err(BenchError::Invalid(format!(
+            "{} units were answered and {stored} stored",
+            api.requests
+        )));
     }
     Ok(Pair { insert, copy, api })
 }

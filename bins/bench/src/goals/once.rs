@@ -17,7 +17,8 @@ const FOLD_LOCK: i64 = 0x706f_6469_756d_0002;
 
 /// A stand-in for the table of keys without what makes keys unique: no index, nothing written ahead. What stays is the
 /// statement itself, so the cost of dedupe comes out a little too low, never too high.
-const MAKE_BARE: &str = "CREATE UNLOGGED TABLE bare_keys (key uuid, created_at timestamptz NOT NULL DEFAULT now())";
+const MAKE_BARE: &str =
+    "CREATE UNLOGGED TABLE bare_keys (key uuid, created_at timestamptz NOT NULL DEFAULT now())";
 const TAKE_BARE: &str = "BEGIN; ALTER TABLE experiment_event_keys RENAME TO real_keys;
 ALTER TABLE bare_keys RENAME TO experiment_event_keys; COMMIT";
 const TAKE_REAL: &str = "BEGIN; ALTER TABLE experiment_event_keys RENAME TO bare_keys;
@@ -56,25 +57,70 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     }
     let mut lines = Lines::of(8);
     let name = "512 connections";
-    lines.ratio(format!("{name}: rate ÷ without dedupe and folding"), Bar::AtLeast(0.85), &triples, |t| (t.complete.rate, t.bare.rate));
-    lines.ratio(format!("{name}: rate with dedupe ÷ without both"), Bar::Told, &triples, |t| (t.deduped.rate, t.bare.rate));
-    lines.ratio(format!("{name}: rate with both ÷ with dedupe"), Bar::Told, &triples, |t| (t.complete.rate, t.deduped.rate));
-    lines.add(format!("{name}: with both"), "events/s", Bar::Told, triples.iter().map(|t| t.complete.rate));
-    lines.add(format!("{name}: with both, PostgreSQL's CPU an event"), "µs", Bar::Told, triples.iter().map(|t| t.complete.postgres_us));
-    lines.add(format!("{name}: without both, PostgreSQL's CPU an event"), "µs", Bar::Told, triples.iter().map(|t| t.bare.postgres_us));
-    lines.add(format!("{name}: without both"), "events/s", Bar::Told, triples.iter().map(|t| t.bare.rate));
+    lines.ratio(
+        format!("{name}: rate ÷ without dedupe and folding"),
+        Bar::AtLeast(0.85),
+        &triples,
+        |t| (t.complete.rate, t.bare.rate),
+    );
+    lines.ratio(
+        format!("{name}: rate with dedupe ÷ without both"),
+        Bar::Told,
+        &triples,
+        |t| (t.deduped.rate, t.bare.rate),
+    );
+    lines.ratio(
+        format!("{name}: rate with both ÷ with dedupe"),
+        Bar::Told,
+        &triples,
+        |t| (t.complete.rate, t.deduped.rate),
+    );
+    lines.add(
+        format!("{name}: with both"),
+        "events/s",
+        Bar::Told,
+        triples.iter().map(|t| t.complete.rate),
+    );
+    lines.add(
+        format!("{name}: with both, PostgreSQL's CPU an event"),
+        "µs",
+        Bar::Told,
+        triples.iter().map(|t| t.complete.postgres_us),
+    );
+    lines.add(
+        format!("{name}: without both, PostgreSQL's CPU an event"),
+        "µs",
+        Bar::Told,
+        triples.iter().map(|t| t.bare.postgres_us),
+    );
+    lines.add(
+        format!("{name}: without both"),
+        "events/s",
+        Bar::Told,
+        triples.iter().map(|t| t.bare.rate),
+    );
     replay(lab, &mut lines).await?;
     Ok(lines.done())
 }
 
 async fn load(lab: &Lab, experiment: &Experiment) -> Result<Half, BenchError> {
-    track::checked(lab, experiment, &track::attack(lab, experiment, Script::Track, TRACK_ONE, 512), 1).await
+    track::checked(
+        lab,
+        experiment,
+        &track::attack(lab, experiment, Script::Track, TRACK_ONE, 512),
+        1,
+    )
+    .await
 }
 
 async fn triple(lab: &Lab, experiment: &Experiment) -> Result<Triple, BenchError> {
     world::rest(lab).await?;
     let holder = lab.main_settings.connect(Purpose::Maintain).await?;
-    while !holder.query_one("SELECT pg_try_advisory_lock($1)", &[&FOLD_LOCK]).await?.get::<_, bool>(0) {
+    while !holder
+        .query_one("SELECT pg_try_advisory_lock($1)", &[&FOLD_LOCK])
+        .await?
+        .get::<_, bool>(0)
+    {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     lab.main.batch_execute(TAKE_BARE).await?;
@@ -82,9 +128,15 @@ async fn triple(lab: &Lab, experiment: &Experiment) -> Result<Triple, BenchError
     lab.main.batch_execute(TAKE_REAL).await?;
     world::checkpoint(lab).await?;
     let deduped = load(lab, experiment).await?;
-    holder.query_one("SELECT pg_advisory_unlock($1)", &[&FOLD_LOCK]).await?;
+    holder
+        .query_one("SELECT pg_advisory_unlock($1)", &[&FOLD_LOCK])
+        .await?;
     world::rest(lab).await?;
-    Ok(Triple { bare: bare?, deduped, complete: load(lab, experiment).await? })
+    Ok(Triple {
+        bare: bare?,
+        deduped,
+        complete: load(lab, experiment).await?,
+    })
 }
 
 /// Sends the same events twice and compares every total, then all totals of the database with a recount.
@@ -95,14 +147,33 @@ async fn replay(lab: &mut Lab, lines: &mut Lines) -> Result<(), BenchError> {
     let second = send_all(lab, &experiment).await?;
     let after = digest(lab, &experiment).await?;
     #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
-    lines.add("replaying every event: events taken for new", "", Bar::AtMost(0.0), [second.new as f64]);
-    lines.add("replaying every event: totals changed", "", Bar::AtMost(0.0), [f64::from(before != after)]);
+    lines.add(
+        "replaying every event: events taken for new",
+        "",
+        Bar::AtMost(0.0),
+        [second.new as f64],
+    );
+    lines.add(
+        "replaying every event: totals changed",
+        "",
+        Bar::AtMost(0.0),
+        [f64::from(before != after)],
+    );
     if first.new != REPLAYED * 100 {
-        return Err(BenchError::Invalid(format!("{} of {} first events were new", first.new, REPLAYED * 100)));
+        return Err(BenchError::Invalid(format!(
+            "{} of {} first events were new",
+            first.new,
+            REPLAYED * 100
+        )));
     }
     let report = rebuild::rebuild(&lab.main_settings, false).await?;
     #[expect(clippy::cast_precision_loss, reason = "a count of differing rows")]
-    lines.add("rows of totals that differ from a recount of all events", "", Bar::AtMost(0.0), [report.differences() as f64]);
+    lines.add(
+        "rows of totals that differ from a recount of all events",
+        "",
+        Bar::AtMost(0.0),
+        [report.differences() as f64],
+    );
     Ok(())
 }
 
@@ -114,20 +185,32 @@ async fn send_all(lab: &Lab, experiment: &Experiment) -> Result<Sent, BenchError
     let mut connection = Connection::open(lab.api.authority(), None).await?;
     let mut new = 0;
     for request in 0..REPLAYED {
-        let events: Vec<Value> = (0..100).map(|at| event(experiment, request * 100 + at)).collect();
-        let answer = connection.ask("POST", TRACK, &json!({ "events": events }).to_string()).await?;
+        let events: Vec<Value> = (0..100)
+            .map(|at| event(experiment, request * 100 + at))
+            .collect();
+        let answer = connection
+            .ask("POST", TRACK, &json!({ "events": events }).to_string())
+            .await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let results = answer["results"].as_array().cloned().unwrap_or_default();
         if results.len() != 100 || results.iter().any(|result| result["success"] != true) {
-            return Err(BenchError::Invalid("an event of a batch was refused".into()));
+            return Err(BenchError::Invalid(
+                "an event of a batch was refused".into(),
+            ));
         }
-        new += results.iter().filter(|result| result["duplicate"] == false).count();
+        new += results
+            .iter()
+            .filter(|result| result["duplicate"] == false)
+            .count();
     }
     Ok(Sent { new })
 }
 
 fn event(experiment: &Experiment, number: usize) -> Value {
-    let kind = ["impression", "click", "add_to_cart", "purchase"].get(number % 4).copied().unwrap_or("impression");
+    let kind = ["impression", "click", "add_to_cart", "purchase"]
+        .get(number % 4)
+        .copied()
+        .unwrap_or("impression");
     json!({
         "event_type": kind,
         "event_id": format!("{}-{number}", experiment.name),

@@ -45,7 +45,9 @@ FROM (SELECT n, (hashint8(n) & 2147483647) % 100 AS h FROM generate_series($5::b
 /// [`BenchError`].
 pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     let made = world::experiments(lab, "reports", 2, [1, 1]).await?;
-    let [few, many] = made.as_slice() else { return Ok(Vec::new()) };
+    let [few, many] = made.as_slice() else {
+        return Ok(Vec::new());
+    };
     let events = lab.plan.events;
     let mut lines = Lines::of(9);
     fill(lab, few, FEW).await?;
@@ -53,7 +55,12 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     let began = Instant::now();
     folded(lab).await?;
     #[expect(clippy::cast_precision_loss, reason = "counts of events")]
-    lines.add("folding what was written at once", "events/s", Bar::Told, [events as f64 / began.elapsed().as_secs_f64()]);
+    lines.add(
+        "folding what was written at once",
+        "events/s",
+        Bar::Told,
+        [events as f64 / began.elapsed().as_secs_f64()],
+    );
     world::checkpoint(lab).await?;
     for route in ["report", "performance"] {
         let (few, many) = (path(few, route), path(many, route));
@@ -62,15 +69,40 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
             let yardstick = median_ms(lab, &few).await?;
             pairs.push((yardstick, median_ms(lab, &many).await?));
         }
-        lines.ratio(format!("{route}: time at {events} events ÷ at {FEW}"), Bar::AtMost(2.0), &pairs, |p| (p.1, p.0));
-        lines.add(format!("{route}: time at {events} events"), "ms", Bar::Told, pairs.iter().map(|p| p.1));
-        lines.add(format!("{route}: time at {FEW} events"), "ms", Bar::Told, pairs.iter().map(|p| p.0));
+        lines.ratio(
+            format!("{route}: time at {events} events ÷ at {FEW}"),
+            Bar::AtMost(2.0),
+            &pairs,
+            |p| (p.1, p.0),
+        );
+        lines.add(
+            format!("{route}: time at {events} events"),
+            "ms",
+            Bar::Told,
+            pairs.iter().map(|p| p.1),
+        );
+        lines.add(
+            format!("{route}: time at {FEW} events"),
+            "ms",
+            Bar::Told,
+            pairs.iter().map(|p| p.0),
+        );
         let p99 = p99_at_64(lab, many).await?;
-        lines.add(format!("{route}: p99 at 64 connections, {events} events"), "ms", Bar::AtMost(500.0), [p99]);
+        lines.add(
+            format!("{route}: p99 at 64 connections, {events} events"),
+            "ms",
+            Bar::AtMost(500.0),
+            [p99],
+        );
     }
     let report = rebuild::rebuild(&lab.main_settings, false).await?;
     #[expect(clippy::cast_precision_loss, reason = "a count of differing rows")]
-    lines.add("rows of totals that differ from a recount of all events", "", Bar::AtMost(0.0), [report.differences() as f64]);
+    lines.add(
+        "rows of totals that differ from a recount of all events",
+        "",
+        Bar::AtMost(0.0),
+        [report.differences() as f64],
+    );
     Ok(lines.done())
 }
 
@@ -79,14 +111,23 @@ fn path(experiment: &Experiment, route: &str) -> String {
 }
 
 async fn fill(lab: &Lab, experiment: &Experiment, events: i64) -> Result<(), BenchError> {
-    let [control, treatment] = experiment.variants.as_slice() else { return Ok(()) };
+    let [control, treatment] = experiment.variants.as_slice() else {
+        return Ok(());
+    };
     let units = (events / EVENTS_OF_A_UNIT).max(2);
-    lab.main.execute(ASSIGNMENTS, &[&experiment.id, control, treatment, &units]).await?;
+    lab.main
+        .execute(ASSIGNMENTS, &[&experiment.id, control, treatment, &units])
+        .await?;
     let statement = lab.main.prepare(EVENTS).await?;
     let mut from = 0;
     while from < events {
         let to = (from + CHUNK).min(events);
-        lab.main.execute(&statement, &[&experiment.id, control, treatment, &units, &from, &to]).await?;
+        lab.main
+            .execute(
+                &statement,
+                &[&experiment.id, control, treatment, &units, &from, &to],
+            )
+            .await?;
         from = to;
     }
     Ok(())
@@ -115,6 +156,12 @@ async fn median_ms(lab: &Lab, path: &str) -> Result<f64, BenchError> {
 }
 
 async fn p99_at_64(lab: &Lab, path: String) -> Result<f64, BenchError> {
-    let attack = Attack { script: Script::Get, args: vec![lab.token.clone()], path: path.into(), connections: 64, seconds: lab.plan.seconds };
+    let attack = Attack {
+        script: Script::Get,
+        args: vec![lab.token.clone()],
+        path: path.into(),
+        connections: 64,
+        seconds: lab.plan.seconds,
+    };
     Ok(lab.attack(&lab.api, &attack).await?.p99_ms)
 }

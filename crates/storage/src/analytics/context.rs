@@ -106,10 +106,15 @@ pub async fn epochs(link: &mut Link, experiment_id: i64) -> Result<Vec<Epoch>, S
     for row in link.query(EPOCHS, &[&experiment_id]).await? {
         let epoch: i32 = column(&row, T, "epoch")?;
         if epochs.last().is_none_or(|last| last.epoch != epoch) {
-            epochs.push(Epoch { epoch, started_at: column(&row, T, "started_at")?, weights: BTreeMap::new() });
+            epochs.push(Epoch {
+                epoch,
+                started_at: column(&row, T, "started_at")?,
+                weights: BTreeMap::new(),
+            });
         }
         if let Some(last) = epochs.last_mut() {
-            last.weights.insert(column(&row, T, "variant_id")?, decimal(&row, T, "weight")?);
+            last.weights
+                .insert(column(&row, T, "variant_id")?, decimal(&row, T, "weight")?);
         }
     }
     Ok(epochs)
@@ -121,7 +126,9 @@ pub async fn epochs(link: &mut Link, experiment_id: i64) -> Result<Vec<Epoch>, S
 /// As [`epochs`].
 pub async fn counters(link: &mut Link, experiment_id: i64) -> Result<Counters, StorageError> {
     const T: &str = "experiment_counters";
-    let Some(row) = link.query_opt(COUNTERS, &[&experiment_id]).await? else { return Ok(Counters::default()) };
+    let Some(row) = link.query_opt(COUNTERS, &[&experiment_id]).await? else {
+        return Ok(Counters::default());
+    };
     Ok(Counters {
         bot_events: column(&row, T, "bot_events")?,
         bot_units: column(&row, T, "bot_units")?,
@@ -136,7 +143,10 @@ pub async fn counters(link: &mut Link, experiment_id: i64) -> Result<Counters, S
 pub async fn freshness(link: &mut Link) -> Result<Freshness, StorageError> {
     const T: &str = "fold_state";
     let row = link.query_opt(FRESHNESS, &[]).await?;
-    let row = row.ok_or(StorageError::CorruptRow { table: T, column: "one" })?;
+    let row = row.ok_or(StorageError::CorruptRow {
+        table: T,
+        column: "one",
+    })?;
     Ok(Freshness {
         now: column(&row, T, "now")?,
         today: column(&row, T, "today")?,
@@ -149,8 +159,16 @@ pub async fn freshness(link: &mut Link) -> Result<Freshness, StorageError> {
 ///
 /// # Errors
 /// As [`epochs`].
-pub async fn arms(link: &mut Link, experiment_id: i64, arm_type: Option<&str>) -> Result<Vec<Arm>, StorageError> {
-    link.query(ARMS, &[&experiment_id, &arm_type]).await?.iter().map(arm).collect()
+pub async fn arms(
+    link: &mut Link,
+    experiment_id: i64,
+    arm_type: Option<&str>,
+) -> Result<Vec<Arm>, StorageError> {
+    link.query(ARMS, &[&experiment_id, &arm_type])
+        .await?
+        .iter()
+        .map(arm)
+        .collect()
 }
 
 fn arm(row: &Row) -> Result<Arm, StorageError> {

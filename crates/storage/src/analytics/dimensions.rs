@@ -90,11 +90,18 @@ ORDER BY t.clicks DESC, t.purchases DESC, t.impressions DESC, d.key, d.variant_i
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
-pub async fn positions(link: &mut Link, experiment_id: i64) -> Result<Vec<PositionTotals>, StorageError> {
+pub async fn positions(
+    link: &mut Link,
+    experiment_id: i64,
+) -> Result<Vec<PositionTotals>, StorageError> {
     let rows = link.query(POSITIONS, &[&experiment_id]).await?;
     let read = |row| {
         let (variant_id, position) = (column(row, T, "variant_id")?, column(row, T, "position")?);
-        Ok(PositionTotals { variant_id, position, totals: own(row)? })
+        Ok(PositionTotals {
+            variant_id,
+            position,
+            totals: own(row)?,
+        })
     };
     rows.iter().map(read).collect()
 }
@@ -103,15 +110,29 @@ pub async fn positions(link: &mut Link, experiment_id: i64) -> Result<Vec<Positi
 ///
 /// # Errors
 /// As [`positions`].
-pub async fn top(link: &mut Link, experiment_id: i64, dimension: Dimension, limit: i64) -> Result<Vec<TopEntry>, StorageError> {
+pub async fn top(
+    link: &mut Link,
+    experiment_id: i64,
+    dimension: Dimension,
+    limit: i64,
+) -> Result<Vec<TopEntry>, StorageError> {
     let mut entries: Vec<TopEntry> = Vec::new();
-    for row in link.query(TOP, &[&experiment_id, &dimension.name(), &limit]).await? {
+    for row in link
+        .query(TOP, &[&experiment_id, &dimension.name(), &limit])
+        .await?
+    {
         let key: String = column(&row, T, "key")?;
         if entries.last().is_none_or(|last| last.key != key) {
-            entries.push(TopEntry { key, all: over_all(&row)?, by_variant: Vec::new() });
+            entries.push(TopEntry {
+                key,
+                all: over_all(&row)?,
+                by_variant: Vec::new(),
+            });
         }
         if let Some(entry) = entries.last_mut() {
-            entry.by_variant.push((column(&row, T, "variant_id")?, own(&row)?));
+            entry
+                .by_variant
+                .push((column(&row, T, "variant_id")?, own(&row)?));
         }
     }
     Ok(entries)

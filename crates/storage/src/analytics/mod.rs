@@ -39,11 +39,13 @@ impl Days {
 
     /// The first day for a statement: an open end is a day before all that exist.
     pub(crate) fn first(self) -> NaiveDate {
-        self.from.unwrap_or(NaiveDate::from_ymd_opt(1, 1, 1).unwrap_or(NaiveDate::MIN))
+        self.from
+            .unwrap_or(NaiveDate::from_ymd_opt(1, 1, 1).unwrap_or(NaiveDate::MIN))
     }
 
     /// The last day for a statement: an open end is a day behind all that exist.
     pub(crate) fn last(self) -> NaiveDate {
-        self.to.unwrap_or(NaiveDate::from_ymd_opt(9999, 12, 31).unwrap_or(NaiveDate::MAX))
+        self.to
+            .unwrap_or(NaiveDate::from_ymd_opt(9999, 12, 31).unwrap_or(NaiveDate::MAX))
     }
 }

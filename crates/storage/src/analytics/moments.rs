@@ -64,7 +64,10 @@ fn whole(name: &str, scale: u64) -> String {
 }
 
 fn scale_of(total: &str) -> u64 {
-    let of = TOTALS.iter().find(|(name, _)| *name == total).map(|(_, of)| of.scale());
+    let of = TOTALS
+        .iter()
+        .find(|(name, _)| *name == total)
+        .map(|(_, of)| of.scale());
     of.unwrap_or(1).into()
 }
 
@@ -75,10 +78,19 @@ fn columns() -> String {
     }
     for (name, total) in TOTALS {
         let scale = u64::from(total.scale());
-        let _ = write!(list, ", {}, {}", whole(&format!("sum_{name}"), scale), whole(&format!("sq_{name}"), scale * scale));
+        let _ = write!(
+            list,
+            ", {}, {}",
+            whole(&format!("sum_{name}"), scale),
+            whole(&format!("sq_{name}"), scale * scale)
+        );
     }
     for (x, y) in PRODUCTS {
-        let _ = write!(list, ", {}", whole(&format!("x_{x}_{y}"), scale_of(x) * scale_of(y)));
+        let _ = write!(
+            list,
+            ", {}",
+            whole(&format!("x_{x}_{y}"), scale_of(x) * scale_of(y))
+        );
     }
     list
 }
@@ -104,7 +116,11 @@ SELECT day, {} FROM variant_day_snapshots WHERE experiment_id = $1 AND day BETWE
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
 pub async fn now(link: &mut Link, experiment_id: i64) -> Result<Vec<VariantMoments>, StorageError> {
-    link.query(&NOW, &[&experiment_id]).await?.iter().map(|row| read(row, "variant_moments")).collect()
+    link.query(&NOW, &[&experiment_id])
+        .await?
+        .iter()
+        .map(|row| read(row, "variant_moments"))
+        .collect()
 }
 
 /// Sums at the end of each day of the range, in order. They are never revised, so a unit that was excluded later is
@@ -112,35 +128,62 @@ pub async fn now(link: &mut Link, experiment_id: i64) -> Result<Vec<VariantMomen
 ///
 /// # Errors
 /// As [`now`].
-pub async fn by_day(link: &mut Link, experiment_id: i64, days: Days) -> Result<Vec<DayMoments>, StorageError> {
+pub async fn by_day(
+    link: &mut Link,
+    experiment_id: i64,
+    days: Days,
+) -> Result<Vec<DayMoments>, StorageError> {
     const T: &str = "variant_day_snapshots";
-    let rows = link.query(&BY_DAY, &[&experiment_id, &days.first(), &days.last()]).await?;
-    rows.iter().map(|row| Ok(DayMoments { day: column(row, T, "day")?, of: read(row, T)? })).collect()
+    let rows = link
+        .query(&BY_DAY, &[&experiment_id, &days.first(), &days.last()])
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(DayMoments {
+                day: column(row, T, "day")?,
+                of: read(row, T)?,
+            })
+        })
+        .collect()
 }
 
 /// All epochs of each variant together.
 #[must_use]
-pub fn by_variant<'a>(parts: impl IntoIterator<Item = &'a VariantMoments>) -> BTreeMap<i64, Moments> {
+pub fn by_variant<'a>(
+    parts: impl IntoIterator<Item = &'a VariantMoments>,
+) -> BTreeMap<i64, Moments> {
     let mut variants: BTreeMap<i64, Moments> = BTreeMap::new();
     for part in parts {
-        variants.entry(part.variant_id).or_default().merge(&part.moments);
+        variants
+            .entry(part.variant_id)
+            .or_default()
+            .merge(&part.moments);
     }
     variants
 }
 
 fn read(row: &Row, table: &'static str) -> Result<VariantMoments, StorageError> {
-    let mut moments = Moments { units: column(row, table, "units")?, ..Moments::default() };
+    let mut moments = Moments {
+        units: column(row, table, "units")?,
+        ..Moments::default()
+    };
     for (name, event) in UNITS_WITH {
         moments.units_with.insert(event, column(row, table, name)?);
     }
     for (name, total) in TOTALS {
-        moments.sums.insert(total, integer(row, table, &format!("sum_{name}"))?);
-        moments.products.insert((total, total), integer(row, table, &format!("sq_{name}"))?);
+        moments
+            .sums
+            .insert(total, integer(row, table, &format!("sum_{name}"))?);
+        moments
+            .products
+            .insert((total, total), integer(row, table, &format!("sq_{name}"))?);
     }
     for (x, y) in PRODUCTS {
         let (one, other) = (total(x, table)?, total(y, table)?);
         let product = integer(row, table, &format!("x_{x}_{y}"))?;
-        moments.products.insert((one.min(other), one.max(other)), product);
+        moments
+            .products
+            .insert((one.min(other), one.max(other)), product);
     }
     Ok(VariantMoments {
         variant_id: column(row, table, "variant_id")?,
@@ -151,13 +194,22 @@ fn read(row: &Row, table: &'static str) -> Result<VariantMoments, StorageError> 
 }
 
 fn total(name: &str, table: &'static str) -> Result<UnitTotal, StorageError> {
-    let found = TOTALS.iter().find(|(known, _)| *known == name).map(|(_, total)| *total);
-    found.ok_or(StorageError::CorruptRow { table, column: "products" })
+    let found = TOTALS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, total)| *total);
+    found.ok_or(StorageError::CorruptRow {
+        table,
+        column: "products",
+    })
 }
 
 /// A whole number of any size.
 fn integer(row: &Row, table: &'static str, name: &str) -> Result<BigInt, StorageError> {
-    let corrupt = || StorageError::CorruptRow { table, column: "sums" };
+    let corrupt = || StorageError::CorruptRow {
+        table,
+        column: "sums",
+    };
     let text: &str = row.try_get(name).map_err(|_| corrupt())?;
     text.parse().map_err(|_| corrupt())
 }
@@ -170,7 +222,11 @@ mod tests {
     fn every_total_and_product_of_folding_is_read() {
         let folded: Vec<&str> = crate::fold::TOTALS.to_vec();
         assert_eq!(TOTALS.map(|(name, _)| name).to_vec(), folded);
-        assert!(PRODUCTS.iter().all(|(x, y)| total(x, "t").is_ok() && total(y, "t").is_ok()));
+        assert!(
+            PRODUCTS
+                .iter()
+                .all(|(x, y)| total(x, "t").is_ok() && total(y, "t").is_ok())
+        );
         assert_eq!(scale_of("purchase_value"), 10_000);
         assert_eq!(scale_of("sessions"), 1);
     }

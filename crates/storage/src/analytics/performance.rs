@@ -108,11 +108,16 @@ ORDER BY v.is_control DESC, v.id"
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
-pub async fn totals(link: &mut Link, experiment_id: i64, days: Days) -> Result<Vec<VariantTotals>, StorageError> {
+pub async fn totals(
+    link: &mut Link,
+    experiment_id: i64,
+    days: Days,
+) -> Result<Vec<VariantTotals>, StorageError> {
     let rows = if days.is_all() {
         link.query(ALL_TIME, &[&experiment_id]).await?
     } else {
-        link.query(OF_DAYS, &[&experiment_id, &days.first(), &days.last()]).await?
+        link.query(OF_DAYS, &[&experiment_id, &days.first(), &days.last()])
+            .await?
     };
     rows.iter().map(read).collect()
 }

@@ -86,8 +86,18 @@ ORDER BY 1, v.is_control DESC, v.id";
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
-pub async fn read(link: &mut Link, experiment_id: i64, bucket: Bucket, days: Days) -> Result<Vec<BucketTotals>, StorageError> {
-    let rows = link.query(SERIES, &[&experiment_id, &bucket.name(), &days.first(), &days.last()]).await?;
+pub async fn read(
+    link: &mut Link,
+    experiment_id: i64,
+    bucket: Bucket,
+    days: Days,
+) -> Result<Vec<BucketTotals>, StorageError> {
+    let rows = link
+        .query(
+            SERIES,
+            &[&experiment_id, &bucket.name(), &days.first(), &days.last()],
+        )
+        .await?;
     rows.iter().map(totals).collect()
 }
 

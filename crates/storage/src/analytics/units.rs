@@ -108,8 +108,14 @@ LEFT JOIN LATERAL (
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
-pub async fn state(link: &mut Link, experiment_id: i64, name: &str) -> Result<UnitState, StorageError> {
-    let Some(row) = link.query_opt(STATE, &[&experiment_id, &name]).await? else { return Ok(UnitState::default()) };
+pub async fn state(
+    link: &mut Link,
+    experiment_id: i64,
+    name: &str,
+) -> Result<UnitState, StorageError> {
+    let Some(row) = link.query_opt(STATE, &[&experiment_id, &name]).await? else {
+        return Ok(UnitState::default());
+    };
     Ok(UnitState {
         alias_of: column(&row, "unit_aliases", "alias_of")?,
         aliases: column(&row, "unit_aliases", "aliases")?,
@@ -122,7 +128,9 @@ pub async fn state(link: &mut Link, experiment_id: i64, name: &str) -> Result<Un
 
 fn assignment(row: &Row) -> Result<Option<UnitAssignment>, StorageError> {
     const T: &str = "user_experiment_assignments";
-    let Some(variant_id) = column(row, T, "variant_id")? else { return Ok(None) };
+    let Some(variant_id) = column(row, T, "variant_id")? else {
+        return Ok(None);
+    };
     let source: i16 = column(row, T, "source")?;
     Ok(Some(UnitAssignment {
         variant_id,
@@ -136,19 +144,33 @@ fn assignment(row: &Row) -> Result<Option<UnitAssignment>, StorageError> {
 
 fn pin(row: &Row) -> Result<Option<Pin>, StorageError> {
     const T: &str = "experiment_overrides";
-    let Some(variant_id) = column(row, T, "pinned_variant_id")? else { return Ok(None) };
-    Ok(Some(Pin { variant_id, created_at: column(row, T, "pinned_at")?, created_by: column(row, T, "pinned_by")? }))
+    let Some(variant_id) = column(row, T, "pinned_variant_id")? else {
+        return Ok(None);
+    };
+    Ok(Some(Pin {
+        variant_id,
+        created_at: column(row, T, "pinned_at")?,
+        created_by: column(row, T, "pinned_by")?,
+    }))
 }
 
 fn exclusion(row: &Row) -> Result<Option<Exclusion>, StorageError> {
     const T: &str = "excluded_units";
-    let Some(name) = column(row, T, "excluded_name")? else { return Ok(None) };
-    Ok(Some(Exclusion { name, reason: column(row, T, "excluded_reason")?, since: column(row, T, "excluded_since")? }))
+    let Some(name) = column(row, T, "excluded_name")? else {
+        return Ok(None);
+    };
+    Ok(Some(Exclusion {
+        name,
+        reason: column(row, T, "excluded_reason")?,
+        since: column(row, T, "excluded_since")?,
+    }))
 }
 
 fn totals(row: &Row) -> Result<Option<UnitTotals>, StorageError> {
     const T: &str = "unit_totals";
-    let Some(impressions) = column(row, T, "impressions")? else { return Ok(None) };
+    let Some(impressions) = column(row, T, "impressions")? else {
+        return Ok(None);
+    };
     Ok(Some(UnitTotals {
         impressions,
         clicks: column(row, T, "clicks")?,

@@ -10,7 +10,9 @@ use crate::support::{TestDatabase, with_database};
 static TURN: Mutex<()> = Mutex::const_new(());
 
 async fn exported(db: &TestDatabase, table: Table, experiment: i64) -> Vec<String> {
-    let mut stream = export::begin(&db.database, table, experiment).await.unwrap();
+    let mut stream = export::begin(&db.database, table, experiment)
+        .await
+        .unwrap();
     let mut text = String::new();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.unwrap();
@@ -36,9 +38,16 @@ fn events_have_the_columns_of_the_contract_and_guarded_cells() {
             lines[0],
             "id,event_id,user_id,experiment_id,variant_id,event_type,event_name,item_id,brand_id,position,module_id,event_data,value,session_id,created_at,occurred_at"
         );
-        assert_eq!(lines.len(), 2, "the other experiment's event is not here: {lines:?}");
+        assert_eq!(
+            lines.len(),
+            2,
+            "the other experiment's event is not here: {lines:?}"
+        );
         let (before, rest) = lines[1].split_once("12.5000,,").unwrap();
-        assert_eq!(before, "7,'=1+1,'@me,1,10,purchase,,\"a,\"\"b\"\"\",,3,,\"{\"\"a\"\": 1}\",");
+        assert_eq!(
+            before,
+            "7,'=1+1,'@me,1,10,purchase,,\"a,\"\"b\"\"\",,3,,\"{\"\"a\"\": 1}\","
+        );
         assert!(rest.ends_with(",2026-01-02T03:04:05.500000Z"), "{rest}");
     });
 }
@@ -47,15 +56,25 @@ fn events_have_the_columns_of_the_contract_and_guarded_cells() {
 fn assignments_have_the_columns_of_the_contract() {
     with_database(async |db| {
         let _turn = TURN.lock().await;
-        assert_eq!(exported(db, Table::Assignments, 1).await.len(), 1, "the header is there without rows");
+        assert_eq!(
+            exported(db, Table::Assignments, 1).await.len(),
+            1,
+            "the header is there without rows"
+        );
         db.execute(
             "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id, assigned_at, created_at, session_id)
              VALUES ('-u', 1, 10, '2026-01-02 03:04:05+00', '2026-01-02 03:04:05+00', 's')",
         )
         .await;
         let lines = exported(db, Table::Assignments, 1).await;
-        assert_eq!(lines[0], "user_id,experiment_id,variant_id,assigned_at,created_at,session_id,is_sticky");
-        assert_eq!(lines[1], "'-u,1,10,2026-01-02T03:04:05.000000Z,2026-01-02T03:04:05.000000Z,s,true");
+        assert_eq!(
+            lines[0],
+            "user_id,experiment_id,variant_id,assigned_at,created_at,session_id,is_sticky"
+        );
+        assert_eq!(
+            lines[1],
+            "'-u,1,10,2026-01-02T03:04:05.000000Z,2026-01-02T03:04:05.000000Z,s,true"
+        );
     });
 }
 
@@ -71,7 +90,10 @@ fn a_long_export_comes_in_small_chunks_and_whole() {
         .await;
         let lines = exported(db, Table::Events, 1).await;
         assert_eq!(lines.len(), 20_001);
-        let ids: std::collections::HashSet<_> = lines[1..].iter().map(|line| line.split(',').nth(1).unwrap()).collect();
+        let ids: std::collections::HashSet<_> = lines[1..]
+            .iter()
+            .map(|line| line.split(',').nth(1).unwrap())
+            .collect();
         assert_eq!(ids.len(), 20_000);
     });
 }
@@ -88,8 +110,13 @@ fn a_reader_that_goes_away_ends_the_export_and_frees_its_place() {
         .await;
         let one = export::begin(&db.database, Table::Events, 1).await.unwrap();
         let other = export::begin(&db.database, Table::Events, 1).await.unwrap();
-        let third = export::begin(&db.database, Table::Events, 1).await.unwrap_err();
-        assert!(matches!(third, podium_storage::StorageError::QueueFull), "{third}");
+        let third = export::begin(&db.database, Table::Events, 1)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(third, podium_storage::StorageError::QueueFull),
+            "{third}"
+        );
         drop((one, other));
         // Both places come back when the server has been told, however long that takes.
         let mut again = Vec::new();

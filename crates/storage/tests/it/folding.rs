@@ -28,10 +28,22 @@ pub(crate) async fn check(db: &TestDatabase, label: &str) {
 async fn run(db: &TestDatabase, seed: u64, folds: bool) {
     let mut stream = Stream::new(db, seed, folds).await;
     stream.run(STEPS).await;
-    let rows = db.client().await.query("SELECT experiment_id, event_id FROM experiment_events", &[]).await.unwrap();
+    let rows = db
+        .client()
+        .await
+        .query("SELECT experiment_id, event_id FROM experiment_events", &[])
+        .await
+        .unwrap();
     let stored: HashSet<(i64, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    assert_eq!(stored, stream.acknowledged, "seed {seed}: acknowledged and stored events");
-    assert_eq!(rows.len(), stored.len(), "seed {seed}: an event id is stored once");
+    assert_eq!(
+        stored, stream.acknowledged,
+        "seed {seed}: acknowledged and stored events"
+    );
+    assert_eq!(
+        rows.len(),
+        stored.len(),
+        "seed {seed}: an event id is stored once"
+    );
     check(db, &format!("seed {seed}")).await;
 }
 
@@ -76,17 +88,47 @@ fn the_streams_do_everything() {
         let mut stream = Stream::new(db, 7, true).await;
         stream.run(600).await;
         for step in [
-            "assign", "log in", "assign an alias", "record", "exclude", "hold an assignment", "hold a login",
-            "hold an exclusion", "hold events", "commit", "roll back", "fold", "recount",
+            "assign",
+            "log in",
+            "assign an alias",
+            "record",
+            "exclude",
+            "hold an assignment",
+            "hold a login",
+            "hold an exclusion",
+            "hold events",
+            "commit",
+            "roll back",
+            "fold",
+            "recount",
         ] {
-            assert!(stream.steps.contains_key(step), "no step `{step}` in {:?}", stream.steps);
+            assert!(
+                stream.steps.contains_key(step),
+                "no step `{step}` in {:?}",
+                stream.steps
+            );
         }
         for (what, sql) in [
-            ("a chain of aliases", "SELECT count(*) FROM unit_aliases a JOIN unit_aliases b ON b.unit = a.unit AND b.alias_unit < a.alias_unit"),
-            ("a bot", "SELECT count(*) FROM user_experiment_assignments WHERE is_bot"),
-            ("an event that does not count", "SELECT count(*) FROM experiment_events WHERE NOT counted AND NOT is_bot"),
-            ("an excluded alias", "SELECT count(*) FROM unit_aliases a JOIN excluded_units x ON x.unit = a.alias_unit AND x.experiment_id = a.experiment_id"),
-            ("an assignment of an alias", "SELECT count(*) FROM unit_aliases a JOIN user_experiment_assignments u ON u.user_id = a.alias_unit AND u.experiment_id = a.experiment_id"),
+            (
+                "a chain of aliases",
+                "SELECT count(*) FROM unit_aliases a JOIN unit_aliases b ON b.unit = a.unit AND b.alias_unit < a.alias_unit",
+            ),
+            (
+                "a bot",
+                "SELECT count(*) FROM user_experiment_assignments WHERE is_bot",
+            ),
+            (
+                "an event that does not count",
+                "SELECT count(*) FROM experiment_events WHERE NOT counted AND NOT is_bot",
+            ),
+            (
+                "an excluded alias",
+                "SELECT count(*) FROM unit_aliases a JOIN excluded_units x ON x.unit = a.alias_unit AND x.experiment_id = a.experiment_id",
+            ),
+            (
+                "an assignment of an alias",
+                "SELECT count(*) FROM unit_aliases a JOIN user_experiment_assignments u ON u.user_id = a.alias_unit AND u.experiment_id = a.experiment_id",
+            ),
         ] {
             assert_ne!(db.text(sql).await, "0", "{what}");
         }
@@ -115,13 +157,20 @@ fn a_watermark_that_passes_an_open_transaction_is_seen() {
         db.fold_all().await;
         let open = db.client().await;
         let event = "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type) VALUES ('e', 'u', 1, 10, 'click')";
-        open.batch_execute(&format!("BEGIN; {event}")).await.unwrap();
+        open.batch_execute(&format!("BEGIN; {event}"))
+            .await
+            .unwrap();
         // What a watermark taken from a sequence would do.
-        db.execute("UPDATE fold_state SET watermark = pg_current_xact_id()::text::bigint").await;
+        db.execute("UPDATE fold_state SET watermark = pg_current_xact_id()::text::bigint")
+            .await;
         open.batch_execute("COMMIT").await.unwrap();
         db.fold_all().await;
         let report = db.recount(false).await;
-        let totals = report.tables.iter().find(|table| table.table == "unit_totals").unwrap();
+        let totals = report
+            .tables
+            .iter()
+            .find(|table| table.table == "unit_totals")
+            .unwrap();
         assert_eq!((totals.missing, totals.surplus), (1, 1), "{report}");
     });
 }
@@ -132,10 +181,14 @@ fn an_open_transaction_holds_the_watermark_and_loses_nothing() {
         db.execute("INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES ('u', 1, 10)").await;
         db.fold_all().await;
         let event = |id: &str| {
-            format!("INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type) VALUES ('{id}', 'u', 1, 10, 'click')")
+            format!(
+                "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type) VALUES ('{id}', 'u', 1, 10, 'click')"
+            )
         };
         let open = db.client().await;
-        open.batch_execute(&format!("BEGIN; {}", event("first"))).await.unwrap();
+        open.batch_execute(&format!("BEGIN; {}", event("first")))
+            .await
+            .unwrap();
         db.execute(&event("second")).await;
         let folded = fold::fold_once(&db.database).await.unwrap();
         assert_eq!(folded.events, 0, "the second waits behind the first");

@@ -76,10 +76,21 @@ impl Raw {
                 Assignment { variant: row.get(2), epoch: row.get(3), by_client: row.get(4), is_bot: row.get(5), session: row.get(6) };
             raw.assignments.insert((row.get(0), row.get(1)), assignment);
         }
-        for row in client.query("SELECT experiment_id, alias_unit, unit FROM unit_aliases", &[]).await.unwrap() {
+        for row in client
+            .query(
+                "SELECT experiment_id, alias_unit, unit FROM unit_aliases",
+                &[],
+            )
+            .await
+            .unwrap()
+        {
             raw.aliases.insert((row.get(0), row.get(1)), row.get(2));
         }
-        for row in client.query("SELECT experiment_id, unit FROM excluded_units", &[]).await.unwrap() {
+        for row in client
+            .query("SELECT experiment_id, unit FROM excluded_units", &[])
+            .await
+            .unwrap()
+        {
             raw.excluded.insert((row.get(0), row.get(1)));
         }
         let sql = "SELECT experiment_id, user_id, event_type, item_id, brand_id, position,
@@ -109,18 +120,26 @@ impl Raw {
 
     /// The unit that a name stands for.
     fn unit_of<'a>(&'a self, experiment: i64, name: &'a str) -> &'a str {
-        self.aliases.get(&(experiment, name.to_owned())).map_or(name, String::as_str)
+        self.aliases
+            .get(&(experiment, name.to_owned()))
+            .map_or(name, String::as_str)
     }
 
     fn is_excluded(&self, experiment: i64, unit: &str) -> bool {
         let named = |name: &str| self.excluded.contains(&(experiment, name.to_owned()));
-        let former = self.aliases.iter().filter(|((e, _), owner)| *e == experiment && *owner == unit);
+        let former = self
+            .aliases
+            .iter()
+            .filter(|((e, _), owner)| *e == experiment && *owner == unit);
         named(unit) || former.map(|((_, name), _)| name).any(|name| named(name))
     }
 
     /// Units without their events. A name that is an alias is no unit, whatever was assigned to it.
     fn units(&self) -> BTreeMap<(i64, String), Unit> {
-        let own = self.assignments.iter().filter(|(key, _)| !self.aliases.contains_key(key));
+        let own = self
+            .assignments
+            .iter()
+            .filter(|(key, _)| !self.aliases.contains_key(key));
         own.map(|((experiment, name), a)| {
             let unit = Unit {
                 variant: a.variant,
@@ -160,9 +179,21 @@ fn add(rows: &mut Rows, key: String, numbers: &[i128]) {
 /// The contribution of one unit to the moments of its variant, in the order of the columns.
 fn moments(unit: &Unit) -> Vec<i128> {
     let t = unit.all();
-    let [impressions, clicks, carts, purchases, value, engagement, requests, errors, sessions] = t;
+    let [
+        impressions,
+        clicks,
+        carts,
+        purchases,
+        value,
+        engagement,
+        requests,
+        errors,
+        sessions,
+    ] = t;
     let mut row = vec![1, unit.by_client.into()];
-    row.extend([clicks, carts, purchases, value, engagement, errors].map(|total| i128::from(total > 0)));
+    row.extend(
+        [clicks, carts, purchases, value, engagement, errors].map(|total| i128::from(total > 0)),
+    );
     row.extend(t);
     row.extend(t.map(|total| total * total));
     row.extend([
@@ -182,15 +213,22 @@ pub(crate) async fn expected(db: &TestDatabase) -> Tables {
     let raw = Raw::read(db).await;
     let mut units = raw.units();
     let mut tables = Tables::new();
-    let mut table = |name, key: String, numbers: &[i128]| add(tables.entry(name).or_default(), key, numbers);
+    let mut table =
+        |name, key: String, numbers: &[i128]| add(tables.entry(name).or_default(), key, numbers);
     for event in &raw.events {
         let e = event.experiment;
         if !event.counted {
-            table("experiment_counters", e.to_string(), &[event.is_bot.into(), 0, (!event.is_bot).into()]);
+            table(
+                "experiment_counters",
+                e.to_string(),
+                &[event.is_bot.into(), 0, (!event.is_bot).into()],
+            );
             continue;
         }
         let unit_name = raw.unit_of(e, &event.name).to_owned();
-        let unit = units.get_mut(&(e, unit_name.clone())).expect("every event has a unit");
+        let unit = units
+            .get_mut(&(e, unit_name.clone()))
+            .expect("every event has a unit");
         let sums = contribution(event);
         for (total, number) in unit.totals.iter_mut().zip(sums) {
             *total += number;
@@ -200,29 +238,62 @@ pub(crate) async fn expected(db: &TestDatabase) -> Tables {
             continue;
         }
         table("unit_days", format!("{e} {} {unit_name}", event.day), &sums);
-        table("variant_hours", format!("{e} {} {}", unit.variant, event.hour), &sums);
+        table(
+            "variant_hours",
+            format!("{e} {} {}", unit.variant, event.hour),
+            &sums,
+        );
         let position = event.position.map(|p| p.to_string());
-        for (dimension, key) in [("item", &event.item), ("brand", &event.brand), ("position", &position)] {
+        for (dimension, key) in [
+            ("item", &event.item),
+            ("brand", &event.brand),
+            ("position", &position),
+        ] {
             if let Some(key) = key {
-                table("variant_dimensions", format!("{e} {} {dimension} {key}", unit.variant), &sums[..5]);
+                table(
+                    "variant_dimensions",
+                    format!("{e} {} {dimension} {key}", unit.variant),
+                    &sums[..5],
+                );
             }
         }
         if let Some(position) = position {
             let numbers = [sums[0], sums[1], sums[3], sums[4]];
-            table("position_performance", format!("{e} {position} {}", event.day), &numbers);
+            table(
+                "position_performance",
+                format!("{e} {position} {}", event.day),
+                &numbers,
+            );
         }
     }
     for ((e, name), unit) in &units {
-        let mut numbers = vec![unit.variant.into(), unit.epoch.into(), unit.by_client.into(), unit.excluded.into()];
+        let mut numbers = vec![
+            unit.variant.into(),
+            unit.epoch.into(),
+            unit.by_client.into(),
+            unit.excluded.into(),
+        ];
         numbers.extend(unit.all());
         table("unit_totals", format!("{e} {name}"), &numbers);
         if !unit.sessions.is_empty() {
-            table("unit_sessions", format!("{e} {name}"), &[i128::try_from(unit.sessions.len()).unwrap()]);
+            table(
+                "unit_sessions",
+                format!("{e} {name}"),
+                &[i128::try_from(unit.sessions.len()).unwrap()],
+            );
         }
         if !unit.excluded {
-            table("variant_moments", format!("{e} {} {}", unit.variant, unit.epoch), &moments(unit));
+            table(
+                "variant_moments",
+                format!("{e} {} {}", unit.variant, unit.epoch),
+                &moments(unit),
+            );
         }
-        if raw.assignments.get(&(*e, name.clone())).is_some_and(|a| a.is_bot) {
+        if raw
+            .assignments
+            .get(&(*e, name.clone()))
+            .is_some_and(|a| a.is_bot)
+        {
             table("experiment_counters", e.to_string(), &[0, 1, 0]);
         }
     }
@@ -251,15 +322,30 @@ pub(crate) async fn live(db: &TestDatabase) -> Tables {
     let totals = format!("variant_id, epoch, source, excluded::integer, {EVENT_SUMS}, sessions");
     let five = "impressions, clicks, add_to_carts, purchases, purchase_value * 10000";
     let queries: [(&'static str, &str, &str, &str); 8] = [
-        ("unit_totals", "unit_totals", "experiment_id || ' ' || unit", &totals),
-        ("unit_days", "unit_days", "experiment_id || ' ' || day || ' ' || unit", EVENT_SUMS),
+        (
+            "unit_totals",
+            "unit_totals",
+            "experiment_id || ' ' || unit",
+            &totals,
+        ),
+        (
+            "unit_days",
+            "unit_days",
+            "experiment_id || ' ' || day || ' ' || unit",
+            EVENT_SUMS,
+        ),
         (
             "unit_sessions",
             "(SELECT experiment_id, unit, count(*) AS n FROM unit_sessions GROUP BY 1, 2) s",
             "experiment_id || ' ' || unit",
             "n",
         ),
-        ("variant_moments", "variant_moments", "experiment_id || ' ' || variant_id || ' ' || epoch", moments),
+        (
+            "variant_moments",
+            "variant_moments",
+            "experiment_id || ' ' || variant_id || ' ' || epoch",
+            moments,
+        ),
         (
             "variant_hours",
             "variant_hours",
@@ -278,13 +364,26 @@ pub(crate) async fn live(db: &TestDatabase) -> Tables {
             "experiment_id || ' ' || position || ' ' || date",
             "impressions, clicks, conversions, total_value * 10000",
         ),
-        ("experiment_counters", "experiment_counters", "experiment_id::text", "bot_events, bot_units, uncounted_events"),
+        (
+            "experiment_counters",
+            "experiment_counters",
+            "experiment_id::text",
+            "bot_events, bot_units, uncounted_events",
+        ),
     ];
     let client = db.client().await;
     let mut tables = Tables::new();
     for (name, from, key, columns) in queries {
-        let numbers = columns.split(',').map(|c| format!("trim_scale(({c})::numeric)::text")).collect::<Vec<_>>().join(", ");
-        for row in client.query(&format!("SELECT {key}, ARRAY[{numbers}] FROM {from}"), &[]).await.unwrap() {
+        let numbers = columns
+            .split(',')
+            .map(|c| format!("trim_scale(({c})::numeric)::text"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        for row in client
+            .query(&format!("SELECT {key}, ARRAY[{numbers}] FROM {from}"), &[])
+            .await
+            .unwrap()
+        {
             let numbers: Vec<String> = row.get(1);
             let numbers = numbers.iter().map(|n| n.parse().unwrap()).collect();
             let known = tables.entry(name).or_default().insert(row.get(0), numbers);

@@ -14,21 +14,65 @@ async fn filled(db: &TestDatabase, seed: u64) {
 }
 
 fn differing(report: &Report) -> Vec<(&'static str, i64, i64)> {
-    let rows = report.tables.iter().map(|table| (table.table, table.missing, table.surplus));
-    rows.filter(|(_, missing, surplus)| missing + surplus > 0).collect()
+    let rows = report
+        .tables
+        .iter()
+        .map(|table| (table.table, table.missing, table.surplus));
+    rows.filter(|(_, missing, surplus)| missing + surplus > 0)
+        .collect()
 }
 
 #[test]
 fn a_tampered_total_is_found_named_and_corrected() {
     let tampered = [
-        ("unit_totals", "UPDATE unit_totals SET clicks = clicks + 1 WHERE (experiment_id, unit) = (SELECT experiment_id, unit FROM unit_totals LIMIT 1)", 1, 1),
-        ("unit_days", "UPDATE unit_days SET purchase_value = purchase_value + 0.0001 WHERE (experiment_id, day, unit) = (SELECT experiment_id, day, unit FROM unit_days LIMIT 1)", 1, 1),
-        ("unit_sessions", "DELETE FROM unit_sessions WHERE (experiment_id, unit, session_key) = (SELECT experiment_id, unit, session_key FROM unit_sessions LIMIT 1)", 1, 0),
-        ("variant_moments", "UPDATE variant_moments SET x_errors_requests = x_errors_requests + 1 WHERE (experiment_id, variant_id, epoch) = (SELECT experiment_id, variant_id, epoch FROM variant_moments WHERE units > 0 LIMIT 1)", 1, 1),
-        ("variant_hours", "INSERT INTO variant_hours (experiment_id, variant_id, hour, errors) VALUES (1, 10, '2001-01-01', 1)", 0, 1),
-        ("variant_dimensions", "DELETE FROM variant_dimensions WHERE dimension = 'brand' AND experiment_id = 2", -1, 0),
-        ("position_performance", "UPDATE position_performance SET conversions = conversions + 1 WHERE (experiment_id, position, date) = (SELECT experiment_id, position, date FROM position_performance WHERE impressions > 0 LIMIT 1)", 1, 1),
-        ("experiment_counters", "UPDATE experiment_counters SET bot_units = bot_units + 1 WHERE experiment_id = 1", 1, 1),
+        (
+            "unit_totals",
+            "UPDATE unit_totals SET clicks = clicks + 1 WHERE (experiment_id, unit) = (SELECT experiment_id, unit FROM unit_totals LIMIT 1)",
+            1,
+            1,
+        ),
+        (
+            "unit_days",
+            "UPDATE unit_days SET purchase_value = purchase_value + 0.0001 WHERE (experiment_id, day, unit) = (SELECT experiment_id, day, unit FROM unit_days LIMIT 1)",
+            1,
+            1,
+        ),
+        (
+            "unit_sessions",
+            "DELETE FROM unit_sessions WHERE (experiment_id, unit, session_key) = (SELECT experiment_id, unit, session_key FROM unit_sessions LIMIT 1)",
+            1,
+            0,
+        ),
+        (
+            "variant_moments",
+            "UPDATE variant_moments SET x_errors_requests = x_errors_requests + 1 WHERE (experiment_id, variant_id, epoch) = (SELECT experiment_id, variant_id, epoch FROM variant_moments WHERE units > 0 LIMIT 1)",
+            1,
+            1,
+        ),
+        (
+            "variant_hours",
+            "INSERT INTO variant_hours (experiment_id, variant_id, hour, errors) VALUES (1, 10, '2001-01-01', 1)",
+            0,
+            1,
+        ),
+        (
+            "variant_dimensions",
+            "DELETE FROM variant_dimensions WHERE dimension = 'brand' AND experiment_id = 2",
+            -1,
+            0,
+        ),
+        (
+            "position_performance",
+            "UPDATE position_performance SET conversions = conversions + 1 WHERE (experiment_id, position, date) = (SELECT experiment_id, position, date FROM position_performance WHERE impressions > 0 LIMIT 1)",
+            1,
+            1,
+        ),
+        (
+            "experiment_counters",
+            "UPDATE experiment_counters SET bot_units = bot_units + 1 WHERE experiment_id = 1",
+            1,
+            1,
+        ),
     ];
     with_database(async |db| {
         filled(db, 11).await;
@@ -39,12 +83,38 @@ fn a_tampered_total_is_found_named_and_corrected() {
             assert_eq!(found.len(), 1, "{sql}: {report}");
             let (name, found_missing, found_surplus) = found[0];
             assert_eq!((name, found_surplus), (table, surplus), "{report}");
-            assert!(if missing < 0 { found_missing > 0 } else { found_missing == missing }, "{report}");
-            let examples = &report.tables.iter().find(|t| t.table == table).unwrap().examples;
-            assert!(!examples.is_empty() && examples.iter().all(|e| e.row.contains("experiment_id")), "{report}");
-            assert!(!report.applied && report.to_string().contains("--apply"), "{report}");
-            assert_eq!(differing(&db.recount(true).await), found, "a look changes nothing");
-            assert_eq!(differing(&db.recount(false).await), [], "{table} was corrected");
+            assert!(
+                if missing < 0 {
+                    found_missing > 0
+                } else {
+                    found_missing == missing
+                },
+                "{report}"
+            );
+            let examples = &report
+                .tables
+                .iter()
+                .find(|t| t.table == table)
+                .unwrap()
+                .examples;
+            assert!(
+                !examples.is_empty() && examples.iter().all(|e| e.row.contains("experiment_id")),
+                "{report}"
+            );
+            assert!(
+                !report.applied && report.to_string().contains("--apply"),
+                "{report}"
+            );
+            assert_eq!(
+                differing(&db.recount(true).await),
+                found,
+                "a look changes nothing"
+            );
+            assert_eq!(
+                differing(&db.recount(false).await),
+                [],
+                "{table} was corrected"
+            );
         }
         check(db, "corrected").await;
     });
@@ -55,7 +125,10 @@ fn what_is_written_after_a_correction_is_folded_once() {
     with_database(async |db| {
         let mut stream = Stream::new(db, 12, true).await;
         stream.run(120).await;
-        db.execute("DELETE FROM unit_totals; DELETE FROM variant_moments; DELETE FROM variant_hours").await;
+        db.execute(
+            "DELETE FROM unit_totals; DELETE FROM variant_moments; DELETE FROM variant_hours",
+        )
+        .await;
         assert!(db.recount(true).await.differences() > 0);
         stream.run(120).await;
         check(db, "after a correction").await;
@@ -86,12 +159,19 @@ fn a_restored_database_refuses_to_fold_until_it_is_rebuilt() {
         let refused = fold::fold_once(&db.database).await.unwrap_err();
         assert!(refused.to_string().contains("rebuild --apply"), "{refused}");
 
-        assert!(db.recount(false).await.restored, "a look says so and changes nothing");
+        assert!(
+            db.recount(false).await.restored,
+            "a look says so and changes nothing"
+        );
         assert!(fold::fold_once(&db.database).await.is_err());
         let report = db.recount(true).await;
         assert!(report.restored && report.applied, "{report}");
         let foreign = "SELECT count(*) FROM experiment_events WHERE tx_id >= 1000000000000";
-        assert_eq!(db.text(foreign).await, "0", "no row waits for ids that this server will reach one day");
+        assert_eq!(
+            db.text(foreign).await,
+            "0",
+            "no row waits for ids that this server will reach one day"
+        );
         assert!(!db.recount(false).await.restored);
 
         stream.run(60).await;
@@ -114,9 +194,20 @@ fn an_experiment_with_dropped_events_is_left_alone_and_named() {
         let before = db.text(totals).await;
         let report = db.recount(true).await;
         assert_eq!(report.differences(), 0, "{report}");
-        assert_eq!(report.left_out.iter().map(|e| (e.experiment_id, e.name.as_str())).collect::<Vec<_>>(), [(2, "an old one")]);
+        assert_eq!(
+            report
+                .left_out
+                .iter()
+                .map(|e| (e.experiment_id, e.name.as_str()))
+                .collect::<Vec<_>>(),
+            [(2, "an old one")]
+        );
         assert_eq!(db.text(totals).await, before);
-        db.execute("UPDATE unit_totals SET clicks = clicks + 1 WHERE experiment_id = 1").await;
-        assert!(db.recount(false).await.differences() > 0, "the others are still compared");
+        db.execute("UPDATE unit_totals SET clicks = clicks + 1 WHERE experiment_id = 1")
+            .await;
+        assert!(
+            db.recount(false).await.differences() > 0,
+            "the others are still compared"
+        );
     });
 }

@@ -14,7 +14,14 @@ use tokio_postgres::Client;
 use crate::support::{Rng, TestDatabase};
 
 const EXPERIMENTS: [i64; 3] = [1, 2, 3];
-const KINDS: [&str; 6] = ["impression", "click", "add_to_cart", "purchase", "engagement", "request"];
+const KINDS: [&str; 6] = [
+    "impression",
+    "click",
+    "add_to_cart",
+    "purchase",
+    "engagement",
+    "request",
+];
 const NAMES: u64 = 14;
 
 /// A name in an experiment.
@@ -23,7 +30,11 @@ type Name = (i64, String);
 /// What an open transaction did.
 enum Effect {
     Assigned(Name),
-    LoggedIn { experiment: i64, user: String, session: String },
+    LoggedIn {
+        experiment: i64,
+        user: String,
+        session: String,
+    },
     Recorded(Vec<EventRow>),
     Excluded,
 }
@@ -60,7 +71,13 @@ pub(crate) struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     pub(crate) async fn new(db: &'a TestDatabase, seed: u64, folds: bool) -> Self {
-        let now = db.client().await.query_one("SELECT now()", &[]).await.unwrap().get(0);
+        let now = db
+            .client()
+            .await
+            .query_one("SELECT now()", &[])
+            .await
+            .unwrap()
+            .get(0);
         Self {
             db,
             folds,
@@ -118,8 +135,14 @@ impl<'a> Stream<'a> {
             experiment_id,
             unit: unit.to_owned(),
             login_session: None,
-            session_id: self.rng.once_in(2).then(|| format!("s{}", self.rng.below(NAMES))),
-            candidate: Some(Candidate { variant_id, by_client: self.rng.once_in(4) }),
+            session_id: self
+                .rng
+                .once_in(2)
+                .then(|| format!("s{}", self.rng.below(NAMES))),
+            candidate: Some(Candidate {
+                variant_id,
+                by_client: self.rng.once_in(4),
+            }),
             epoch: i32::try_from(1 + self.rng.below(2)).unwrap(),
             is_bot: self.rng.once_in(12),
             takes_new: true,
@@ -128,9 +151,17 @@ impl<'a> Stream<'a> {
 
     /// A name that has an assignment of its own and is not locked.
     fn some_owner(&mut self) -> Option<Name> {
-        let free: Vec<Name> =
-            self.names.iter().filter(|n| !self.aliases.contains(n) && !self.locked.contains(n)).cloned().collect();
-        if free.is_empty() { None } else { Some(self.rng.pick(&free).clone()) }
+        let free: Vec<Name> = self
+            .names
+            .iter()
+            .filter(|n| !self.aliases.contains(n) && !self.locked.contains(n))
+            .cloned()
+            .collect();
+        if free.is_empty() {
+            None
+        } else {
+            Some(self.rng.pick(&free).clone())
+        }
     }
 
     async fn assign(&mut self) -> &'static str {
@@ -154,18 +185,26 @@ impl<'a> Stream<'a> {
 
     /// A user logs in on a session, which may be a user with aliases himself.
     async fn log_in(&mut self) -> &'static str {
-        let Some((experiment, session)) = self.some_owner() else { return "idle" };
+        let Some((experiment, session)) = self.some_owner() else {
+            return "idle";
+        };
         let user = format!("u{}", self.rng.below(NAMES));
         let waits = [(experiment, user.clone()), exclusion_of(experiment, &user)];
         if user == session || waits.iter().any(|name| self.locked.contains(name)) {
             return "locked";
         }
         let login_session = Some(session.clone());
-        let lookup = Lookup { session_id: login_session.clone(), login_session, ..self.lookup(experiment, &user) };
+        let lookup = Lookup {
+            session_id: login_session.clone(),
+            login_session,
+            ..self.lookup(experiment, &user)
+        };
         let answer = self.assigner.run(vec![lookup]).await.remove(0).unwrap();
         assert!(answer.is_some(), "{user} on {session} got nothing");
         self.add_name((experiment, user));
-        let moved = format!("SELECT count(*) FROM unit_aliases WHERE experiment_id = {experiment} AND alias_unit = '{session}'");
+        let moved = format!(
+            "SELECT count(*) FROM unit_aliases WHERE experiment_id = {experiment} AND alias_unit = '{session}'"
+        );
         if self.db.text(&moved).await == "1" {
             self.aliases.insert((experiment, session));
         }
@@ -175,7 +214,9 @@ impl<'a> Stream<'a> {
     /// Two requests raced: an assignment under a name that has just become an alias.
     async fn assign_an_alias(&mut self) -> &'static str {
         let aliases: Vec<Name> = self.aliases.iter().cloned().collect();
-        let Some((experiment, name)) = aliases.iter().min() else { return "idle" };
+        let Some((experiment, name)) = aliases.iter().min() else {
+            return "idle";
+        };
         self.db
             .execute(&format!(
                 "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES ('{name}', {experiment}, {})
@@ -197,7 +238,9 @@ impl<'a> Stream<'a> {
             _ => i64::try_from(self.rng.below(2_000_000)).unwrap(),
         };
         let is_bot = self.rng.once_in(15);
-        let some = |rng: &mut Rng, first: &str| (!rng.once_in(3)).then(|| format!("{first}{}", rng.below(4)));
+        let some = |rng: &mut Rng, first: &str| {
+            (!rng.once_in(3)).then(|| format!("{first}{}", rng.below(4)))
+        };
         EventRow {
             key: event_key(experiment, &event_id),
             event_id,
@@ -209,7 +252,10 @@ impl<'a> Stream<'a> {
             brand_id: some(&mut self.rng, "brand"),
             position: (!self.rng.once_in(3)).then(|| i32::try_from(1 + self.rng.below(3)).unwrap()),
             module_id: None,
-            event_data: self.rng.once_in(5).then(|| Bytes::from_static(b"{\"a\": 1}")),
+            event_data: self
+                .rng
+                .once_in(5)
+                .then(|| Bytes::from_static(b"{\"a\": 1}")),
             value_e4: has_value.then_some(value),
             quantity: None,
             latency_ms: None,
@@ -218,7 +264,9 @@ impl<'a> Stream<'a> {
             decision_id: None,
             is_bot,
             counted: !is_bot && !self.rng.once_in(15),
-            occurred_at: self.rng.once_in(2).then(|| self.now - TimeDelta::minutes(i64::try_from(self.rng.below(4_000)).unwrap())),
+            occurred_at: self.rng.once_in(2).then(|| {
+                self.now - TimeDelta::minutes(i64::try_from(self.rng.below(4_000)).unwrap())
+            }),
         }
     }
 
@@ -245,7 +293,11 @@ impl<'a> Stream<'a> {
         for (job, answer) in jobs.iter().zip(self.recorder.run(jobs.clone()).await) {
             for (event, new) in job.iter().zip(answer.unwrap()) {
                 if new {
-                    assert!(self.acknowledged.insert((event.experiment_id, event.event_id.clone())), "{event:?} was new twice");
+                    assert!(
+                        self.acknowledged
+                            .insert((event.experiment_id, event.event_id.clone())),
+                        "{event:?} was new twice"
+                    );
                     self.recorded.push(event.clone());
                 }
             }
@@ -283,18 +335,35 @@ impl<'a> Stream<'a> {
                     l.is_bot
                 );
                 client.batch_execute(&sql).await.unwrap();
-                ("hold an assignment", Effect::Assigned(name.clone()), vec![name])
+                (
+                    "hold an assignment",
+                    Effect::Assigned(name.clone()),
+                    vec![name],
+                )
             }
             1 | 2 => {
-                let Some((experiment, session)) = self.some_owner() else { return "idle" };
+                let Some((experiment, session)) = self.some_owner() else {
+                    return "idle";
+                };
                 let user = format!("u{}", self.rng.below(NAMES));
                 let taken = (experiment, user.clone());
                 if self.names.contains(&taken) || self.locked.contains(&taken) {
                     return "locked";
                 }
-                client.batch_execute(&log_in_sql(experiment, &user, &session)).await.unwrap();
+                client
+                    .batch_execute(&log_in_sql(experiment, &user, &session))
+                    .await
+                    .unwrap();
                 let names = vec![(experiment, session.clone()), taken];
-                ("hold a login", Effect::LoggedIn { experiment, user, session }, names)
+                (
+                    "hold a login",
+                    Effect::LoggedIn {
+                        experiment,
+                        user,
+                        session,
+                    },
+                    names,
+                )
             }
             3 => {
                 let (experiment, unit) = self.some_name("u");
@@ -302,12 +371,21 @@ impl<'a> Stream<'a> {
                 if self.locked.contains(&name) {
                     return "locked";
                 }
-                client.batch_execute(&exclude_sql(experiment, &unit)).await.unwrap();
+                client
+                    .batch_execute(&exclude_sql(experiment, &unit))
+                    .await
+                    .unwrap();
                 ("hold an exclusion", Effect::Excluded, vec![name])
             }
             _ => {
-                let Some(name) = (!self.names.is_empty()).then(|| self.rng.pick(&self.names).clone()) else { return "idle" };
-                let events: Vec<EventRow> = (0..=self.rng.below(5)).map(|_| self.event(name.clone())).collect();
+                let Some(name) =
+                    (!self.names.is_empty()).then(|| self.rng.pick(&self.names).clone())
+                else {
+                    return "idle";
+                };
+                let events: Vec<EventRow> = (0..=self.rng.below(5))
+                    .map(|_| self.event(name.clone()))
+                    .collect();
                 for event in &events {
                     insert_by_hand(&client, event).await;
                 }
@@ -315,7 +393,11 @@ impl<'a> Stream<'a> {
             }
         };
         self.locked.extend(names.iter().cloned());
-        self.held.push(Held { client, effect, names });
+        self.held.push(Held {
+            client,
+            effect,
+            names,
+        });
         kind
     }
 
@@ -336,12 +418,20 @@ impl<'a> Stream<'a> {
         held.client.batch_execute("COMMIT").await.unwrap();
         match held.effect {
             Effect::Assigned(name) => self.add_name(name),
-            Effect::LoggedIn { experiment, user, session } => {
+            Effect::LoggedIn {
+                experiment,
+                user,
+                session,
+            } => {
                 self.add_name((experiment, user));
                 self.aliases.insert((experiment, session));
             }
             Effect::Recorded(events) => {
-                self.acknowledged.extend(events.iter().map(|event| (event.experiment_id, event.event_id.clone())));
+                self.acknowledged.extend(
+                    events
+                        .iter()
+                        .map(|event| (event.experiment_id, event.event_id.clone())),
+                );
                 self.recorded.extend(events);
             }
             Effect::Excluded => {}
@@ -372,7 +462,9 @@ fn exclusion_of(experiment: i64, unit: &str) -> Name {
 }
 
 fn exclude_sql(experiment: i64, unit: &str) -> String {
-    format!("INSERT INTO excluded_units (experiment_id, unit, reason) VALUES ({experiment}, '{unit}', 'test') ON CONFLICT DO NOTHING")
+    format!(
+        "INSERT INTO excluded_units (experiment_id, unit, reason) VALUES ({experiment}, '{unit}', 'test') ON CONFLICT DO NOTHING"
+    )
 }
 
 /// A login like that of `assignments`, to be left open.
@@ -386,7 +478,13 @@ fn log_in_sql(experiment: i64, user: &str, session: &str) -> String {
 }
 
 async fn insert_by_hand(client: &Client, e: &EventRow) {
-    client.execute("INSERT INTO experiment_event_keys (key) VALUES ($1)", &[&e.key]).await.unwrap();
+    client
+        .execute(
+            "INSERT INTO experiment_event_keys (key) VALUES ($1)",
+            &[&e.key],
+        )
+        .await
+        .unwrap();
     let sql = "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id,
             position, value, is_error, session_id, is_bot, counted, occurred_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::bigint * 0.0001, $10, $11, $12, $13, coalesce($14, now()))";
@@ -394,8 +492,20 @@ async fn insert_by_hand(client: &Client, e: &EventRow) {
         .execute(
             sql,
             &[
-                &e.event_id, &e.unit, &e.experiment_id, &e.variant_id, &e.event_type, &e.item_id, &e.brand_id, &e.position,
-                &e.value_e4, &e.is_error, &e.session_id, &e.is_bot, &e.counted, &e.occurred_at,
+                &e.event_id,
+                &e.unit,
+                &e.experiment_id,
+                &e.variant_id,
+                &e.event_type,
+                &e.item_id,
+                &e.brand_id,
+                &e.position,
+                &e.value_e4,
+                &e.is_error,
+                &e.session_id,
+                &e.is_bot,
+                &e.counted,
+                &e.occurred_at,
             ],
         )
         .await

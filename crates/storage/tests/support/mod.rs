@@ -83,19 +83,38 @@ impl TestDatabase {
 
 /// Runs a test with a database of its own, which is dropped also when the test fails.
 pub(crate) fn with_database(test: impl AsyncFnOnce(&TestDatabase)) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let server = ConnectSettings::parse(server()).unwrap();
     runtime.block_on(async {
         let admin = server.connect(Purpose::Maintain).await.unwrap();
         let template = template(&server, &admin).await;
         let name = fresh_name();
-        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.unwrap();
-        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.unwrap();
+        admin
+            .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            .await
+            .unwrap();
+        admin
+            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
+            .await
+            .unwrap();
         let settings = server.clone().with_database(&name);
         let database = Database::new(settings.clone()).unwrap();
         let control = settings.connect(Purpose::Maintain).await.unwrap();
-        let outcome = AssertUnwindSafe(test(&TestDatabase { settings, database, control })).catch_unwind().await;
-        admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+        let outcome = AssertUnwindSafe(test(&TestDatabase {
+            settings,
+            database,
+            control,
+        }))
+        .catch_unwind()
+        .await;
+        admin
+            .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
+            .await
+            .unwrap();
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
@@ -104,33 +123,61 @@ pub(crate) fn with_database(test: impl AsyncFnOnce(&TestDatabase)) {
 
 fn fresh_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("podium_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "podium_test_{}_{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// The migrated template for the migrations as they are now, made by whoever comes first.
 async fn template(server: &ConnectSettings, admin: &Client) -> String {
     let name = format!("podium_template_{}", fingerprint());
-    admin.execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await.unwrap();
-    let known = admin.query("SELECT 1 FROM pg_database WHERE datname = $1", &[&name]).await.unwrap();
+    admin
+        .execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK])
+        .await
+        .unwrap();
+    let known = admin
+        .query("SELECT 1 FROM pg_database WHERE datname = $1", &[&name])
+        .await
+        .unwrap();
     if known.is_empty() {
         // Renamed only when it is complete, so that a killed process leaves no half template.
         let draft = format!("{name}_draft");
-        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)")).await.unwrap();
-        admin.batch_execute(&format!("CREATE DATABASE {draft}")).await.unwrap();
-        migrate::migrate(&server.clone().with_database(&draft)).await.unwrap();
+        admin
+            .batch_execute(&format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)"))
+            .await
+            .unwrap();
+        admin
+            .batch_execute(&format!("CREATE DATABASE {draft}"))
+            .await
+            .unwrap();
+        migrate::migrate(&server.clone().with_database(&draft))
+            .await
+            .unwrap();
         // The connection of the migrations closes in its own time.
-        while admin.batch_execute(&format!("ALTER DATABASE {draft} RENAME TO {name}")).await.is_err() {
+        while admin
+            .batch_execute(&format!("ALTER DATABASE {draft} RENAME TO {name}"))
+            .await
+            .is_err()
+        {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
-    admin.execute("SELECT pg_advisory_unlock($1)", &[&TEMPLATE_LOCK]).await.unwrap();
+    admin
+        .execute("SELECT pg_advisory_unlock($1)", &[&TEMPLATE_LOCK])
+        .await
+        .unwrap();
     name
 }
 
 /// A digest of the migrations, and of the week, because partitions are made for the weeks around now.
 fn fingerprint() -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     let mut content = Vec::new();
     for file in files {
@@ -138,7 +185,10 @@ fn fingerprint() -> String {
     }
     let seconds = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     content.extend((seconds / (7 * 86_400)).to_le_bytes());
-    format!("{:x}", md5::compute(content)).chars().take(12).collect()
+    format!("{:x}", md5::compute(content))
+        .chars()
+        .take(12)
+        .collect()
 }
 
 /// A small generator whose sequence never changes (SplitMix64), so that a seed names a case for ever.
