@@ -186,7 +186,7 @@ impl Drop for TestDatabase {
                     .await
                     .batch_execute(&statement)
                     .await
-                    .unwrap()
+                    .unwrap();
             });
         });
         if dropping.join().is_err() {

@@ -14,7 +14,6 @@ use crate::{step, tools};
 /// The name of a step and its script.
 const SCRIPTS: &[(&str, &str)] = &[
     ("openapi: the document is valid", "openapi.py"),
-    ("metrics: the exposition can be parsed", "metrics.py"),
 ];
 
 /// Runs every script against one fresh API.
