@@ -31,7 +31,7 @@ async fn untouched(app: &TestApp, written: i64) {
 }
 
 /// A body that every route would take, with the given members.
-fn body(members: Value) -> Value {
+fn body(members: &Value) -> Value {
     let mut body = json!({
         "user_id": "u", "experiment": "e", "experiment_id": "e", "event_type": "click", "value": 1, "user_ids": ["u"]
     });
@@ -282,7 +282,7 @@ async fn fields_of_a_wrong_kind() {
             .iter()
             .flat_map(|path| values.iter().map(move |value| (path, value)))
         {
-            let mut sent = body(json!({field: value}));
+            let mut sent = body(&json!({field: value}));
             if *path == ASSIGN || *path == BULK && field == "user_id" {
                 sent.as_object_mut().unwrap().remove("user_ids");
             }
@@ -332,14 +332,14 @@ async fn control_characters_anywhere() {
             let text = format!("a{character}b");
             let mut bodies: Vec<Value> = fields
                 .iter()
-                .map(|field| body(json!({*field: text})))
+                .map(|field| body(&json!({*field: text})))
                 .collect();
-            bodies.push(body(json!({"metadata": {"deep": [{"down": text}]}})));
-            bodies.push(body(json!({"metadata": {text.clone(): 1}})));
-            bodies.push(body(json!({"context": {"locale": text}})));
-            bodies.push(body(json!({"ignored": [[text]]})));
-            bodies.push(body(json!({text.clone(): true})));
-            bodies.push(body(json!({"user_ids": [text]})));
+            bodies.push(body(&json!({"metadata": {"deep": [{"down": text}]}})));
+            bodies.push(body(&json!({"metadata": {text.clone(): 1}})));
+            bodies.push(body(&json!({"context": {"locale": text}})));
+            bodies.push(body(&json!({"ignored": [[text]]})));
+            bodies.push(body(&json!({text.clone(): true})));
+            bodies.push(body(&json!({"user_ids": [text]})));
             for sent in bodies {
                 let answer = app.post(path, &sent).await;
                 assert_eq!(answer.status, 422, "{path} {sent}: {}", answer.text());
@@ -468,11 +468,11 @@ async fn what_does_not_exist() {
     ] {
         for path in [TRACK, CLICK, PURCHASE] {
             let answer = app
-                .post(path, &body(json!({"experiment_id": unknown})))
+                .post(path, &body(&json!({"experiment_id": unknown})))
                 .await;
             answer.problem(404, "not_found");
         }
-        app.post(CLICK, &body(json!({"variant_id": unknown})))
+        app.post(CLICK, &body(&json!({"variant_id": unknown})))
             .await
             .problem(422, "validation_failed");
     }

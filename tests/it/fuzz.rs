@@ -95,7 +95,7 @@ async fn random_bytes() {
     );
     tokio::task::block_in_place(|| {
         check(600, &strategy, async |(path, kind, body)| {
-            let kind: String = kind.chars().filter(|c| c.is_ascii_graphic()).collect();
+            let kind: String = kind.chars().filter(char::is_ascii_graphic).collect();
             send(&client, PATHS[path], &kind, body).await
         });
     });

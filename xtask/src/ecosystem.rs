@@ -12,9 +12,7 @@ use crate::server::Server;
 use crate::{step, tools};
 
 /// The name of a step and its script.
-const SCRIPTS: &[(&str, &str)] = &[
-    ("openapi: the document is valid", "openapi.py"),
-];
+const SCRIPTS: &[(&str, &str)] = &[("openapi: the document is valid", "openapi.py")];
 
 /// Runs every script against one fresh API.
 ///

@@ -106,39 +106,28 @@ impl Answers {
     }
 }
 
-fn check(played: &[Played], answers: &[Answers]) {
-    let mut found = Mismatches::default();
-    if let Some(file) = load("ctr_by_policy.json") {
-        each(played, answers, |shown, answers| {
-            check_policies(&mut found, &file, shown, answers)
-        });
-    }
-    if let Some(file) = load("ctr_by_position.json") {
-        each(played, answers, |shown, answers| {
-            check_positions(&mut found, &file, shown, answers)
-        });
-    }
-    if let Some(file) = load("ctr_by_item.json") {
-        each(played, answers, |shown, answers| {
-            check_items(&mut found, &file, shown, answers)
-        });
-    }
-    if let Some(file) = load("ab_random_vs_bts.json") {
-        each(played, answers, |shown, answers| {
-            check_comparison(&mut found, &file, shown, answers)
-        });
-    }
-    found.finish();
-}
+type Check = fn(&mut Mismatches, &Value, &CampaignResults, &Answers);
 
-fn each(played: &[Played], answers: &[Answers], mut check: impl FnMut(&CampaignResults, &Answers)) {
+const CHECKS: [(&str, Check); 4] = [
+    ("ctr_by_policy.json", check_policies),
+    ("ctr_by_position.json", check_positions),
+    ("ctr_by_item.json", check_items),
+    ("ab_random_vs_bts.json", check_comparison),
+];
+
+fn check(played: &[Played], answers: &[Answers]) {
     assert_eq!(
         (played.len(), answers.len()),
         (Campaign::ALL.len(), Campaign::ALL.len())
     );
-    for (played, answers) in played.iter().zip(answers) {
-        check(&played.results, answers);
+    let mut found = Mismatches::default();
+    for (name, check) in CHECKS {
+        let Some(file) = load(name) else { continue };
+        for (played, answers) in played.iter().zip(answers) {
+            check(&mut found, &file, &played.results, answers);
+        }
     }
+    found.finish();
 }
 
 fn check_policies(
