@@ -35,10 +35,11 @@ fn golden_replay_equals_the_reference_and_a_second_run_changes_nothing() {
     runtime.block_on(async {
         let database = OwnDatabase::create().await;
         let (first, answers) = run(&database).await;
+        let (second, answers_again) = run(&database).await;
+        database.drop().await;
+
         check(&first, &answers);
         assert_eq!(sent(&first), (EVENTS, 0));
-
-        let (second, answers_again) = run(&database).await;
         assert_eq!(sent(&second), (EVENTS, EVENTS));
         for (before, after) in first.iter().zip(&second) {
             assert_eq!(before.results, after.results);
@@ -48,7 +49,6 @@ fn golden_replay_equals_the_reference_and_a_second_run_changes_nothing() {
             );
         }
         assert_eq!(answers, answers_again);
-        database.drop().await;
     });
 }
 

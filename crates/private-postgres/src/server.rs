@@ -94,7 +94,10 @@ pub struct PrivatePostgres {
     site: Site,
     options: Vec<(String, String)>,
     password: Password,
-    running: Option<Running>,
+    // The last postmaster; after a failed restart it is one that has ended.
+    running: Running,
+    // False once the server was stopped or let go.
+    owned: bool,
     // Released last: until then the server may still be using the folder.
     _owner: LockGuard,
 }
@@ -128,7 +131,8 @@ impl PrivatePostgres {
             site,
             options: settings.options.clone(),
             password,
-            running: Some(running),
+            running,
+            owned: true,
             _owner: owner,
         })
     }
@@ -142,14 +146,12 @@ impl PrivatePostgres {
     /// The port on 127.0.0.1. It stays the same over restarts, and from one start to the next
     /// unless something else has taken it.
     pub fn port(&self) -> u16 {
-        self.running.as_ref().map_or(0, |running| running.port)
+        self.running.port
     }
 
-    /// Process id of the postmaster.
+    /// Process id of the postmaster, or of the last one while none runs.
     pub fn postmaster_pid(&self) -> u32 {
-        self.running
-            .as_ref()
-            .map_or(0, |running| running.child.id())
+        self.running.child.id()
     }
 
     /// The data folder, as an absolute path.
@@ -163,9 +165,7 @@ impl PrivatePostgres {
     /// Those of [`PrivatePostgres::start`]. The server is down then, and
     /// [`PrivatePostgres::ensure_running`] tries again.
     pub fn restart_immediate(&mut self) -> Result<(), Error> {
-        if let Some(running) = &mut self.running {
-            self.site.end_child(&mut running.child, &CRASH);
-        }
+        self.site.end_child(&mut self.running.child, &CRASH);
         self.relaunch()
     }
 
@@ -175,10 +175,7 @@ impl PrivatePostgres {
     /// # Errors
     /// Those of [`PrivatePostgres::start`].
     pub fn ensure_running(&mut self) -> Result<bool, Error> {
-        let ended = self
-            .running
-            .as_mut()
-            .is_none_or(|running| exit_status(&mut running.child).is_some());
+        let ended = exit_status(&mut self.running.child).is_some();
         if ended {
             tracing::warn!("the private PostgreSQL has ended, starting it again");
             self.relaunch()?;
@@ -187,7 +184,7 @@ impl PrivatePostgres {
     }
 
     fn relaunch(&mut self) -> Result<(), Error> {
-        self.running = Some(self.site.launch_on(self.port(), &self.options)?);
+        self.running = self.site.launch_on(self.port(), &self.options)?;
         Ok(())
     }
 
@@ -202,10 +199,10 @@ impl PrivatePostgres {
     }
 
     fn end(&mut self, plan: &[(Signal, Duration)]) {
-        let Some(mut running) = self.running.take() else {
+        if !std::mem::replace(&mut self.owned, false) {
             return;
-        };
-        let last = self.site.end_child(&mut running.child, plan);
+        }
+        let last = self.site.end_child(&mut self.running.child, plan);
         match last {
             Some(Signal::Fast) => tracing::info!("private PostgreSQL stopped"),
             Some(_) => tracing::warn!("private PostgreSQL had to be stopped the hard way"),
@@ -219,7 +216,7 @@ impl PrivatePostgres {
             password: self.password.clone(),
             port: self.port(),
         };
-        self.running = None;
+        self.owned = false;
         connection
     }
 }

@@ -177,10 +177,13 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
 /// Puts the table, 405 for other methods, and 404 for other paths into an actix application.
 pub fn configure(config: &mut ServiceConfig) {
     let table = table();
-    let mut paths: Vec<&'static str> = table.iter().map(|route| route.path).collect();
-    paths.dedup();
-    paths.sort_unstable();
-    paths.dedup();
+    // In the order of the table: the router tries one pattern after the other, and those of the storefront come first.
+    let mut paths: Vec<&'static str> = Vec::new();
+    for route in &table {
+        if !paths.contains(&route.path) {
+            paths.push(route.path);
+        }
+    }
     for path in paths {
         let mut resource = web::resource(path);
         let mut methods = Vec::new();

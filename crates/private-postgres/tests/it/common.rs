@@ -115,6 +115,8 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 }
 
 pub(crate) fn kill_nine(pid: u32) {
+    // Zero would mean the process group of the tests.
+    assert_ne!(pid, 0);
     let status = Command::new("kill").args(["-9", &pid.to_string()]).status();
     assert!(status.unwrap().success());
     eventually("the killed process is gone", || !lives(pid));
