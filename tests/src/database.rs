@@ -230,6 +230,7 @@ pub fn migration_texts() -> Vec<String> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(migrations())
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "sql"))
         .collect();
     files.sort();
     files

@@ -240,3 +240,21 @@ fn guard_unknown(ctx: &Ctx) -> Result<(), ApiError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_storefront_comes_first() {
+        let storefront = storefront::routes().len();
+        let table = table();
+        assert!(
+            table
+                .iter()
+                .take(storefront)
+                .all(|route| route.path.starts_with("/api/v1/experiments/"))
+        );
+        assert!(table.iter().any(|route| route.path.contains('{')));
+    }
+}
