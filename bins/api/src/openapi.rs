@@ -7,6 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{CONTENT_TYPE, LOCATION};
 use actix_web::web::Bytes;
 use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_swagger_ui::Config;
 
@@ -33,6 +34,24 @@ pub fn build() -> utoipa::openapi::OpenApi {
     for part in routes::documents() {
         document.merge(part);
     }
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ];
+        for operation in operations.into_iter().flatten() {
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response
+                    && response.description.is_empty()
+                {
+                    meaning(status).clone_into(&mut response.description);
+                }
+            }
+        }
+    }
     if let Some(components) = document.components.as_mut() {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
@@ -41,6 +60,26 @@ pub fn build() -> utoipa::openapi::OpenApi {
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     }
     document
+}
+
+/// What a status means where the operation says nothing more of it.
+fn meaning(status: &str) -> &'static str {
+    match status {
+        "200" => "What was asked for",
+        "201" => "Created",
+        "400" => "Not one JSON document",
+        "401" => "No or bad token",
+        "403" => "The role is too low",
+        "404" => "It does not exist",
+        "409" => "The state does not allow it",
+        "412" => "`If-Match` names an older version",
+        "413" => "The body is too large",
+        "415" => "The content type or encoding is not taken",
+        "422" => "Fields are missing or wrong; all of them are named",
+        "428" => "`If-Match` is missing",
+        "503" => "The database is away or a queue is full; `Retry-After` says when to try again",
+        _ => "See the code of the answer",
+    }
 }
 
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
