@@ -337,23 +337,3 @@ fn stored_row(row: &Row) -> Result<Stored, StorageError> {
         is_bot: column(row, TABLE, "is_bot")?,
     })
 }
-
-const BY_UNIT: &str = "-- assignments::by_unit
-SELECT a.experiment_id, a.variant_id, a.assigned_at, a.source, a.is_bot
-FROM user_experiment_assignments a WHERE a.user_id = $1
-UNION ALL
-SELECT a.experiment_id, a.variant_id, a.assigned_at, a.source, a.is_bot
-FROM unit_aliases l JOIN user_experiment_assignments a ON a.user_id = l.unit AND a.experiment_id = l.experiment_id
-WHERE l.alias_unit = $1";
-
-/// Every experiment in which the unit (or the user that it is an alias of) has an assignment.
-///
-/// # Errors
-/// [`StorageError`] when the database does not answer.
-pub async fn of_unit(link: &mut Link, unit: &str) -> Result<Vec<(i64, Stored)>, StorageError> {
-    link.query(BY_UNIT, &[&unit])
-        .await?
-        .iter()
-        .map(|row| Ok((column(row, TABLE, "experiment_id")?, stored_row(row)?)))
-        .collect()
-}
