@@ -44,10 +44,12 @@ thread_local! {
     static KNOWN: RefCell<HashMap<String, bool>> = RefCell::default();
 }
 
-/// Whether a user agent is a known bot's. No user agent is no bot: backends often send none.
+/// Whether a user agent is a known bot's. No user agent is no bot: backends often send none. What is no UTF-8 is none
+/// either.
 #[must_use]
-pub fn is_bot(user_agent: Option<&str>) -> bool {
-    let Some(agent) = user_agent.filter(|agent| !agent.is_empty()) else {
+pub fn is_bot(user_agent: Option<&[u8]>) -> bool {
+    let agent = user_agent.and_then(|agent| std::str::from_utf8(agent).ok());
+    let Some(agent) = agent.filter(|agent| !agent.is_empty()) else {
         return false;
     };
     KNOWN.with_borrow_mut(|known| {
@@ -71,6 +73,7 @@ mod tests {
 
     #[test]
     fn tells_bots_from_browsers_and_backends() {
+        let is_bot = |agent: Option<&str>| is_bot(agent.map(str::as_bytes));
         assert!(is_bot(Some(
             "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
         )));

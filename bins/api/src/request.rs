@@ -1,19 +1,22 @@
 //! One request: its id, its body under limits, its parameters.
 
 use std::cell::RefCell;
+use std::future::{Ready, ready};
 use std::io::Read;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
 use actix_web::http::header::{self, AsHeaderName, HeaderMap, HeaderName, HeaderValue};
-use actix_web::web::{Bytes, BytesMut, Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
-use futures_util::StreamExt;
+use actix_web::web::{Bytes, BytesMut};
+use actix_web::{FromRequest, HttpRequest, HttpResponse};
+use futures_util::Stream;
 use serde::Serialize;
 
 use crate::problem::{ApiError, Code};
-use crate::state::AppState;
+use crate::state::SharedState;
 
 /// A body must be complete within this time; the HTTP server's own timer covers only the headers.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -40,27 +43,45 @@ pub enum Media {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotText;
 
+/// A request as actix hands it over.
+pub struct Parts {
+    req: HttpRequest,
+    payload: Payload,
+}
+
+impl FromRequest for Parts {
+    type Error = std::convert::Infallible;
+    type Future = Ready<Result<Self, Self::Error>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        ready(Ok(Self {
+            req: req.clone(),
+            payload: payload.take(),
+        }))
+    }
+}
+
 /// A request in the hands of a handler.
 pub struct Ctx {
     /// The request itself.
     pub req: HttpRequest,
     /// What the process holds.
-    pub state: Data<AppState>,
+    pub state: SharedState,
     /// Id of the request, also in the answer.
-    pub request_id: String,
+    pub request_id: RequestId,
     payload: RefCell<Option<Payload>>,
 }
 
 impl Ctx {
     /// Wraps what actix hands to a handler.
     #[must_use]
-    pub fn new(req: HttpRequest, payload: Payload, state: Data<AppState>) -> Self {
-        let request_id = request_id(req.headers());
+    pub fn new(parts: Parts, state: SharedState) -> Self {
+        let request_id = RequestId::of(parts.req.headers());
         Self {
-            req,
+            req: parts.req,
             state,
             request_id,
-            payload: RefCell::new(Some(payload)),
+            payload: RefCell::new(Some(parts.payload)),
         }
     }
 
@@ -110,6 +131,12 @@ impl Ctx {
             .and_then(|value| value.to_str().ok())
     }
 
+    /// A header's bytes, unexamined.
+    #[must_use]
+    pub fn header_bytes(&self, name: impl AsHeaderName) -> Option<&[u8]> {
+        self.req.headers().get(name).map(HeaderValue::as_bytes)
+    }
+
     /// A header in UTF-8, where one that is no text must not be taken for a missing one.
     #[must_use]
     pub fn header_text(&self, name: &str) -> Option<Result<String, NotText>> {
@@ -125,9 +152,10 @@ impl Ctx {
     /// type or encoding that the route does not take, 408 when it is not complete in time.
     pub async fn body(&self, limit: usize, media: Media) -> Result<Bytes, ApiError> {
         self.check_media(media)?;
-        let encoding = self.header(header::CONTENT_ENCODING).unwrap_or("identity");
-        let gzip = encoding.eq_ignore_ascii_case("gzip");
-        if !gzip && !encoding.eq_ignore_ascii_case("identity") {
+        let encoding = self.header_bytes(header::CONTENT_ENCODING);
+        let encoding = encoding.unwrap_or(b"identity");
+        let gzip = encoding.eq_ignore_ascii_case(b"gzip");
+        if !gzip && !encoding.eq_ignore_ascii_case(b"identity") {
             return Err(ApiError::new(
                 Code::UnsupportedMediaType,
                 "content encodings are identity and gzip",
@@ -144,21 +172,19 @@ impl Ctx {
             .borrow_mut()
             .take()
             .ok_or_else(|| ApiError::internal("body read twice"))?;
-        let body = read(payload, limit, declared.unwrap_or_default()).await?;
+        let body = read(payload, limit).await?;
         if gzip { gunzip(&body, limit) } else { Ok(body) }
     }
 
     fn check_media(&self, media: Media) -> Result<(), ApiError> {
-        let kind = self.header(header::CONTENT_TYPE).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
+        let kind = self.header_bytes(header::CONTENT_TYPE).unwrap_or_default();
+        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+        let kind = kind.trim_ascii();
+        let is_json = kind.eq_ignore_ascii_case(b"application/json");
         let fits = match media {
             Media::Any => true,
-            Media::Json => kind.eq_ignore_ascii_case("application/json"),
-            Media::Beacon => {
-                kind.eq_ignore_ascii_case("application/json")
-                    || kind.eq_ignore_ascii_case("text/plain")
-                    || kind.is_empty()
-            }
+            Media::Json => is_json,
+            Media::Beacon => is_json || kind.eq_ignore_ascii_case(b"text/plain") || kind.is_empty(),
         };
         if fits {
             return Ok(());
@@ -177,36 +203,24 @@ fn too_large(limit: usize) -> ApiError {
     )
 }
 
-async fn read(mut payload: Payload, limit: usize, expected: usize) -> Result<Bytes, ApiError> {
-    let mut collected = BytesMut::new();
-    let mut first: Option<Bytes> = None;
-    let mut reading = pin!(async {
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk
-                .map_err(|_| ApiError::new(Code::MalformedJson, "the body could not be read"))?;
-            if collected.len() + first.as_ref().map_or(0, Bytes::len) + chunk.len() > limit {
-                return Err(too_large(limit));
-            }
-            match first.take() {
-                // Small bodies come in one piece, which is used as it is.
-                None if collected.is_empty() => first = Some(chunk),
-                None => collected.extend_from_slice(&chunk),
-                Some(before) => {
-                    collected.reserve(expected.min(limit));
-                    collected.extend_from_slice(&before);
-                    collected.extend_from_slice(&chunk);
-                }
-            }
-        }
-        Ok(first.take().unwrap_or_else(|| collected.split().freeze()))
-    });
-    // Most bodies are there already: only the others pay for a timer.
-    if let Poll::Ready(done) =
-        std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await
-    {
-        return done;
+async fn read(payload: Payload, limit: usize) -> Result<Bytes, ApiError> {
+    let mut reading = Reading {
+        payload,
+        limit,
+        first: Bytes::new(),
+        collected: BytesMut::new(),
+    };
+    // Most bodies are there already: only the others pay for a timer, and for a place of their own.
+    let at_once = std::future::poll_fn(|cx| Poll::Ready(reading.poll(cx))).await;
+    match at_once {
+        Poll::Ready(done) => done,
+        Poll::Pending => Box::pin(read_in_time(reading)).await,
     }
-    tokio::time::timeout(BODY_TIME, reading)
+}
+
+async fn read_in_time(mut reading: Reading) -> Result<Bytes, ApiError> {
+    let complete = std::future::poll_fn(|cx| reading.poll(cx));
+    tokio::time::timeout(BODY_TIME, complete)
         .await
         .unwrap_or_else(|_| {
             Err(ApiError::new(
@@ -214,6 +228,45 @@ async fn read(mut payload: Payload, limit: usize, expected: usize) -> Result<Byt
                 "the body did not arrive in time",
             ))
         })
+}
+
+/// A body in the course of arriving. One that comes in one piece is used as it is.
+struct Reading {
+    payload: Payload,
+    limit: usize,
+    first: Bytes,
+    collected: BytesMut,
+}
+
+impl Reading {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, ApiError>> {
+        loop {
+            match std::task::ready!(Pin::new(&mut self.payload).poll_next(cx)) {
+                Some(chunk) => self.add(chunk)?,
+                None if self.collected.is_empty() => {
+                    return Poll::Ready(Ok(std::mem::take(&mut self.first)));
+                }
+                None => return Poll::Ready(Ok(self.collected.split().freeze())),
+            }
+        }
+    }
+
+    fn add(&mut self, chunk: Result<Bytes, PayloadError>) -> Result<(), ApiError> {
+        let chunk =
+            chunk.map_err(|_| ApiError::new(Code::MalformedJson, "the body could not be read"))?;
+        // What came first is moved over when more comes, so at most one of the two holds something.
+        if self.first.len() + self.collected.len() + chunk.len() > self.limit {
+            return Err(too_large(self.limit));
+        }
+        if self.first.is_empty() && self.collected.is_empty() {
+            self.first = chunk;
+        } else {
+            self.collected
+                .extend_from_slice(&std::mem::take(&mut self.first));
+            self.collected.extend_from_slice(&chunk);
+        }
+        Ok(())
+    }
 }
 
 fn gunzip(body: &[u8], limit: usize) -> Result<Bytes, ApiError> {
@@ -239,30 +292,62 @@ fn decode(text: &str) -> Option<String> {
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The client's id when it is harmless to repeat, else one of ours.
-fn request_id(headers: &HeaderMap) -> String {
-    headers
-        .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| !id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic()))
-        .map_or_else(fresh_id, str::to_owned)
+/// Id of a request: the client's when it is harmless to repeat, else one of ours.
+pub enum RequestId {
+    /// As the client sent it.
+    Given(HeaderValue),
+    /// 128 random bits in hexadecimal.
+    Fresh([u8; 32]),
 }
 
-fn fresh_id() -> String {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let random = crate::ids::random().to_le_bytes();
-    let mut id = String::with_capacity(32);
-    for byte in random {
-        id.push(char::from(HEX[usize::from(byte >> 4)]));
-        id.push(char::from(HEX[usize::from(byte & 15)]));
+impl RequestId {
+    const LONGEST: usize = 128;
+
+    fn of(headers: &HeaderMap) -> Self {
+        match headers.get(REQUEST_ID) {
+            Some(id) if Self::is_harmless(id.as_bytes()) => Self::Given(id.clone()),
+            _ => Self::fresh(),
+        }
     }
-    id
+
+    fn is_harmless(id: &[u8]) -> bool {
+        !id.is_empty() && id.len() <= Self::LONGEST && id.iter().all(u8::is_ascii_graphic)
+    }
+
+    fn fresh() -> Self {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut id = [0; 32];
+        for (pair, byte) in id
+            .chunks_exact_mut(2)
+            .zip(crate::ids::random().to_le_bytes())
+        {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        Self::Fresh(id)
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let bytes = match self {
+            Self::Given(id) => id.as_bytes(),
+            Self::Fresh(id) => id,
+        };
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    fn header(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Given(id) => Some(id.clone()),
+            Self::Fresh(id) => HeaderValue::from_bytes(id).ok(),
+        }
+    }
 }
 
 /// Adds what every answer carries.
-pub fn finish(response: &mut HttpResponse, request_id: &str) {
+pub fn finish(response: &mut HttpResponse, request_id: &RequestId) {
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(request_id) {
+    if let Some(value) = request_id.header() {
         headers.insert(REQUEST_ID, value);
     }
     headers.insert(

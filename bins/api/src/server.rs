@@ -1,6 +1,7 @@
 //! Wiring: database, storefront path, background work, HTTP; and its orderly end.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -139,9 +140,8 @@ fn listen(
     let address = SocketAddr::new(state.config.host, state.config.port);
     let shared = state.clone();
     let server = HttpServer::new(move || {
-        App::new()
-            .app_data(shared.clone())
-            .configure(routes::configure)
+        let state = Rc::new(shared.clone());
+        App::new().configure(|config| routes::configure(config, &state))
     })
     .workers(state.config.workers)
     .keep_alive(Duration::from_secs(15))

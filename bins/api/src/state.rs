@@ -1,8 +1,10 @@
 //! What every worker thread shares.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use actix_web::web::Data;
 use podium_serving::Serving;
 use podium_storage::Database;
 
@@ -25,3 +27,7 @@ pub struct AppState {
     /// When the process started.
     pub started: Instant,
 }
+
+/// One worker thread's handle on what all share. Handing it to a request counts in memory of the thread, not in memory
+/// that every core writes.
+pub type SharedState = Rc<Data<AppState>>;

@@ -24,22 +24,17 @@ pub struct Visitor<'a> {
     pub agent: Agent<'a>,
 }
 
-/// The program that asks. Whether it is a known bot matters only when something is written, and finding out costs more
-/// than a known unit's answer, so it is found out when it is asked.
-#[derive(Clone, Copy, Debug)]
+/// The program that asks.
+#[derive(Clone, Copy)]
 pub enum Agent<'a> {
     /// Found out already.
     Known {
         /// Whether it is a known bot.
         is_bot: bool,
     },
-    /// To be found out from the user agent.
-    Named {
-        /// The user agent.
-        name: Option<&'a str>,
-        /// Tells bots by it.
-        is_bot: fn(Option<&str>) -> bool,
-    },
+    /// To be found out. Whether it is a bot matters only when something is written, and finding out costs more than a
+    /// known unit's answer.
+    Asked(&'a dyn Fn() -> bool),
 }
 
 impl Agent<'_> {
@@ -48,7 +43,16 @@ impl Agent<'_> {
     pub fn is_bot(&self) -> bool {
         match self {
             Self::Known { is_bot } => *is_bot,
-            Self::Named { name, is_bot } => is_bot(*name),
+            Self::Asked(is_bot) => is_bot(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Agent<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Known { is_bot } => f.debug_struct("Known").field("is_bot", is_bot).finish(),
+            Self::Asked(_) => f.write_str("Asked"),
         }
     }
 }
@@ -123,9 +127,9 @@ impl Serving {
         let (experiment, version) = (experiment.clone(), snapshot.version());
         // The guard of the snapshot is not held over the wait.
         drop(snapshot);
-        Ok(self
-            .assign_from_table(&experiment, version, unit, request.visitor, now)
-            .await)
+        // In a place of its own: it would make the future of every answer from memory large.
+        let from_table = self.assign_from_table(&experiment, version, unit, request.visitor, now);
+        Ok(Box::pin(from_table).await)
     }
 
     /// All running experiments of one unit, without those that it does not take part in.

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use podium_storage::assignments::Stored;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 /// What is remembered of one unit in one experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct Known {
 pub struct KnownUnits {
     entries: ByDigest<Known>,
     absent: ByDigest<DateTime<Utc>>,
-    keys: [RandomState; 2],
+    hasher: SipHasher13,
 }
 
 type ByDigest<V> =
@@ -39,6 +40,12 @@ fn by_digest<V: Clone>(capacity: usize) -> ByDigest<V> {
     )
 }
 
+/// SipHash with 128 bits of result, keyed from the keys that the process's hash maps are given.
+fn keyed_hasher() -> SipHasher13 {
+    let key = || RandomState::new().build_hasher().finish();
+    SipHasher13::new_with_keys(key(), key())
+}
+
 /// How long it is believed that a unit has no assignment: another replica may store one at any time.
 const ABSENT_FOR: chrono::TimeDelta = chrono::TimeDelta::milliseconds(1_000);
 
@@ -50,16 +57,17 @@ impl KnownUnits {
         Self {
             entries: by_digest(capacity),
             absent,
-            keys: [RandomState::new(), RandomState::new()],
+            hasher: keyed_hasher(),
         }
     }
 
     /// The digest of a unit in an experiment.
     #[must_use]
     pub fn key(&self, experiment_id: i64, unit: &str) -> u128 {
-        let [high, low] = &self.keys;
-        u128::from(high.hash_one((experiment_id, unit))) << 64
-            | u128::from(low.hash_one((experiment_id, unit)))
+        let mut hasher = self.hasher;
+        hasher.write_i64(experiment_id);
+        hasher.write(unit.as_bytes());
+        hasher.finish128().as_u128()
     }
 
     /// What is remembered.

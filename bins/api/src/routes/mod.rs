@@ -5,19 +5,18 @@
 //! OpenAPI document too; a test compares the two.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 
-use actix_web::http::Method;
-use actix_web::web::{self, Data, Payload, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::http::{Method, header};
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use utoipa::OpenApi;
 
 use crate::auth::{Granted, RequiredRole, Role, Viewer};
 use crate::problem::{ApiError, Code};
 use crate::request::{Ctx, finish};
-use crate::state::AppState;
+use crate::state::SharedState;
 
 pub mod admin;
 pub mod analytics;
@@ -39,7 +38,9 @@ const MAX_URL: usize = 8 * 1024;
 const MAX_HEADERS: usize = 64 * 1024;
 
 type Answer = Result<HttpResponse, ApiError>;
-type Handler = Rc<dyn Fn(Ctx) -> Pin<Box<dyn Future<Output = HttpResponse>>>>;
+/// Puts a route's handler into the resource of its path. Monomorphic below, so that a request costs one boxed future,
+/// actix's own.
+type Register = Rc<dyn Fn(Resource, &SharedState) -> Resource>;
 
 /// One row of the table.
 #[derive(Clone)]
@@ -50,7 +51,7 @@ pub struct Route {
     pub path: &'static str,
     /// Who may call it.
     pub access: Access,
-    handler: Handler,
+    register: Register,
 }
 
 impl Route {
@@ -60,15 +61,12 @@ impl Route {
         F: Fn(Rc<Ctx>) -> Fut + Clone + 'static,
         Fut: Future<Output = Answer> + 'static,
     {
-        let handler: Handler = Rc::new(move |ctx| {
-            let handler = handler.clone();
-            Box::pin(answer(Rc::new(ctx), async move |ctx| handler(ctx).await))
-        });
+        let register = register(method.clone(), handler);
         Self {
             method,
             path,
             access: Access::Public,
-            handler,
+            register,
         }
     }
 
@@ -79,21 +77,34 @@ impl Route {
         F: Fn(Rc<Ctx>, Granted<R>) -> Fut + Clone + 'static,
         Fut: Future<Output = Answer> + 'static,
     {
-        let handler: Handler = Rc::new(move |ctx| {
+        let register = register(method.clone(), move |ctx: Rc<Ctx>| {
             let handler = handler.clone();
-            let guarded = async move |ctx: Rc<Ctx>| {
+            async move {
                 let granted = grant::<R>(&ctx)?;
                 handler(ctx, granted).await
-            };
-            Box::pin(async move { answer(Rc::new(ctx), guarded).await })
+            }
         });
         Self {
             method,
             path,
             access: Access::Guarded(R::ROLE),
-            handler,
+            register,
         }
     }
+}
+
+fn register<F, Fut>(method: Method, handler: F) -> Register
+where
+    F: Fn(Rc<Ctx>) -> Fut + Clone + 'static,
+    Fut: Future<Output = Answer> + 'static,
+{
+    Rc::new(move |resource, state| {
+        let (handler, state) = (handler.clone(), state.clone());
+        resource.route(
+            web::method(method.clone())
+                .to(move |parts| answer(Ctx::new(parts, state.clone()), handler.clone())),
+        )
+    })
 }
 
 /// Checks the caller's token and role.
@@ -104,7 +115,7 @@ pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
     let headers: Vec<&str> = ctx
         .req
         .headers()
-        .get_all("authorization")
+        .get_all(header::AUTHORIZATION)
         .map(|value| value.to_str().unwrap_or_default())
         .collect();
     ctx.state.auth.grant(
@@ -114,17 +125,19 @@ pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
     )
 }
 
-async fn answer<F>(ctx: Rc<Ctx>, handler: F) -> HttpResponse
+async fn answer<F, Fut>(ctx: Ctx, handler: F) -> HttpResponse
 where
-    F: AsyncFnOnce(Rc<Ctx>) -> Answer,
+    F: FnOnce(Rc<Ctx>) -> Fut,
+    Fut: Future<Output = Answer>,
 {
-    let outcome = async {
-        check_size(&ctx.req)?;
-        handler(ctx.clone()).await
+    let ctx = Rc::new(ctx);
+    let outcome = match check_size(&ctx.req) {
+        Ok(()) => handler(ctx.clone()).await,
+        Err(error) => Err(error),
     };
-    let mut response = match outcome.await {
+    let mut response = match outcome {
         Ok(response) => response,
-        Err(error) => error.response(ctx.req.path(), &ctx.request_id),
+        Err(error) => error.response(ctx.req.path(), ctx.request_id.as_str()),
     };
     finish(&mut response, &ctx.request_id);
     response
@@ -175,7 +188,7 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
 }
 
 /// Puts the table, 405 for other methods, and 404 for other paths into an actix application.
-pub fn configure(config: &mut ServiceConfig) {
+pub fn configure(config: &mut ServiceConfig, state: &SharedState) {
     let table = table();
     // In the order of the table: the router tries one pattern after the other, and those of the storefront come first.
     let mut paths: Vec<&'static str> = Vec::new();
@@ -189,38 +202,26 @@ pub fn configure(config: &mut ServiceConfig) {
         let mut methods = Vec::new();
         for route in table.iter().filter(|route| route.path == path) {
             methods.push(route.method.to_string());
-            let handler = route.handler.clone();
-            resource = resource.route(web::method(route.method.clone()).to(
-                move |req: HttpRequest, payload: Payload, state: Data<AppState>| {
-                    handler(Ctx::new(req, payload, state))
-                },
-            ));
+            resource = (route.register)(resource, state);
         }
         let allow: Rc<str> = methods.join(", ").into();
-        config.service(resource.default_service(web::to(
-            move |req: HttpRequest, payload: Payload, state: Data<AppState>| {
-                let allow = allow.clone();
-                answer(
-                    Rc::new(Ctx::new(req, payload, state)),
-                    async move |ctx: Rc<Ctx>| {
-                        guard_unknown(&ctx)?;
-                        Err(ApiError::method_not_allowed(&allow))
-                    },
-                )
-            },
-        )));
+        config.service(
+            resource.default_service(refuse(state, move || ApiError::method_not_allowed(&allow))),
+        );
     }
-    config.default_service(web::to(
-        |req: HttpRequest, payload: Payload, state: Data<AppState>| {
-            answer(
-                Rc::new(Ctx::new(req, payload, state)),
-                async move |ctx: Rc<Ctx>| {
-                    guard_unknown(&ctx)?;
-                    Err(ApiError::not_found("this path"))
-                },
-            )
-        },
-    ));
+    config.default_service(refuse(state, || ApiError::not_found("this path")));
+}
+
+/// Answers what no row of the table answers.
+fn refuse(state: &SharedState, error: impl Fn() -> ApiError + Clone + 'static) -> actix_web::Route {
+    let state = state.clone();
+    web::to(move |parts| {
+        let error = error.clone();
+        answer(Ctx::new(parts, state.clone()), async move |ctx: Rc<Ctx>| {
+            guard_unknown(&ctx)?;
+            Err(error())
+        })
+    })
 }
 
 /// Whatever looks like a guarded path, in any spelling, does not tell strangers whether it exists.

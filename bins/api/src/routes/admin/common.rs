@@ -100,7 +100,7 @@ where
 fn origin<R: RequiredRole>(ctx: &Ctx, granted: &Granted<R>) -> Origin {
     Origin {
         actor: granted.actor().to_owned(),
-        request_id: ctx.request_id.clone(),
+        request_id: ctx.request_id.as_str().to_owned(),
         address: ctx.req.peer_addr().map(|address| address.ip().to_string()),
     }
 }

@@ -11,7 +11,7 @@ use podium_domain::text;
 use podium_serving::assign::{Agent, AssignError, AssignRequest};
 
 use super::bodies::{AssignBody, Assignment, BulkAssignments, BulkBody};
-use super::{KEY, experiment, visitor};
+use super::{KEY, experiment, quick, visitor};
 use crate::bots::is_bot;
 use crate::json::{self, Fields, Node};
 use crate::problem::{ApiError, Problem};
@@ -29,24 +29,33 @@ use crate::request::{BATCH, Ctx, Media, ONE, json_bytes};
         (status = 422, content_type = "application/problem+json", body = Problem)))]
 pub async fn assign(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(ONE, Media::Beacon).await?;
-    let node = json::parse(&body)?;
-    let mut fields = Fields::new(&node, Pointer::root()).snake_pointers();
-    let visitor = visitor(&mut fields, agent(&ctx), None);
-    let experiment = experiment(&mut fields, "experiment");
-    let placement = placement(&mut fields);
-    fields.finish()?;
-    let request = AssignRequest {
-        visitor,
-        experiment,
-        placement,
+    let now = ctx.state.clock.now();
+    let is_bot = || asks_a_bot(&ctx);
+    let agent = Agent::Asked(&is_bot);
+    let answer = match quick::read(&body, agent) {
+        Some(request) => ctx.state.serving.assign(request, now).await,
+        None => {
+            let node = json::parse(&body)?;
+            let request = read(&node, agent)?;
+            ctx.state.serving.assign(request, now).await
+        }
     };
-    let answer = ctx
-        .state
-        .serving
-        .assign(request, ctx.state.clock.now())
-        .await
-        .map_err(assign_error)?;
-    Ok(json_bytes(answer))
+    Ok(json_bytes(answer.map_err(assign_error)?))
+}
+
+/// Reads any body by all rules.
+pub(super) fn read<'n>(
+    node: &'n Node<'_>,
+    agent: Agent<'n>,
+) -> Result<AssignRequest<'n>, ApiError> {
+    let mut fields = Fields::new(node, Pointer::root()).snake_pointers();
+    let request = AssignRequest {
+        visitor: visitor(&mut fields, agent, None),
+        experiment: experiment(&mut fields, "experiment"),
+        placement: placement(&mut fields),
+    };
+    fields.finish()?;
+    Ok(request)
 }
 
 /// All running experiments of one unit, or one experiment for many users.
@@ -63,7 +72,8 @@ pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(BATCH, Media::Beacon).await?;
     let node = json::parse(&body)?;
     let mut fields = Fields::new(&node, Pointer::root()).snake_pointers();
-    let agent = agent(&ctx);
+    let is_bot = || asks_a_bot(&ctx);
+    let agent = Agent::Asked(&is_bot);
     let visitor = visitor(&mut fields, agent, None);
     let experiment = experiment(&mut fields, "experiment");
     let users = users(&mut fields);
@@ -122,11 +132,8 @@ fn join_assignments(answers: &[Bytes], units: &[&str]) -> Bytes {
     body.into()
 }
 
-fn agent(ctx: &Ctx) -> Agent<'_> {
-    Agent::Named {
-        name: ctx.header(USER_AGENT),
-        is_bot,
-    }
+fn asks_a_bot(ctx: &Ctx) -> bool {
+    is_bot(ctx.header_bytes(USER_AGENT))
 }
 
 fn placement<'n>(fields: &mut Fields<'n, '_>) -> Option<&'n str> {

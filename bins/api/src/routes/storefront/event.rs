@@ -49,7 +49,7 @@ impl Beside {
             experiment: part("experiment_id", "x-experiment-id", KEY)?,
             variant: part("variant_id", "x-variant-id", KEY)?,
             session: part("session_id", "x-session-id", UNIT)?,
-            is_bot: is_bot(ctx.header(USER_AGENT)),
+            is_bot: is_bot(ctx.header_bytes(USER_AGENT)),
         })
     }
 }

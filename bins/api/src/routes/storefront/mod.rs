@@ -13,6 +13,7 @@ use crate::routes::Route;
 pub mod assign;
 pub mod bodies;
 mod event;
+mod quick;
 pub mod track;
 
 /// Longest unit id, in characters.
