@@ -229,7 +229,18 @@ impl Link {
         self.object.as_ref().ok_or(StorageError::TimedOut)
     }
 
-    fn settle<T>(
+    /// How long a statement may take.
+    pub(crate) const fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// The connection, for a transaction of several steps. Its caller sets the timer and lets [`Link::settle`] judge.
+    pub(crate) fn object_mut(&mut self) -> Result<&mut Object, StorageError> {
+        self.object.as_mut().ok_or(StorageError::TimedOut)
+    }
+
+    /// Draws the conclusions of an outcome: whether the server can be reached, whether the connection is still good.
+    pub(crate) fn settle<T>(
         &mut self,
         outcome: Result<Result<T, StorageError>, tokio::time::error::Elapsed>,
     ) -> Result<T, StorageError> {

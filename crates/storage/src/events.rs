@@ -8,8 +8,14 @@ use uuid::Uuid;
 
 use crate::assignments::Unavailable;
 use crate::batch::RunGroup;
-use crate::rows::column;
 use crate::{Database, StorageError};
+
+mod copy;
+mod insert;
+
+/// Groups of so many rows are copied. A smaller one is inserted by a single statement, which needs one round trip
+/// instead of five; a larger one costs PostgreSQL less than half a row when it is copied.
+const COPY_FROM: usize = 64;
 
 /// One event of one experiment, checked and attributed.
 #[derive(Clone, Debug)]
@@ -86,24 +92,6 @@ pub enum RecordError {
     Refused,
 }
 
-const INSERT: &str = "-- events::insert
-WITH input AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
-        $9::integer[], $10::text[], $11::text[], $12::bigint[], $13::integer[], $14::double precision[], $15::boolean[],
-        $16::text[], $17::text[], $18::boolean[], $19::boolean[], $20::timestamptz[])
-    AS i (key, event_id, unit, experiment_id, variant_id, event_type, item_id, brand_id, position, module_id, event_data,
-          value_e4, quantity, latency_ms, is_error, session_id, decision_id, is_bot, counted, occurred_at)),
-keys AS (
-    INSERT INTO experiment_event_keys (key) SELECT key FROM input ON CONFLICT DO NOTHING RETURNING key),
-rows AS (
-    INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id, position,
-        module_id, event_data, value, quantity, latency_ms, is_error, session_id, decision_id, is_bot, counted, occurred_at, tx_id)
-    SELECT i.event_id, i.unit, i.experiment_id, i.variant_id, i.event_type, i.item_id, i.brand_id, i.position,
-        i.module_id, i.event_data::jsonb, i.value_e4 * 0.0001, i.quantity, i.latency_ms, i.is_error, i.session_id,
-        i.decision_id, i.is_bot, i.counted, coalesce(i.occurred_at, now()), (SELECT pg_current_xact_id()::text::bigint)
-    FROM input i JOIN keys USING (key))
-SELECT key FROM keys";
-
 /// Records events in groups.
 #[derive(Clone, Debug)]
 pub struct Recorder {
@@ -118,7 +106,7 @@ impl Recorder {
     }
 
     /// Writes the distinct rows of all jobs and returns the keys that were new.
-    async fn insert(&self, jobs: &[Vec<EventRow>]) -> Result<HashSet<Uuid>, StorageError> {
+    async fn write(&self, jobs: &[Vec<EventRow>]) -> Result<HashSet<Uuid>, StorageError> {
         // One row a key, in key order: two groups with the same ids cannot deadlock, and the first body wins.
         let mut rows: HashMap<Uuid, &EventRow> = HashMap::new();
         for row in jobs.iter().flatten() {
@@ -126,20 +114,19 @@ impl Recorder {
         }
         let mut rows: Vec<&EventRow> = rows.into_values().collect();
         rows.sort_unstable_by_key(|row| row.key);
-        let columns = Columns::of(&rows);
         let mut link = self.database.write().await?;
-        let inserted = link.query(INSERT, &columns.params()).await?;
-        inserted
-            .iter()
-            .map(|row| column(row, "experiment_event_keys", "key"))
-            .collect()
+        if rows.len() < COPY_FROM {
+            insert::insert(&mut link, &rows).await
+        } else {
+            copy::copy(&mut link, &rows).await
+        }
     }
 
     /// Records all jobs together; when the data of one are refused, in halves, so that it harms only itself.
     async fn record(&self, jobs: &[Vec<EventRow>]) -> Vec<RecordAnswer> {
         let mut attempt = 1;
         loop {
-            match self.insert(jobs).await {
+            match self.write(jobs).await {
                 Ok(new) => return answers(jobs, new),
                 Err(error) if error.is_contention() && attempt < 3 => attempt += 1,
                 Err(error) if error.is_data_fault() && jobs.len() > 1 => {
@@ -178,88 +165,5 @@ impl RunGroup for Recorder {
 
     fn rows(job: &Vec<EventRow>) -> usize {
         job.len().max(1)
-    }
-}
-
-/// The rows of a group, column by column, as the statement takes them.
-#[derive(Default)]
-struct Columns<'a> {
-    key: Vec<Uuid>,
-    event_id: Vec<&'a str>,
-    unit: Vec<&'a str>,
-    experiment_id: Vec<i64>,
-    variant_id: Vec<i64>,
-    event_type: Vec<&'a str>,
-    item_id: Vec<Option<&'a str>>,
-    brand_id: Vec<Option<&'a str>>,
-    position: Vec<Option<i32>>,
-    module_id: Vec<Option<&'a str>>,
-    event_data: Vec<Option<&'a str>>,
-    value_e4: Vec<Option<i64>>,
-    quantity: Vec<Option<i32>>,
-    latency_ms: Vec<Option<f64>>,
-    is_error: Vec<Option<bool>>,
-    session_id: Vec<Option<&'a str>>,
-    decision_id: Vec<Option<&'a str>>,
-    is_bot: Vec<bool>,
-    counted: Vec<bool>,
-    occurred_at: Vec<Option<DateTime<Utc>>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(rows: &[&'a EventRow]) -> Self {
-        let mut columns = Self::default();
-        for row in rows {
-            columns.key.push(row.key);
-            columns.event_id.push(&row.event_id);
-            columns.unit.push(&row.unit);
-            columns.experiment_id.push(row.experiment_id);
-            columns.variant_id.push(row.variant_id);
-            columns.event_type.push(row.event_type);
-            columns.item_id.push(row.item_id.as_deref());
-            columns.brand_id.push(row.brand_id.as_deref());
-            columns.position.push(row.position);
-            columns.module_id.push(row.module_id.as_deref());
-            columns.event_data.push(
-                row.event_data
-                    .as_deref()
-                    .and_then(|data| std::str::from_utf8(data).ok()),
-            );
-            columns.value_e4.push(row.value_e4);
-            columns.quantity.push(row.quantity);
-            columns.latency_ms.push(row.latency_ms);
-            columns.is_error.push(row.is_error);
-            columns.session_id.push(row.session_id.as_deref());
-            columns.decision_id.push(row.decision_id.as_deref());
-            columns.is_bot.push(row.is_bot);
-            columns.counted.push(row.counted);
-            columns.occurred_at.push(row.occurred_at);
-        }
-        columns
-    }
-
-    fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 20] {
-        [
-            &self.key,
-            &self.event_id,
-            &self.unit,
-            &self.experiment_id,
-            &self.variant_id,
-            &self.event_type,
-            &self.item_id,
-            &self.brand_id,
-            &self.position,
-            &self.module_id,
-            &self.event_data,
-            &self.value_e4,
-            &self.quantity,
-            &self.latency_ms,
-            &self.is_error,
-            &self.session_id,
-            &self.decision_id,
-            &self.is_bot,
-            &self.counted,
-            &self.occurred_at,
-        ]
     }
 }

@@ -13,6 +13,8 @@ mod model;
 #[cfg(test)]
 mod rebuild;
 #[cfg(test)]
+mod recording;
+#[cfg(test)]
 mod stream;
 #[cfg(test)]
 #[path = "../support/mod.rs"]
