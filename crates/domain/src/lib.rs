@@ -2,10 +2,12 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`decision`] | the decision rule: looks, boundaries, confidence |
 //! | [`decimal`] | exact decimals with four places |
 //! | [`ids`] | numeric ids |
 //! | [`text`] | rules for text from outside |
 //! | [`fault`] | faults of a body, collected |
+//! | [`analysis`] | what is said about a treatment in a metric |
 //! | [`bucketing`] | unit → draw → variant |
 //! | [`experiment`] | types, life cycle, what may change when |
 //! | [`object`] | rules for free-form JSON objects |
@@ -18,8 +20,10 @@
 //!
 //! Everything is a function of its arguments, so that every answer can be computed again.
 
+pub mod analysis;
 pub mod bucketing;
 pub mod decimal;
+pub mod decision;
 pub mod event;
 pub mod experiment;
 pub mod fault;

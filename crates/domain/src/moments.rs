@@ -242,6 +242,8 @@ pub struct Moments {
     pub units: i64,
     /// Units with at least one event of the type.
     pub units_with: BTreeMap<EventType, i64>,
+    /// Units whose total is not 0, of totals that are no counts of events of one type: values, errors.
+    pub units_above_zero: BTreeMap<UnitTotal, i64>,
     /// Sums of unit totals, each in its scale.
     pub sums: BTreeMap<UnitTotal, BigInt>,
     /// Sums of products of two unit totals (squares too); the key's first total is not the larger.
@@ -265,6 +267,9 @@ impl Moments {
         self.units += other.units;
         for (event, units) in &other.units_with {
             *self.units_with.entry(*event).or_default() += units;
+        }
+        for (total, units) in &other.units_above_zero {
+            *self.units_above_zero.entry(*total).or_default() += units;
         }
         for (total, sum) in &other.sums {
             *self.sums.entry(*total).or_default() += sum;

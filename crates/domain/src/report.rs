@@ -224,6 +224,7 @@ mod tests {
         Moments {
             units,
             units_with: BTreeMap::from([(EventType::Click, clicks)]),
+            units_above_zero: BTreeMap::new(),
             sums: BTreeMap::from([
                 (UnitTotal::Clicks, clicks.into()),
                 (UnitTotal::Impressions, units.into()),

@@ -25,8 +25,16 @@ fn arm(input: &Input<'_>) -> Result<RatioSums, StatsError> {
 
 fn answer(_: &str, input: &Input<'_>) -> Result<Answer, StatsError> {
     let (a, b) = (arm(&input.object("a"))?, arm(&input.object("b"))?);
-    let (a, b) = (RatioSummary::from_sums(&a)?, RatioSummary::from_sums(&b)?);
-    let test = compare_ratios(&a, &b, input.number("confidence"))?;
+    let confidence = input.number("confidence");
+    let (a, b) = (RatioSummary::from_sums(&a), RatioSummary::from_sums(&b));
+    // What is invalid anywhere comes before what is too little in the first arm.
+    let invalid = Some(StatsError::InvalidInput);
+    let level = confidence > 0.0 && confidence < 1.0;
+    if !level || a.err() == invalid || b.err() == invalid {
+        return Err(StatsError::InvalidInput);
+    }
+    let (a, b) = (a?, b?);
+    let test = compare_ratios(&a, &b, confidence)?;
     Ok(Answer::default()
         .number("ratio_a", a.ratio())
         .number("ratio_b", b.ratio())

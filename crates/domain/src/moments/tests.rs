@@ -120,6 +120,7 @@ fn metrics_find_their_sums() {
     let moments = Moments {
         units: 4,
         units_with: [(EventType::Purchase, 2)].into(),
+        units_above_zero: BTreeMap::new(),
         sums: [
             (T::Clicks, big(3)),
             (T::Impressions, big(10)),

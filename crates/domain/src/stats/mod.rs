@@ -12,14 +12,36 @@
 //! | [`ratio`] | ratio metrics by the delta method |
 //! | [`lift`] | relative lift: delta, Fieller, log ratio |
 //! | [`srm`] | sample ratio mismatch |
+//! | [`bayes`] | beta-binomial and Gaussian comparison |
+//! | [`cuped`] | variance reduction with a covariate |
+//! | [`winsorize`] | caps for heavy tails |
+//! | [`quantile`] | quantiles with order-statistic intervals, ratio guardrail |
+//! | [`noninferiority`] | guardrails with a margin |
+//! | [`power`] | sample size, power, minimum detectable effect |
+//! | [`multiple`] | adjusted p-values, closed testing with e-values |
+//! | [`eprocess`] | exact Bernoulli and multinomial e-processes |
+//! | [`group_sequential`] | alpha spending and exact boundaries |
+//! | [`mixture`] | normal-mixture sequential tests and confidence sequences |
+//! | [`uniform`] | time-uniform boundaries |
 //! | [`special`] | distribution functions |
 
+pub mod bayes;
+pub mod cuped;
+pub mod eprocess;
+pub mod group_sequential;
 pub mod lift;
 pub mod mean;
+pub mod mixture;
+pub mod multiple;
+pub mod noninferiority;
+pub mod power;
 pub mod proportion;
+pub mod quantile;
 pub mod ratio;
 pub mod special;
 pub mod srm;
+pub mod uniform;
+pub mod winsorize;
 
 use special::{norm_isf, norm_ln_two_sided, norm_sf, norm_two_sided, t_two_sided_tails};
 
@@ -163,6 +185,15 @@ fn non_negative(value: f64) -> Result<f64, StatsError> {
     }
 }
 
+/// Checks that a number is finite and above 0.
+fn positive(value: f64) -> Result<f64, StatsError> {
+    if value > 0.0 {
+        finite(value)
+    } else {
+        Err(StatsError::InvalidInput)
+    }
+}
+
 /// Reads a count that arrives as a float: whole, not negative, at most 2^53.
 ///
 /// # Errors
@@ -178,6 +209,15 @@ pub fn count_from_f64(value: f64) -> Result<i64, StatsError> {
     } else {
         Err(StatsError::InvalidInput)
     }
+}
+
+/// A rounded sum and what rounding took from it, as long as nothing overflows.
+///
+/// Source: Knuth, *The Art of Computer Programming*, vol. 2, sec. 4.2.2.
+fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let shifted = sum - a;
+    (sum, (a - (sum - shifted)) + (b - shifted))
 }
 
 /// a·b − c·d to about an ulp of the result, although the products may nearly cancel.

@@ -18,16 +18,22 @@ use podium_domain::stats::{Interval, PValues, StatsError};
 use serde_json::Value;
 
 /// What a method answers for a case: fields by name.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Answer(Vec<(String, Got)>);
 
 /// One field of an answer.
 #[derive(Debug, Clone)]
 pub(crate) enum Got {
     Number(f64),
+    /// The logarithm of a probability.
+    Logarithm(f64),
+    /// A whole number that may exceed all integers.
+    Whole(f64),
     Integer(i64),
     Flag(bool),
     Text(&'static str),
+    List(Vec<Got>),
+    Object(Answer),
     Null,
 }
 
@@ -44,6 +50,34 @@ impl Answer {
         self
     }
 
+    /// An integer, or null.
+    pub(crate) fn optional_integer(self, name: &str, value: Option<usize>) -> Self {
+        match value {
+            Some(value) => self.integer(name, value),
+            None => self.number(name, None),
+        }
+    }
+
+    /// The logarithm of a probability. Where the probability is next to 1 the reference's
+    /// logarithm is what 45 digits leave of it, which may even be above 0 (39 in
+    /// `bayes_beta_binomial.json`): below 1e-38 it has no digits to compare.
+    pub(crate) fn logarithm(mut self, name: &str, value: f64) -> Self {
+        self.0.push((name.to_owned(), Got::Logarithm(value)));
+        self
+    }
+
+    /// A whole number as a float; up to 2^53 it must be equal, beyond that digits are missing.
+    pub(crate) fn whole(mut self, name: &str, value: f64) -> Self {
+        self.0.push((name.to_owned(), Got::Whole(value)));
+        self
+    }
+
+    /// The fields of another answer as one object.
+    pub(crate) fn object(mut self, name: &str, value: Self) -> Self {
+        self.0.push((name.to_owned(), Got::Object(value)));
+        self
+    }
+
     pub(crate) fn flag(mut self, name: &str, value: bool) -> Self {
         self.0.push((name.to_owned(), Got::Flag(value)));
         self
@@ -51,6 +85,18 @@ impl Answer {
 
     pub(crate) fn text(mut self, name: &str, value: &'static str) -> Self {
         self.0.push((name.to_owned(), Got::Text(value)));
+        self
+    }
+
+    /// A list of numbers, each of which may be missing.
+    pub(crate) fn list(
+        mut self,
+        name: &str,
+        values: impl IntoIterator<Item = Option<f64>>,
+    ) -> Self {
+        let values = values.into_iter();
+        let got = values.map(|value| value.map_or(Got::Null, Got::Number));
+        self.0.push((name.to_owned(), Got::List(got.collect())));
         self
     }
 
@@ -92,6 +138,16 @@ impl Input<'_> {
             .as_array()
             .unwrap_or_else(|| panic!("no list `{name}` in {}", self.0));
         list.iter().map(|value| float(value).unwrap()).collect()
+    }
+
+    /// A number, or null.
+    pub(crate) fn optional(&self, name: &str) -> Option<f64> {
+        (!self.0[name].is_null()).then(|| self.number(name))
+    }
+
+    pub(crate) fn text(&self, name: &str) -> &str {
+        let text = self.0[name].as_str();
+        text.unwrap_or_else(|| panic!("no text `{name}` in {}", self.0))
     }
 
     pub(crate) fn object(&self, name: &str) -> Input<'_> {
@@ -171,6 +227,11 @@ fn compare_fields(expected: &Value, got: &Answer, tolerances: [&Value; 2]) -> Ve
             failures.push(format!("{name} is missing"));
             continue;
         };
+        if let Got::Object(inner) = value {
+            let inner = compare_fields(want, inner, tolerances);
+            failures.extend(inner.into_iter().map(|failure| format!("{name}.{failure}")));
+            continue;
+        }
         let tolerance = Tolerance::of(name, tolerances);
         if !matches(value, want, tolerance) {
             failures.push(format!("{name}: expected {want}, got {value:?}"));
@@ -185,6 +246,25 @@ fn matches(got: &Got, want: &Value, tolerance: Tolerance) -> bool {
         Got::Flag(flag) => want.as_bool() == Some(*flag),
         Got::Text(text) => want.as_str() == Some(*text),
         Got::Integer(integer) => want.as_i64() == Some(*integer),
+        Got::List(list) => want.as_array().is_some_and(|want| {
+            let same_length = list.len() == want.len();
+            same_length
+                && list
+                    .iter()
+                    .zip(want)
+                    .all(|(got, want)| matches(got, want, tolerance))
+        }),
+        Got::Object(_) => false,
+        Got::Logarithm(number) => float(want)
+            .is_some_and(|want| (number - want).abs() <= 1e-38 || tolerance.allows(*number, want)),
+        Got::Whole(number) => float(want).is_some_and(|want| {
+            let relative = if want.abs() < 9e15 {
+                0.0
+            } else {
+                tolerance.relative
+            };
+            (number - want).abs() <= relative * want.abs()
+        }),
         Got::Number(number) => float(want).is_some_and(|want| tolerance.allows(*number, want)),
     }
 }

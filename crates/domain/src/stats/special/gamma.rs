@@ -25,7 +25,7 @@ const STIRLING: [f64; 7] = [
 /// leads to the asymptotic series.
 ///
 /// Source: Loader, *Fast and accurate computation of binomial probabilities* (2000).
-pub(super) fn stirling_error(mut z: f64) -> f64 {
+pub(in crate::stats) fn stirling_error(mut z: f64) -> f64 {
     let mut sum = 0.0;
     while z < SERIES_FROM {
         sum += (z + 0.5) * (1.0 / z).ln_1p() - 1.0;
@@ -41,14 +41,24 @@ pub(super) fn stirling_error(mut z: f64) -> f64 {
 }
 
 /// x ln(x/m) + m − x for x, m > 0, accurate also where x is next to m.
-///
-/// Source: Loader, as above; the series is that of the inverse hyperbolic tangent.
 pub(super) fn deviance(x: f64, m: f64) -> f64 {
     if (x - m).abs() >= 0.1 * (x + m) {
         return x * (x / m).ln() + m - x;
     }
-    let v = (x - m) / (x + m);
-    let mut sum = (x - m) * v;
+    deviance_by(m, x - m)
+}
+
+/// As [`deviance`] at x = m + `excess`, for callers that know the excess to more digits than the
+/// difference of x and m has.
+///
+/// Source: Loader, as above; the series is that of the inverse hyperbolic tangent.
+pub(in crate::stats) fn deviance_by(m: f64, excess: f64) -> f64 {
+    let x = m + excess;
+    if excess.abs() >= 0.1 * (x + m) {
+        return x * (excess / m).ln_1p() - excess;
+    }
+    let v = excess / (x + m);
+    let mut sum = excess * v;
     let mut power = 2.0 * x * v;
     for odd in (3..).step_by(2) {
         power *= v * v;

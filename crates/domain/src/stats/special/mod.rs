@@ -11,12 +11,16 @@
 mod beta;
 mod chi2;
 mod gamma;
+mod logit_beta;
 mod normal;
 mod student;
 
 pub use beta::{beta_isf, beta_quantile, beta_tails, ln_beta};
 pub use chi2::{chi2_ln_sf, chi2_sf, chi2_tails};
 pub use gamma::ln_gamma;
+pub(super) use gamma::{deviance_by, stirling_error};
+pub(super) use logit_beta::{Drop, LogitBeta, Walk, gauss};
+pub(super) use normal::norm_ln_scaled_sf;
 pub use normal::{
     norm_cdf, norm_isf, norm_ln_cdf, norm_ln_sf, norm_ln_two_sided, norm_pdf, norm_sf,
     norm_two_sided,

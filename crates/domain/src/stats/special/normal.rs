@@ -48,6 +48,18 @@ pub fn norm_ln_sf(z: f64) -> f64 {
     }
 }
 
+/// ln(e^(z²/2) P(Z > z)): the tail relative to its kernel, for sums in which the square would only
+/// cancel.
+#[must_use]
+pub(in crate::stats) fn norm_ln_scaled_sf(z: f64) -> f64 {
+    let x = z * FRAC_1_SQRT_2;
+    if x < SMALL {
+        norm_ln_sf(z) + 0.5 * z * z
+    } else {
+        erfc_scaled(x).ln() - LN_2
+    }
+}
+
 /// P(|Z| ≥ |z|): the two-sided p-value of z.
 #[must_use]
 pub fn norm_two_sided(z: f64) -> f64 {

@@ -1,0 +1,365 @@
+//! What is said about one treatment in one metric: fixed and anytime-valid figures, the Bayesian view, guardrails.
+//!
+//! The input are the exact sums per epoch of assignment. A difference between epochs is the calendar's, so arms are
+//! compared within epochs only ([`crate::decision`]); figures that pool all units are given where there is one epoch.
+
+use crate::decision::anytime::{Anytime, anytime};
+use crate::decision::evidence::{ArmSummary, Stratified, Stratum, stratified};
+use crate::event::EventType;
+use crate::metric::{Metric, MetricKind, UnitTotal};
+use crate::moments::{MetricMoments, Moments};
+use crate::report::{CONFIDENCE, Comparison, compare};
+use crate::stats::bayes::{BetaPrior, GaussianPrior, compare_rates, posterior_effect};
+use crate::stats::eprocess::multinomial;
+use crate::stats::lift::Estimate;
+use crate::stats::noninferiority::{Direction, Margin, NonInferiority, non_inferiority};
+use crate::stats::power::{Baseline, Level, Sides, sample_size};
+use crate::stats::{Interval, StatsError};
+
+/// One-sided level of guardrail tests.
+pub const GUARDRAIL_ALPHA: f64 = 0.05;
+/// By how much the error rate may be worse: one percentage point.
+pub const ERROR_RATE_MARGIN: f64 = 0.01;
+/// By which part of the control's value another guardrail may be worse.
+pub const RELATIVE_MARGIN: f64 = 0.05;
+/// Power of planned samples.
+pub const POWER: f64 = 0.8;
+/// Concentration of the prior around the planned split: log risk ratios of about 0.1 are expected at an even split.
+const SPLIT_CONCENTRATION: f64 = 400.0;
+
+/// Control and treatment in one epoch in which both had traffic.
+#[derive(Clone, Copy, Debug)]
+pub struct EpochArms<'a> {
+    /// Sums of the control's units.
+    pub control: &'a Moments,
+    /// Sums of the treatment's units.
+    pub treatment: &'a Moments,
+    /// The treatment's planned part of the traffic of the two.
+    pub treatment_share: f64,
+}
+
+/// The Bayesian view, for reading: a threshold on it is not safe under peeking.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BayesianView {
+    /// Chance that the treatment is better than the control (lower, for guardrails).
+    pub chance_to_beat_control: f64,
+    /// What choosing the treatment costs on average if it is worse, in the metric's unit.
+    pub expected_loss: f64,
+    /// Credible interval of the lift at [`CONFIDENCE`], a fraction.
+    pub lift: Option<Interval>,
+}
+
+/// One treatment against the control. Each part says why it is not defined where it is not.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Fixed horizon, all units together; [`StatsError::NotEnoughData`] over several epochs, which are not pooled.
+    pub fixed: Result<Comparison, StatsError>,
+    /// Stratified by epoch.
+    pub stratified: Result<Stratified, StatsError>,
+    /// Holds at any moment.
+    pub anytime: Result<Anytime, StatsError>,
+    /// Chance, loss, credible interval.
+    pub bayesian: Result<BayesianView, StatsError>,
+}
+
+/// Reads a treatment in a metric that follows from sums.
+#[must_use]
+pub fn read(metric: Metric, epochs: &[EpochArms<'_>]) -> Reading {
+    let strata = strata(metric, epochs);
+    let stratified = strata
+        .as_ref()
+        .map_err(|error| *error)
+        .and_then(|strata| stratified(strata));
+    let fixed = match epochs {
+        [one] => compare(one.control, one.treatment, metric),
+        _ => Err(StatsError::NotEnoughData),
+    };
+    Reading {
+        fixed,
+        stratified,
+        anytime: strata.and_then(|strata| anytime(&strata, 1.0 - CONFIDENCE)),
+        bayesian: bayesian(metric, epochs, stratified),
+    }
+}
+
+/// The arms of every epoch as the decision rule takes them.
+///
+/// # Errors
+/// [`StatsError::InvalidInput`] for sums that contradict each other; [`StatsError::NotEnoughData`] for a metric that
+/// does not follow from sums.
+pub fn strata(metric: Metric, epochs: &[EpochArms<'_>]) -> Result<Vec<Stratum>, StatsError> {
+    epochs
+        .iter()
+        .map(|epoch| {
+            Ok(Stratum {
+                control: arm(metric, epoch.control)?,
+                treatment: arm(metric, epoch.treatment)?,
+                treatment_share: epoch.treatment_share,
+            })
+        })
+        .collect()
+}
+
+fn arm(metric: Metric, moments: &Moments) -> Result<ArmSummary, StatsError> {
+    let of_metric = moments
+        .of_metric(metric)?
+        .ok_or(StatsError::NotEnoughData)?;
+    ArmSummary::from_moments(&of_metric, conversions(metric, moments))
+}
+
+/// Units with something in the metric's total (the numerator's, for ratios).
+fn conversions(metric: Metric, moments: &Moments) -> i64 {
+    let total = match metric.kind() {
+        MetricKind::Mean { of } => of,
+        MetricKind::Ratio { numerator, .. } => numerator,
+        MetricKind::Proportion { event } => {
+            return moments.units_with.get(&event).copied().unwrap_or(0);
+        }
+        MetricKind::Quantile { .. } => return 0,
+    };
+    let event = match total {
+        UnitTotal::Clicks => Some(EventType::Click),
+        UnitTotal::AddToCarts => Some(EventType::AddToCart),
+        UnitTotal::Purchases => Some(EventType::Purchase),
+        _ => None,
+    };
+    let found = match event {
+        Some(event) => moments.units_with.get(&event),
+        None => moments.units_above_zero.get(&total),
+    };
+    found.copied().unwrap_or(0)
+}
+
+/// Rates of one epoch with uniform beta priors, everything else as a Gaussian effect without a prior.
+fn bayesian(
+    metric: Metric,
+    epochs: &[EpochArms<'_>],
+    stratified: Result<Stratified, StatsError>,
+) -> Result<BayesianView, StatsError> {
+    if let [one] = epochs
+        && let (Some(MetricMoments::Proportion(a)), Some(MetricMoments::Proportion(b))) = (
+            one.control.of_metric(metric)?,
+            one.treatment.of_metric(metric)?,
+        )
+    {
+        let view = compare_rates(a, b, BetaPrior::UNIFORM, CONFIDENCE)?;
+        return Ok(BayesianView {
+            chance_to_beat_control: view.prob_b_beats_a,
+            expected_loss: view.expected_loss_b,
+            lift: view.lift.map(|lift| Interval {
+                lower: lift.lower,
+                upper: lift.upper,
+            }),
+        });
+    }
+    let effect = stratified?;
+    let flat = GaussianPrior::new(0.0, None)?;
+    let view = posterior_effect(effect.effect, effect.se, &flat, CONFIDENCE)?;
+    let (chance, loss) = if metric.is_guardrail() {
+        (view.prob_negative, view.risk_choose_a)
+    } else {
+        (view.prob_positive, view.risk_choose_b)
+    };
+    let lift = (effect.baseline > 0.0).then(|| Interval {
+        lower: view.interval.lower / effect.baseline,
+        upper: view.interval.upper / effect.baseline,
+    });
+    Ok(BayesianView {
+        chance_to_beat_control: chance,
+        expected_loss: loss,
+        lift,
+    })
+}
+
+/// Whether a metric has not become worse by more than its margin, epochs stratified: an absolute margin of
+/// [`ERROR_RATE_MARGIN`] for the error rate, [`RELATIVE_MARGIN`] of the control's value otherwise.
+///
+/// # Errors
+/// What [`stratified`] and the test answer.
+pub fn guardrail(
+    metric: Metric,
+    effect: Result<Stratified, StatsError>,
+) -> Result<NonInferiority, StatsError> {
+    let effect = effect?;
+    let (direction, margin) = if metric == Metric::ErrorRate {
+        (Direction::LowerIsBetter, ERROR_RATE_MARGIN)
+    } else {
+        if effect.baseline <= 0.0 {
+            return Err(StatsError::NonPositiveBaseline);
+        }
+        (Direction::HigherIsBetter, RELATIVE_MARGIN * effect.baseline)
+    };
+    // The stratified difference has one standard error, which is put on the treatment's side.
+    let control = Estimate::new(effect.baseline, 0.0)?;
+    let treatment = Estimate::new(effect.baseline + effect.effect, effect.se * effect.se)?;
+    non_inferiority(
+        &control,
+        &treatment,
+        direction,
+        Margin::Absolute(margin),
+        GUARDRAIL_ALPHA,
+    )
+}
+
+/// Units that every arm needs to find a relative `lift` with [`POWER`] at a two-sided level of 1 − [`CONFIDENCE`], with
+/// the control's value and spread as they are observed.
+///
+/// # Errors
+/// [`StatsError`] where the control's value, or its spread, is not known yet.
+pub fn planned_units(metric: Metric, control: &Moments, lift: f64) -> Result<f64, StatsError> {
+    let observed = control.of_metric(metric)?;
+    let baseline = match observed.ok_or(StatsError::NotEnoughData)? {
+        MetricMoments::Proportion(proportion) => Baseline::Proportion(proportion.rate()?),
+        MetricMoments::Mean(mean) => {
+            let summary = mean.summary()?;
+            Baseline::Mean {
+                mean: summary.mean(),
+                sd: summary.variance().sqrt(),
+            }
+        }
+        MetricMoments::Ratio(ratio) => {
+            let summary = ratio.summary()?;
+            Baseline::Mean {
+                mean: summary.ratio(),
+                sd: (summary.se2() * summary.n() as f64).sqrt(),
+            }
+        }
+    };
+    let level = Level::new(1.0 - CONFIDENCE, Sides::Two)?;
+    Ok(sample_size(baseline, lift, level, POWER, 1.0)?.n_a_ceil)
+}
+
+/// Units per variant of one epoch, and the weights that were in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochSplit {
+    /// Units by variant.
+    pub counts: Vec<f64>,
+    /// Weights of the same variants.
+    pub weights: Vec<f64>,
+}
+
+/// Anytime-valid p-value of "the split is the planned one": the multinomial e-process, epochs multiplied.
+///
+/// # Errors
+/// [`StatsError::UnexpectedUsers`] for units in a variant without weight; [`StatsError::NotEnoughData`] without units.
+pub fn split_p_value(epochs: &[EpochSplit]) -> Result<f64, StatsError> {
+    let mut ln_e = 0.0;
+    let mut units = 0.0;
+    for epoch in epochs {
+        let pairs = || epoch.counts.iter().zip(&epoch.weights);
+        if pairs().any(|(count, weight)| *count > 0.0 && *weight <= 0.0) {
+            return Err(StatsError::UnexpectedUsers);
+        }
+        let weighted: Vec<(f64, f64)> = pairs()
+            .filter(|(_, weight)| **weight > 0.0)
+            .map(|(count, weight)| (*count, *weight))
+            .collect();
+        let counts: Vec<f64> = weighted.iter().map(|(count, _)| *count).collect();
+        let weights: Vec<f64> = weighted.iter().map(|(_, weight)| *weight).collect();
+        units += counts.iter().sum::<f64>();
+        if counts.len() > 1 {
+            ln_e += multinomial(&counts, &weights, SPLIT_CONCENTRATION)?.ln_e;
+        }
+    }
+    if units > 0.0 {
+        Ok((-ln_e).exp().min(1.0))
+    } else {
+        Err(StatsError::NotEnoughData)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn rates(units: i64, purchases: i64) -> Moments {
+        Moments {
+            units,
+            units_with: BTreeMap::from([(EventType::Purchase, purchases)]),
+            ..Moments::default()
+        }
+    }
+
+    fn even<'a>(control: &'a Moments, treatment: &'a Moments) -> EpochArms<'a> {
+        EpochArms {
+            control,
+            treatment,
+            treatment_share: 0.5,
+        }
+    }
+
+    #[test]
+    fn one_epoch_has_every_figure() {
+        let (a, b) = (rates(10_000, 500), rates(10_000, 600));
+        let reading = read(Metric::ConversionRate, &[even(&a, &b)]);
+        let fixed = reading.fixed.unwrap();
+        assert!((fixed.lift.unwrap() - 0.2).abs() < 1e-12);
+        let anytime = reading.anytime.unwrap();
+        let fixed_interval = fixed.lift_interval.unwrap();
+        assert!(anytime.lift.lower < fixed_interval.lower);
+        assert!(anytime.lift.upper > fixed_interval.upper);
+        let bayesian = reading.bayesian.unwrap();
+        assert!((bayesian.chance_to_beat_control - (1.0 - fixed.p_value / 2.0)).abs() < 1e-3);
+        assert!(bayesian.expected_loss < 1e-5);
+    }
+
+    #[test]
+    fn epochs_are_compared_within_and_never_pooled() {
+        // A sale begins with the change of weights: pooled, the treatment would win.
+        let before = [rates(9_000, 450), rates(1_000, 50)];
+        let sale = [rates(5_000, 1_000), rates(5_000, 1_000)];
+        let epochs = [even(&before[0], &before[1]), even(&sale[0], &sale[1])];
+        let reading = read(Metric::ConversionRate, &epochs);
+        assert_eq!(reading.fixed, Err(StatsError::NotEnoughData));
+        assert!(reading.stratified.unwrap().z.abs() < 1e-9);
+        let chance = reading.bayesian.unwrap().chance_to_beat_control;
+        assert!((chance - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn guardrails_tell_proof_from_doubt() {
+        let effect = |effect: f64, se: f64| {
+            Ok(Stratified {
+                z: effect / se,
+                effect,
+                se,
+                baseline: 0.02,
+                lift: Some(effect / 0.02),
+                information: 1.0,
+                epochs: 1,
+            })
+        };
+        let verdict = |of| guardrail(Metric::ErrorRate, of).unwrap().verdict.name();
+        assert_eq!(verdict(effect(0.0, 0.001)), "non_inferior");
+        assert_eq!(verdict(effect(0.02, 0.001)), "inferior");
+        assert_eq!(verdict(effect(0.0, 0.02)), "inconclusive");
+    }
+
+    #[test]
+    fn a_split_is_judged_by_the_weights_of_its_epoch() {
+        let split = |counts: [f64; 2], weights: [f64; 2]| EpochSplit {
+            counts: counts.to_vec(),
+            weights: weights.to_vec(),
+        };
+        let fair = [
+            split([9_000.0, 1_000.0], [9.0, 1.0]),
+            split([5_000.0, 5_010.0], [1.0, 1.0]),
+        ];
+        assert!(split_p_value(&fair).unwrap() > 0.5);
+        let off = [split([5_000.0, 5_500.0], [1.0, 1.0])];
+        assert!(split_p_value(&off).unwrap() < 1e-3);
+        let stray = [split([10.0, 1.0], [1.0, 0.0])];
+        assert_eq!(split_p_value(&stray), Err(StatsError::UnexpectedUsers));
+        assert_eq!(split_p_value(&[]), Err(StatsError::NotEnoughData));
+    }
+
+    #[test]
+    fn the_plan_is_that_of_the_observed_baseline() {
+        let units = planned_units(Metric::ConversionRate, &rates(10_000, 1_000), 0.1).unwrap();
+        // 14,749 an arm: Fleiss's formula without correction at 10 % and 11 %.
+        assert!((units - 14_749.0).abs() < 2.0, "{units}");
+        assert!(planned_units(Metric::ConversionRate, &rates(0, 0), 0.1).is_err());
+    }
+}
