@@ -25,6 +25,7 @@ mod openapi;
 mod outage;
 mod overrides;
 mod pressure;
+mod results;
 mod retention;
 mod sticky;
 mod tls;

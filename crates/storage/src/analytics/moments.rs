@@ -36,6 +36,12 @@ const UNITS_WITH: [(&str, EventType); 3] = [
     ("purchasing_units", EventType::Purchase),
 ];
 
+const UNITS_ABOVE_ZERO: [(&str, UnitTotal); 3] = [
+    ("valued_units", UnitTotal::PurchaseValue),
+    ("engaged_units", UnitTotal::EngagementValue),
+    ("erring_units", UnitTotal::Errors),
+];
+
 /// Sums over the units of a variant that were assigned in one epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VariantMoments {
@@ -73,7 +79,8 @@ fn scale_of(total: &str) -> u64 {
 
 fn columns() -> String {
     let mut list = String::from("variant_id, epoch, client_units, units");
-    for (name, _) in UNITS_WITH {
+    let units_with = UNITS_WITH.iter().map(|(name, _)| name);
+    for name in units_with.chain(UNITS_ABOVE_ZERO.iter().map(|(name, _)| name)) {
         let _ = write!(list, ", {name}");
     }
     for (name, total) in TOTALS {
@@ -169,6 +176,10 @@ fn read(row: &Row, table: &'static str) -> Result<VariantMoments, StorageError> 
     };
     for (name, event) in UNITS_WITH {
         moments.units_with.insert(event, column(row, table, name)?);
+    }
+    for (name, total) in UNITS_ABOVE_ZERO {
+        let units = column(row, table, name)?;
+        moments.units_above_zero.insert(total, units);
     }
     for (name, total) in TOTALS {
         moments

@@ -13,7 +13,7 @@ pub mod common;
 pub mod experiments;
 pub mod lifecycle;
 pub mod overrides;
-mod read;
+pub(crate) mod read;
 pub mod users;
 pub mod variants;
 

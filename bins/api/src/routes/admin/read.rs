@@ -35,7 +35,7 @@ const EFFECT: (f64, f64) = (0.000_1, 1.0);
 const LOOK_HOURS: (i64, i64) = (1, 168);
 
 /// Reads a JSON body with `read`; a member that `read` did not take is unknown.
-pub(super) async fn body<T>(
+pub(crate) async fn body<T>(
     ctx: &Ctx,
     read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>,
 ) -> Result<T, ApiError> {

@@ -1,5 +1,6 @@
 //! Putting the figures of variants together. Pure: rows in, answers out.
 
+use podium_domain::analysis;
 use podium_domain::metric::Metric;
 use podium_domain::moments::Moments;
 use podium_domain::report;
@@ -12,29 +13,27 @@ use podium_storage::analytics::series::BucketTotals;
 use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{
-    KeyedFigures, MetricComparison, MetricReport, MetricValue, Money, PerformanceRow, PositionRow,
-    PositionTest, Range, SeriesRow, SplitCheck, TopRow, TopVariant,
+    KeyedFigures, MetricReport, MetricValue, Money, PerformanceRow, PositionRow, PositionTest,
+    Range, SeriesRow, SplitCheck, TopRow, TopVariant,
 };
+use super::compare::{Evidence, adjust};
+
+/// A split is called off below this p-value.
+const SPLIT_THRESHOLD: f64 = 0.001;
 
 /// The sums of every variant, all epochs together, control first, and what they came from.
 pub(super) struct Figures<'e> {
     experiment: &'e Experiment,
+    evidence: Evidence<'e>,
     /// Control first, then by id.
     pub(super) variants: Vec<(&'e Variant, Moments)>,
-    epochs_with_units: usize,
     client_units: i64,
 }
 
 impl<'e> Figures<'e> {
-    pub(super) fn new(experiment: &'e Experiment, rows: &[VariantMoments]) -> Self {
+    pub(super) fn new(evidence: Evidence<'e>) -> Self {
+        let (experiment, rows) = (evidence.experiment, evidence.rows);
         let mut sums = by_variant(rows);
-        let mut epochs: Vec<i32> = rows
-            .iter()
-            .filter(|row| row.moments.units > 0)
-            .map(|row| row.epoch)
-            .collect();
-        epochs.sort_unstable();
-        epochs.dedup();
         let mut variants: Vec<(&Variant, Moments)> = experiment
             .variants
             .iter()
@@ -44,10 +43,25 @@ impl<'e> Figures<'e> {
         let client_units = rows.iter().map(|row| row.client_units).sum();
         Self {
             experiment,
+            evidence,
             variants,
-            epochs_with_units: epochs.len(),
             client_units,
         }
+    }
+
+    /// Without comparisons: for lists and values of variants.
+    pub(super) fn of_sums(experiment: &'e Experiment, rows: &'e [VariantMoments]) -> Self {
+        Self::new(Evidence {
+            experiment,
+            epochs: &[],
+            rows,
+            now: experiment.updated_at,
+        })
+    }
+
+    /// Without any sums: for lists alone.
+    pub(super) fn without_sums(experiment: &'e Experiment) -> Self {
+        Self::of_sums(experiment, &[])
     }
 
     pub(super) fn units(&self) -> i64 {
@@ -69,56 +83,18 @@ impl<'e> Figures<'e> {
             Some((control, rest)) if control.0.is_control => (Some(control), rest),
             _ => (None, self.variants.as_slice()),
         };
-        let comparisons = treatments
-            .iter()
-            .map(|(variant, moments)| self.comparison(control, variant, moments, metric))
-            .collect();
+        let treatments: Vec<&Variant> = treatments.iter().map(|(variant, _)| *variant).collect();
+        let role = self.role(metric);
+        let control = control.map(|(variant, _)| *variant);
+        let comparisons = self
+            .evidence
+            .comparisons(control, &treatments, metric, role);
         MetricReport {
             metric: metric.name(),
             kind: metric.kind().name(),
-            role: self.role(metric),
+            role,
             variants,
             comparisons,
-        }
-    }
-
-    fn comparison(
-        &self,
-        control: Option<&(&Variant, Moments)>,
-        variant: &Variant,
-        moments: &Moments,
-        metric: Metric,
-    ) -> MetricComparison {
-        let outcome = match control {
-            None => Err("there is no control to compare with".to_owned()),
-            // A unit's chance to be in a variant differed between the epochs, so a pooled difference may be the calendar's.
-            Some(_) if self.epochs_with_units > 1 => Err(
-                "weights changed while the experiment ran: epochs are not pooled into one effect"
-                    .to_owned(),
-            ),
-            Some((_, control)) => {
-                report::compare(control, moments, metric).map_err(|error| error.to_string())
-            }
-        };
-        let (found, reason) = match outcome {
-            Ok(found) => (Some(found), None),
-            Err(reason) => (None, Some(reason)),
-        };
-        let lift = found.and_then(|c| c.lift);
-        MetricComparison {
-            variant_id: variant.id,
-            variant_name: variant.name.clone(),
-            lift: lift.map(|lift| 100.0 * lift),
-            relative_lift: lift,
-            relative_lift_interval: found.and_then(|c| c.lift_interval).map(Range::from),
-            difference: found.map(|c| c.difference),
-            difference_interval: found.and_then(|c| c.difference_interval).map(Range::from),
-            method: found.map(|c| c.method.name()),
-            statistic: found.map(|c| c.statistic),
-            degrees_of_freedom: found.and_then(|c| c.degrees_of_freedom),
-            p_value: found.map(|c| c.p_value),
-            significance: found.map(|c| 100.0 * (1.0 - c.p_value)),
-            reason,
         }
     }
 
@@ -142,90 +118,43 @@ impl<'e> Figures<'e> {
             .map(|metric| self.metric(metric))
             .collect();
         metrics.sort_by_key(|metric| order.iter().position(|role| *role == metric.role));
+        adjust(&mut metrics);
         metrics
     }
 
-    /// The split against the weights in force.
+    /// The split against the weights that were in force.
     pub(super) fn split(&self) -> SplitCheck {
-        let skipped = |reason: &str| SplitCheck {
-            p_value: None,
-            mismatch: false,
-            reason: Some(reason.to_owned()),
-        };
         if self.client_units > 0 {
-            return skipped("clients named the variants of some units, so the split is not ours");
+            return SplitCheck {
+                p_value: None,
+                anytime_p_value: None,
+                mismatch: false,
+                reason: Some(
+                    "clients named the variants of some units, so the split is not ours".to_owned(),
+                ),
+            };
         }
-        if self.epochs_with_units > 1 {
-            return skipped("weights changed while the experiment ran");
-        }
-        let counts: Vec<f64> = self
-            .variants
+        let splits = self.evidence.splits();
+        let anytime = analysis::split_p_value(&splits);
+        // Over several epochs the counts together follow no weights at all.
+        let with_units: Vec<_> = splits
             .iter()
-            .map(|(_, moments)| count(moments.units))
+            .filter(|split| split.counts.iter().any(|count| *count > 0.0))
             .collect();
-        let weights: Vec<f64> = self
-            .variants
-            .iter()
-            .map(|(variant, _)| variant.traffic_weight.to_f64())
-            .collect();
-        match srm::chi_square(&counts, &weights, 0.001) {
-            Ok(test) => SplitCheck {
-                p_value: Some(test.p),
-                mismatch: test.mismatch,
-                reason: None,
-            },
-            Err(error) => skipped(&error.to_string()),
-        }
-    }
-
-    /// One sentence of plain words with what to do next.
-    pub(super) fn verdict(&self, primary: &MetricReport, split: &SplitCheck) -> String {
-        const PEEKING: &str = "These are fixed-horizon figures: decide on them once, at the end you planned, not whenever they look good.";
-        if let (true, Some(p)) = (split.mismatch, split.p_value) {
-            return format!("Do not act: the split is off (p = {p:.1e}).");
-        }
-        let best = primary
-            .comparisons
-            .iter()
-            .filter(|c| c.p_value.is_some())
-            .max_by(|a, b| {
-                a.relative_lift
-                    .unwrap_or(f64::NEG_INFINITY)
-                    .total_cmp(&b.relative_lift.unwrap_or(f64::NEG_INFINITY))
-            });
-        let Some(best) = best else {
-            let reason = primary
-                .comparisons
-                .first()
-                .and_then(|c| c.reason.clone())
-                .unwrap_or_else(|| "there is no treatment".into());
-            return format!(
-                "Keep running: {} cannot be compared yet ({reason}).",
-                primary.metric
-            );
+        let fixed = match with_units.as_slice() {
+            [one] => Some(srm::chi_square(&one.counts, &one.weights, SPLIT_THRESHOLD)),
+            _ => None,
         };
-        let p = best.p_value.unwrap_or(1.0);
-        let sign = best.difference.unwrap_or_default();
-        let lift = best
-            .lift
-            .map_or_else(String::new, |lift| format!(" by {lift:+.1} %"));
-        let said = if p >= 0.05 {
-            format!(
-                "No clear difference in {} yet: {} differs{lift} (p = {p:.3}). Keep running.",
-                primary.metric, best.variant_name
-            )
-        } else if sign > 0.0 {
-            format!(
-                "{} is ahead in {}{lift} (p = {p:.3}).",
-                best.variant_name, primary.metric
-            )
-        } else {
-            format!(
-                "No treatment is ahead in {}: {} is behind{lift} (p = {p:.3}).",
-                primary.metric, best.variant_name
-            )
-        };
-        format!("{said} {PEEKING}")
+        let fixed_p = fixed.and_then(Result::ok).map(|test| test.p);
+        let off = |p: Option<f64>| p.is_some_and(|p| p < SPLIT_THRESHOLD);
+        SplitCheck {
+            p_value: fixed_p,
+            anytime_p_value: anytime.ok(),
+            mismatch: off(fixed_p)
+                || off(anytime.ok())
+                || anytime == Err(StatsError::UnexpectedUsers),
+            reason: anytime.err().map(|error| error.to_string()),
+        }
     }
 
     pub(super) fn positions(&self, rows: &[PositionTotals]) -> Vec<PositionRow> {

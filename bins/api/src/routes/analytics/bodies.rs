@@ -128,13 +128,151 @@ pub struct MetricComparison {
     pub statistic: Option<f64>,
     /// For t.
     pub degrees_of_freedom: Option<f64>,
-    /// Two-sided, fixed horizon.
+    /// Two-sided, fixed horizon: valid once, at the planned end.
     pub p_value: Option<f64>,
     /// 100 (1 − p), percent.
     pub significance: Option<f64>,
+    /// `pValue` with the number of comparisons of this role taken into account; only in `report`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adjusted_p_value: Option<f64>,
+    /// How: `bonferroni` (primary, over treatments), `holm` (secondary, guardrails), `benjamini_hochberg` (others).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adjustment: Option<&'static str>,
+    /// Valid at any moment.
+    pub anytime: Option<AnytimeBody>,
+    /// For reading, not for deciding: a threshold on it is not safe under peeking.
+    pub bayesian: Option<BayesianBody>,
+    /// Compared within each stretch of constant weights.
+    pub stratified: Option<StratifiedBody>,
+    /// Whether the metric got worse by more than its margin; guardrails only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guardrail: Option<GuardrailBody>,
+    /// Planned and reached sample; primary metric only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SampleBody>,
+    /// The decision rule; primary metric only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequential: Option<SequentialBody>,
     /// Why there is no comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// Evidence and interval of the lift that hold however often one looks, at 95 %.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnytimeBody {
+    /// `normal_mixture`, or `bernoulli` (exact) for few conversions and unequal splits.
+    pub method: &'static str,
+    /// Natural logarithm of the e-value against "no difference".
+    pub ln_e_value: f64,
+    /// The same against "not better".
+    pub ln_e_value_better: f64,
+    /// min(1, 1/e) against "no difference".
+    pub p_value: f64,
+    /// Lower end of the lift, a fraction.
+    pub lower: Option<f64>,
+    /// Upper end of the lift; null where the data give none yet.
+    pub upper: Option<f64>,
+    /// One-sided lower end of the lift.
+    pub at_least: Option<f64>,
+}
+
+/// The Bayesian view: uniform beta priors for proportions, a flat prior for the effect otherwise.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BayesianBody {
+    /// Chance that the treatment is better.
+    pub chance_to_beat_control: f64,
+    /// What choosing it costs on average if it is worse, in the metric's unit.
+    pub expected_loss: f64,
+    /// 95 % credible interval of the lift, a fraction.
+    pub lift_interval: Option<Range>,
+}
+
+/// The treatment against the control within each stretch of constant weights, put together.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StratifiedBody {
+    /// Stretches that counted.
+    pub epochs: usize,
+    /// z.
+    pub statistic: f64,
+    /// Lift, a fraction.
+    pub lift: Option<f64>,
+    /// Treatment minus control.
+    pub difference: f64,
+    /// Standard error of the difference.
+    pub standard_error: f64,
+}
+
+/// Whether a guardrail holds.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardrailBody {
+    /// `non_inferior` (proved), `inferior` (harm proved) or `inconclusive`, one-sided at 5 %.
+    pub verdict: &'static str,
+    /// p-value of "worse by the margin or more".
+    pub p_value: Option<f64>,
+    /// The margin.
+    pub margin: f64,
+    /// Whether the margin is a part of the control's value.
+    pub margin_is_relative: bool,
+    /// Why it was not tested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The sample of the plan: 80 % power, two-sided at 5 %.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SampleBody {
+    /// Relative effect that is to be found; 0.1 where the design names none.
+    pub effect: f64,
+    /// Units that each arm needs.
+    pub required: f64,
+    /// Units in the smaller of the two arms.
+    pub reached: i64,
+    /// Days until it is reached at the traffic so far; 0 when it is.
+    pub days_left: Option<f64>,
+}
+
+/// A thing that promotion requires.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CriterionBody {
+    /// As measured; null before the first look.
+    pub measured: Option<f64>,
+    /// As required.
+    pub required: f64,
+    /// Whether it is met.
+    pub met: bool,
+}
+
+/// The decision rule as of now: group-sequential, so it holds at any schedule of looks.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SequentialBody {
+    /// Confidence in percent.
+    pub confidence: CriterionBody,
+    /// z of the last look, against what a leader needs.
+    pub lead: CriterionBody,
+    /// Lift in percent.
+    pub improvement: CriterionBody,
+    /// Sequential p-value over all looks.
+    pub p_value: Option<f64>,
+    /// z of the last look.
+    pub statistic: Option<f64>,
+    /// What z has to reach for the confidence asked for.
+    pub boundary: Option<f64>,
+    /// Relative information at the last look.
+    pub information: Option<f64>,
+    /// Looks that counted, the missed ones too.
+    pub looks: usize,
+    /// Whether all three are met.
+    pub eligible: bool,
+    /// What the first look waits for.
+    pub waiting: Vec<String>,
 }
 
 /// A metric over all variants.
@@ -159,11 +297,24 @@ pub struct MetricReport {
 pub struct SplitCheck {
     /// p-value of the chi-square test; null where it would say nothing.
     pub p_value: Option<f64>,
+    /// Anytime-valid p-value by the multinomial e-process, stretches of constant weights multiplied: safe to look at all
+    /// the time.
+    pub anytime_p_value: Option<f64>,
     /// Whether the split is off (p < 0.001).
     pub mismatch: bool,
     /// Why it was not tested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl SplitCheck {
+    /// The smaller of the two p-values.
+    pub(super) fn smallest_p(&self) -> Option<f64> {
+        match (self.p_value, self.anytime_p_value) {
+            (Some(fixed), Some(anytime)) => Some(fixed.min(anytime)),
+            (one, other) => one.or(other),
+        }
+    }
 }
 
 /// What was recorded and left out of the analysis.

@@ -9,10 +9,12 @@ use chrono::{DateTime, NaiveDate, Utc};
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
 use podium_serving::snapshot::ExperimentRef;
+use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
+use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
 use utoipa::OpenApi;
@@ -22,6 +24,7 @@ use self::bodies::{
     ArmRow, CumulativeRow, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report,
     TimeSeries, TopRow, UnitBody, UnitTotalsBody,
 };
+use self::compare::Evidence;
 use crate::auth::{Granted, Viewer};
 use crate::problem::{ApiError, Problem};
 use crate::request::{Ctx, admin_json};
@@ -30,7 +33,10 @@ use crate::routes::admin::common::{Answer, experiment as reference, unit as unit
 
 mod assemble;
 pub mod bodies;
+mod compare;
 pub mod export;
+pub mod plan;
+mod verdict;
 
 /// The rows of the table.
 #[must_use]
@@ -83,6 +89,7 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/admin/experiments/{id}/export/assignments.csv",
             export::assignments,
         ),
+        Route::guarded(Method::POST, "/api/v1/admin/sample-size", plan::sample_size),
     ]
 }
 
@@ -99,7 +106,8 @@ pub fn routes() -> Vec<Route> {
     bandit_arms,
     assignment,
     export::events,
-    export::assignments
+    export::assignments,
+    plan::sample_size
 ))]
 pub struct AnalyticsApi;
 
@@ -139,9 +147,9 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
 pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
     let metric = metric(&ctx, &experiment)?;
-    let rows = moments::now(&mut ctx.state.database.report().await?, experiment.id).await?;
-    let report = Figures::new(&experiment, &rows).metric(metric);
-    let note = "`lift` and `significance` are percents, everything else fractions; two-sided at 95 % with a fixed horizon";
+    let read = Read::now(&mut ctx.state.database.report().await?, experiment).await?;
+    let report = compute(move || read.figures().metric(metric)).await?;
+    let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` and `sequential` hold however often one looks";
     admin_json(200, Lift { report, note })
 }
 
@@ -154,18 +162,19 @@ pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
 pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
     let (mut link, id) = (ctx.state.database.report().await?, experiment.id);
-    let freshness = context::freshness(&mut link).await?;
-    let rows = moments::now(&mut link, id).await?;
+    let lag_seconds = context::freshness(&mut link).await?.lag_seconds;
     let variants = totals::totals(&mut link, id, Days::default()).await?;
     let left_out = context::counters(&mut link, id).await?;
     let positions = dimensions::positions(&mut link, id).await?;
     let items = dimensions::top(&mut link, id, Dimension::Item, 10).await?;
     let brands = dimensions::top(&mut link, id, Dimension::Brand, 10).await?;
-    let figures = Figures::new(&experiment, &rows);
-    let (split, metrics) = (figures.split(), figures.metrics());
-    let verdict = figures.verdict(&figures.metric(experiment.primary_metric), &split);
-    admin_json(
-        200,
+    let read = Read::now(&mut link, experiment).await?;
+    drop(link);
+    let report = compute(move || {
+        let (figures, experiment) = (read.figures(), &read.experiment);
+        let (split, metrics) = (figures.split(), figures.metrics());
+        let primary = metrics.iter().find(|metric| metric.role == "primary");
+        let verdict = primary.map(|primary| verdict::verdict(experiment.status, primary, &split));
         Report {
             experiment_id: id,
             experiment_name: experiment.name.clone(),
@@ -173,9 +182,10 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
             primary_metric: experiment.primary_metric.name(),
             start_date: experiment.start_date,
             end_date: experiment.end_date,
-            lag_seconds: freshness.lag_seconds,
+            lag_seconds,
             performance: assemble::performance(&variants),
             client_assigned_share: figures.client_share(),
+            verdict: verdict.unwrap_or_default(),
             split,
             metrics,
             positions: figures.positions(&positions),
@@ -186,9 +196,47 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
                 bot_units: left_out.bot_units,
                 uncounted_events: left_out.uncounted_events,
             },
-            verdict,
-        },
-    )
+        }
+    })
+    .await?;
+    admin_json(200, report)
+}
+
+/// An experiment with its sums, read at one moment.
+struct Read {
+    experiment: Experiment,
+    epochs: Vec<Epoch>,
+    rows: Vec<VariantMoments>,
+    now: DateTime<Utc>,
+}
+
+impl Read {
+    async fn now(link: &mut Link, experiment: Experiment) -> Result<Self, ApiError> {
+        Ok(Self {
+            epochs: context::epochs(link, experiment.id).await?,
+            rows: moments::now(link, experiment.id).await?,
+            now: context::freshness(link).await?.now,
+            experiment,
+        })
+    }
+
+    fn figures(&self) -> Figures<'_> {
+        Figures::new(Evidence {
+            experiment: &self.experiment,
+            epochs: &self.epochs,
+            rows: &self.rows,
+            now: self.now,
+        })
+    }
+}
+
+/// Runs a computation of milliseconds where it delays no shopper: a worker thread answers page views.
+async fn compute<T: Send + 'static>(
+    computation: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    actix_web::web::block(computation)
+        .await
+        .map_err(|error| ApiError::internal(&error.to_string()))
 }
 
 /// Click rates by position, and whether they differ.
@@ -201,7 +249,7 @@ pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpR
     let experiment = found(&ctx).await?;
     let rows =
         dimensions::positions(&mut ctx.state.database.report().await?, experiment.id).await?;
-    let figures = Figures::new(&experiment, &[]);
+    let figures = Figures::without_sums(&experiment);
     let positions = figures.positions(&rows);
     let tests = figures.position_tests(&positions);
     admin_json(200, PositionAnalysis { positions, tests })
@@ -225,7 +273,7 @@ pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
     let today = context::freshness(&mut link).await?.today;
     let now = moments::now(&mut link, experiment.id).await?;
     days.extend(now.into_iter().map(|of| DayMoments { day: today, of }));
-    let series = Figures::new(&experiment, &[]).series(&buckets);
+    let series = Figures::without_sums(&experiment).series(&buckets);
     let cumulative = cumulative(&experiment, metric, days);
     admin_json(
         200,
@@ -249,7 +297,7 @@ fn cumulative(
     }
     let mut rows = Vec::new();
     for (day, moments) in by_day {
-        let figures = Figures::new(experiment, &moments);
+        let figures = Figures::of_sums(experiment, &moments);
         let values = figures
             .variants
             .iter()
@@ -302,7 +350,7 @@ async fn top(ctx: &Ctx, dimension: Dimension) -> Result<HttpResponse, ApiError> 
         limit,
     )
     .await?;
-    admin_json(200, Figures::new(&experiment, &[]).top(&rows))
+    admin_json(200, Figures::without_sums(&experiment).top(&rows))
 }
 
 /// Arms of a bandit; an empty list where there are none.

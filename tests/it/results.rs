@@ -1,0 +1,253 @@
+//! What reports say about data whose answer is known: the figures that hold at any moment, the decision rule, the words.
+
+use podium_tests::{Answer, TestApp};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const EXPERIMENTS: &str = "/api/v1/admin/experiments";
+
+/// One variant in one epoch: its id, units, and units with a purchase.
+type Arm = (i64, i64, i64);
+
+/// A running experiment that began ten days ago, with the sums of these epochs (weights and arms).
+async fn experiment(app: &TestApp, name: &str, epochs: &[(&str, [Arm; 2])]) {
+    let id = 1;
+    let mut sql = format!(
+        "INSERT INTO experiments (id, name, status, start_date, salt, epoch, guardrails)
+         VALUES ({id}, '{name}', 'running', now() - interval '10 days', '{name}', {}, '[\"error_rate\"]');
+         INSERT INTO experiment_variants (id, experiment_id, name, traffic_weight, is_control)
+         VALUES (11, {id}, 'control', 1, true), (12, {id}, 'bold', 1, false);",
+        epochs.len()
+    );
+    for (number, (weights, arms)) in epochs.iter().enumerate() {
+        let epoch = number + 1;
+        sql += &format!(
+            "INSERT INTO experiment_epochs VALUES ({id}, {epoch}, now() - interval '10 days', 100, '{weights}');"
+        );
+        for (variant, units, purchases) in arms {
+            sql += &format!(
+                "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, purchasing_units, erring_units,
+                     sum_purchases, sq_purchases, sum_requests, sq_requests, sum_errors, sq_errors, x_errors_requests)
+                 VALUES ({id}, {variant}, {epoch}, {units}, {purchases}, {units} / 100,
+                     {purchases}, {purchases}, {units}, {units}, {units} / 100, {units} / 100, {units} / 100);"
+            );
+        }
+    }
+    app.change(&sql).await;
+}
+
+const EVEN: &str = r#"{"11": "1", "12": "1"}"#;
+
+async fn report(app: &TestApp) -> Value {
+    get(app, "/1/report").await.data()
+}
+
+async fn get(app: &TestApp, path: &str) -> Answer {
+    app.admin(Method::GET, &format!("{EXPERIMENTS}{path}"), None)
+        .await
+}
+
+fn number(value: &Value, pointer: &str) -> f64 {
+    let found = value.pointer(pointer).and_then(Value::as_f64);
+    found.unwrap_or_else(|| panic!("no number {pointer} in {value}"))
+}
+
+fn verdict(report: &Value) -> &str {
+    report["verdict"].as_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clear_winner_is_to_be_shipped() {
+    let app = TestApp::start().await;
+    experiment(
+        &app,
+        "e",
+        &[(EVEN, [(11, 20_000, 2_000), (12, 20_100, 2_412)])],
+    )
+    .await;
+    let report = report(&app).await;
+    assert!(
+        verdict(&report).starts_with("Ship bold: +20.0 % in conversion_rate, with more than 99.9 % confidence"),
+        "{}",
+        verdict(&report)
+    );
+    let bold = &report["metrics"][0]["comparisons"][0];
+    assert!((number(bold, "/relativeLift") - 0.2).abs() < 1e-9);
+    assert!((number(bold, "/stratified/lift") - 0.2).abs() < 1e-9);
+    // What holds at any moment is wider than what holds once.
+    assert!(number(bold, "/anytime/lower") < number(bold, "/relativeLiftInterval/lower"));
+    assert!(number(bold, "/anytime/lower") > 0.0);
+    assert!(number(bold, "/bayesian/chanceToBeatControl") > 0.999);
+    assert!(number(bold, "/bayesian/expectedLoss") < 1e-6);
+    assert!(number(bold, "/sequential/pValue") > number(bold, "/pValue") / 2.0);
+    assert!(number(bold, "/sequential/statistic") > number(bold, "/sequential/boundary"));
+    for gate in ["confidence", "lead", "improvement"] {
+        assert_eq!(bold["sequential"][gate]["met"], true, "{gate}");
+    }
+    // 10 % on a baseline of 10 % needs 14,749 units an arm, and they are there.
+    assert!((number(bold, "/sample/required") - 14_749.0).abs() < 2.0);
+    assert_eq!(number(bold, "/sample/daysLeft"), 0.0);
+    assert_eq!(bold["adjustment"], "bonferroni");
+    assert!(report["split"]["anytimePValue"].as_f64().unwrap() > 0.5);
+    let metrics = report["metrics"].as_array().unwrap();
+    let errors = metrics
+        .iter()
+        .find(|m| m["metric"] == "error_rate")
+        .unwrap();
+    assert_eq!(
+        errors["comparisons"][0]["guardrail"]["verdict"],
+        "non_inferior"
+    );
+    let lift = get(&app, "/1/lift").await.data();
+    assert_eq!(lift["comparisons"][0]["sequential"], bold["sequential"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_that_is_off_stops_everything() {
+    let app = TestApp::start().await;
+    experiment(
+        &app,
+        "e",
+        &[(EVEN, [(11, 20_000, 2_000), (12, 18_000, 2_400)])],
+    )
+    .await;
+    let report = report(&app).await;
+    assert!(verdict(&report).starts_with("Do not act: the split is off (p = "));
+    assert_eq!(report["split"]["mismatch"], true);
+    assert!(number(&report, "/split/anytimePValue") < 1e-9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_weights_is_not_pooled() {
+    let app = TestApp::start().await;
+    // A sale begins with the change of weights; within each epoch the arms are alike.
+    let epochs = [
+        (
+            r#"{"11": "9", "12": "1"}"#,
+            [(11, 18_000, 900), (12, 2_000, 100)],
+        ),
+        (EVEN, [(11, 10_000, 2_000), (12, 10_000, 2_000)]),
+    ];
+    experiment(&app, "e", &epochs).await;
+    let report = report(&app).await;
+    let bold = &report["metrics"][0]["comparisons"][0];
+    assert_eq!(bold["pValue"], Value::Null);
+    assert!(bold["reason"].as_str().unwrap().contains("weights changed"));
+    assert!(number(bold, "/stratified/statistic").abs() < 1e-9);
+    assert_eq!(bold["stratified"]["epochs"], 2);
+    assert!((number(bold, "/bayesian/chanceToBeatControl") - 0.5).abs() < 1e-9);
+    assert_eq!(report["split"]["pValue"], Value::Null);
+    assert_eq!(report["split"]["mismatch"], false);
+    assert!(
+        verdict(&report).starts_with("Keep running"),
+        "{}",
+        verdict(&report)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_little_data_waits_and_says_for_what() {
+    let app = TestApp::start().await;
+    experiment(&app, "e", &[(EVEN, [(11, 500, 50), (12, 500, 60)])]).await;
+    let report = report(&app).await;
+    let bold = &report["metrics"][0]["comparisons"][0];
+    assert_eq!(bold["sequential"]["eligible"], false);
+    assert_eq!(bold["sequential"]["confidence"]["measured"], Value::Null);
+    assert_eq!(
+        bold["sequential"]["waiting"],
+        json!(["sample: 500 of 2000 units in the smaller arm"])
+    );
+    // (14,749 − 500) units an arm at 50 a day and arm.
+    assert!((number(bold, "/sample/daysLeft") - 285.0).abs() < 1.0);
+    assert!(verdict(&report).contains("a decision waits for sample: 500 of 2000"));
+    assert!(
+        verdict(&report).contains("About 285 days"),
+        "{}",
+        verdict(&report)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loser_is_to_be_stopped() {
+    let app = TestApp::start().await;
+    experiment(
+        &app,
+        "e",
+        &[(EVEN, [(11, 20_000, 2_400), (12, 20_000, 1_900)])],
+    )
+    .await;
+    let report = report(&app).await;
+    assert!(
+        verdict(&report).starts_with("Stop: bold is worse"),
+        "{}",
+        verdict(&report)
+    );
+    assert_eq!(
+        report["metrics"][0]["comparisons"][0]["sequential"]["eligible"],
+        false
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_are_planned() {
+    let app = TestApp::start().await;
+    let path = "/api/v1/admin/sample-size";
+    let plan = |body: Value| {
+        let app = &app;
+        async move { app.admin(Method::POST, path, Some(&body)).await }
+    };
+    let rate = json!({"baseline": 0.1, "minimumDetectableEffect": 0.1, "unitsPerDay": 1000});
+    let answer = plan(rate.clone()).await.data();
+    assert!((number(&answer, "/unitsPerVariant") - 14_749.0).abs() < 2.0);
+    assert_eq!(
+        number(&answer, "/totalUnits"),
+        2.0 * number(&answer, "/unitsPerVariant")
+    );
+    assert_eq!(number(&answer, "/days"), 30.0);
+    let mut three = rate.clone();
+    three["variants"] = 3.into();
+    let three = plan(three).await.data();
+    assert_eq!(number(&three, "/alphaPerTreatment"), 0.025);
+    assert!(number(&three, "/unitsPerVariant") > number(&answer, "/unitsPerVariant"));
+    // 16 s²/d², roughly: 2 (1.96 + 0.84)² 30² / 1².
+    let mean =
+        plan(json!({"baseline": 10, "standardDeviation": 30, "minimumDetectableEffect": 0.1}))
+            .await
+            .data();
+    assert!((number(&mean, "/unitsPerVariant") - 14_128.0).abs() < 2.0);
+    assert_eq!(mean["days"], Value::Null);
+    for (body, pointer) in [
+        (json!({"minimumDetectableEffect": 0.1}), "/baseline"),
+        (
+            json!({"baseline": 0, "minimumDetectableEffect": 0.1}),
+            "/baseline",
+        ),
+        (
+            json!({"baseline": 1, "minimumDetectableEffect": 0.1}),
+            "/baseline",
+        ),
+        (
+            json!({"baseline": 0.1, "minimumDetectableEffect": 0}),
+            "/minimumDetectableEffect",
+        ),
+        (
+            json!({"baseline": 0.9, "minimumDetectableEffect": 0.2}),
+            "/minimumDetectableEffect",
+        ),
+        (
+            json!({"baseline": 0.1, "minimumDetectableEffect": 0.1, "variants": 1}),
+            "/variants",
+        ),
+        (
+            json!({"baseline": 0.1, "minimumDetectableEffect": 0.1, "sides": 3}),
+            "/sides",
+        ),
+        (
+            json!({"baseline": 0.1, "minimumDetectableEffect": 0.1, "extra": 3}),
+            "/extra",
+        ),
+    ] {
+        let problem = plan(body.clone()).await.problem(422, "validation_failed");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
+    }
+}
