@@ -12,6 +12,8 @@
     reason = "a malformed file ends the test"
 )]
 
+pub(crate) mod real;
+
 use std::path::PathBuf;
 
 use podium_domain::stats::{Interval, PValues, StatsError};
