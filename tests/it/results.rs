@@ -67,7 +67,8 @@ async fn a_clear_winner_is_to_be_shipped() {
     .await;
     let report = report(&app).await;
     assert!(
-        verdict(&report).starts_with("Ship bold: +20.0 % in conversion_rate, with more than 99.9 % confidence"),
+        verdict(&report)
+            .starts_with("Ship bold: +20.0 % in conversion_rate, with more than 99.9 % confidence"),
         "{}",
         verdict(&report)
     );
@@ -99,7 +100,8 @@ async fn a_clear_winner_is_to_be_shipped() {
         "non_inferior"
     );
     let lift = get(&app, "/1/lift").await.data();
-    assert_eq!(lift["comparisons"][0]["sequential"], bold["sequential"]);
+    assert_eq!(lift["comparisons"][0]["stratified"], bold["stratified"]);
+    assert_eq!(lift["comparisons"][0]["sequential"]["eligible"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 //! other rate is a fraction.
 
 use chrono::{DateTime, NaiveDate, Utc};
+use podium_domain::decision::verdict::Criterion;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -247,6 +248,16 @@ pub struct CriterionBody {
     pub required: f64,
     /// Whether it is met.
     pub met: bool,
+}
+
+impl From<Criterion> for CriterionBody {
+    fn from(criterion: Criterion) -> Self {
+        Self {
+            measured: criterion.measured,
+            required: criterion.required,
+            met: criterion.met,
+        }
+    }
 }
 
 /// The decision rule as of now: group-sequential, so it holds at any schedule of looks.

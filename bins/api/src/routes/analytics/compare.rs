@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use podium_domain::analysis::{self, EpochArms, Reading};
 use podium_domain::decision::design::{DesignInput, DesignSettings, FrozenDesign};
 use podium_domain::decision::look::{Analysis, Answer, Snapshot, Wait, take};
-use podium_domain::decision::verdict::{Gates, Standing, judge};
+use podium_domain::decision::verdict::{Gates, judge};
 use podium_domain::metric::Metric;
 use podium_domain::moments::Moments;
 use podium_domain::stats::StatsError;
@@ -14,8 +14,8 @@ use podium_storage::analytics::moments::VariantMoments;
 use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{
-    AnytimeBody, BayesianBody, CriterionBody, GuardrailBody, MetricComparison, Range, SampleBody,
-    SequentialBody, StratifiedBody,
+    AnytimeBody, BayesianBody, GuardrailBody, MetricComparison, Range, SampleBody, SequentialBody,
+    StratifiedBody,
 };
 
 /// What automatic promotion asks for where nobody asked for something else: the balanced preset.
@@ -241,9 +241,9 @@ impl Evidence<'_> {
         let standing = judge(&analysis, &looks, gates);
         let last = looks.last();
         Some(SequentialBody {
-            confidence: criterion(standing.confidence.measured, &standing, |s| s.confidence),
-            lead: criterion(standing.lead.measured, &standing, |s| s.lead),
-            improvement: criterion(standing.improvement.measured, &standing, |s| s.improvement),
+            confidence: standing.confidence.into(),
+            lead: standing.lead.into(),
+            improvement: standing.improvement.into(),
             p_value: last.map(|look| look.p),
             statistic: last.and_then(|look| look.z),
             boundary: last.and_then(|look| look.bound),
@@ -252,19 +252,6 @@ impl Evidence<'_> {
             eligible: standing.is_eligible(),
             waiting: waits.iter().map(waiting).collect(),
         })
-    }
-}
-
-fn criterion(
-    measured: Option<f64>,
-    standing: &Standing,
-    of: impl Fn(&Standing) -> podium_domain::decision::verdict::Criterion,
-) -> CriterionBody {
-    let found = of(standing);
-    CriterionBody {
-        measured,
-        required: found.required,
-        met: found.met,
     }
 }
 
