@@ -50,6 +50,18 @@ fn a_tampered_total_is_found_named_and_corrected() {
             1,
         ),
         (
+            "unit_totals",
+            "UPDATE unit_totals SET covariate = coalesce(covariate + 1, 0) WHERE (experiment_id, unit) = (SELECT experiment_id, unit FROM unit_totals LIMIT 1)",
+            1,
+            1,
+        ),
+        (
+            "covariate_moments",
+            "UPDATE covariate_moments SET x_sessions = x_sessions + 1 WHERE (experiment_id, variant_id, epoch) = (SELECT experiment_id, variant_id, epoch FROM covariate_moments WHERE units > 0 LIMIT 1)",
+            1,
+            1,
+        ),
+        (
             "variant_hours",
             "INSERT INTO variant_hours (experiment_id, variant_id, hour, errors) VALUES (1, 10, '2001-01-01', 1)",
             0,
@@ -143,6 +155,7 @@ async fn pretend_restored(db: &TestDatabase) {
          UPDATE experiment_events SET tx_id = tx_id + 1000000000000;
          UPDATE unit_aliases SET tx_id = tx_id + 1000000000000;
          UPDATE excluded_units SET tx_id = tx_id + 1000000000000;
+         UPDATE unit_covariates SET tx_id = tx_id + 1000000000000;
          UPDATE fold_state SET watermark = watermark + 1000000000000",
     )
     .await;
@@ -184,7 +197,7 @@ fn an_experiment_with_dropped_events_is_left_alone_and_named() {
     with_database(async |db| {
         filled(db, 14).await;
         db.execute(
-            "INSERT INTO experiments (id, name, salt) VALUES (2, 'an old one', 's');
+            "UPDATE experiments SET name = 'an old one' WHERE id = 2;
              UPDATE user_experiment_assignments SET created_at = now() - interval '60 days' WHERE experiment_id = 2;
              UPDATE fold_state SET dropped_before = now() - interval '30 days';
              DELETE FROM experiment_events WHERE experiment_id = 2",
