@@ -71,11 +71,12 @@ const FORGET_ABANDONED: &str = "-- covariates::forget_abandoned
 DELETE FROM covariate_uploads WHERE arrived_at < now() - interval '1 hour'";
 
 /// A name is taken when it has an assignment, or had one before it logged in. An assignment that commits beside this
-/// statement is not seen; then transaction ids decide whose covariate it was.
+/// statement is not seen; then transaction ids decide whose covariate it was. In the order of units, because in that order
+/// a million of them find their places in the indexes without running to and fro.
 const STORE: &str = "-- covariates::store
 WITH judged AS MATERIALIZED (
     SELECT s.unit, s.value, a.user_id IS NOT NULL OR l.alias_unit IS NOT NULL AS assigned, c.value AS known
-    FROM (SELECT unit, value FROM covariate_uploads WHERE upload_id = $2) s
+    FROM (SELECT unit, value FROM covariate_uploads WHERE upload_id = $2 ORDER BY unit) s
     LEFT JOIN user_experiment_assignments a ON a.user_id = s.unit AND a.experiment_id = $1
     LEFT JOIN unit_aliases l ON l.alias_unit = s.unit AND l.experiment_id = $1
     LEFT JOIN LATERAL (
@@ -142,6 +143,9 @@ impl Upload {
     /// # Errors
     /// [`StorageError`] when the database does not take them.
     pub async fn stage(&self, rows: &[CovariateRow]) -> Result<(), StorageError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         in_time(copy(&self.client, self.id, rows)).await
     }
 
