@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use podium_api::auth::Role;
 use podium_tests::raw::{Connection, exchange};
-use podium_tests::{Answer, ApiProcess, Client, TestApp, token};
+use podium_tests::{Answer, ApiProcess, Client, TestApp, eventually, token};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -382,26 +382,61 @@ async fn other_types_and_encodings_are_refused() {
     compressed("GZIP", good).await.data();
 }
 
+fn head(length: &str) -> Vec<u8> {
+    format!(
+        "POST {} HTTP/1.1\r\nHost: podium\r\nAuthorization: Bearer {}\r\nContent-Type: text/csv\r\n{length}\r\n\r\n",
+        path("e"),
+        token::valid("1")
+    )
+    .into_bytes()
+}
+
+/// There is room for two uploads. One whose client goes away, or sends nothing for ten seconds, makes room for another,
+/// and leaves nothing behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_and_vanished_ones_make_room() {
+    let app = TestApp::start().await;
+    app.experiment("e").running().await;
+    let mut halves = Vec::new();
+    for unit in ["a", "b"] {
+        let mut connection = Connection::open(app.address()).await;
+        connection.send(&head("Content-Length: 1000")).await;
+        let line = format!("unit,value\n{unit},1\n");
+        connection.send(line.as_bytes()).await;
+        halves.push(connection);
+    }
+    let under_way = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'podium upload' AND datname = current_database()";
+    eventually("both are under way", async || {
+        app.database().number(under_way).await == 2
+    })
+    .await;
+    let third = csv(&app, "unit,value\n").await;
+    third.problem(503, "unavailable");
+    assert_eq!(third.header("retry-after"), "1");
+    let mut slow = halves.pop().unwrap();
+    drop(halves);
+    eventually("there is room again", async || {
+        csv(&app, "unit,value\n").await.status == 200
+    })
+    .await;
+    let answer = slow.answer().await.expect("an answer");
+    answer.problem(408, "request_timeout");
+    let rows =
+        "SELECT (SELECT count(*) FROM unit_covariates) + (SELECT count(*) FROM covariate_uploads)";
+    assert_eq!(app.database().number(rows).await, 0);
+}
+
 /// A length over the limit is refused before anything is read, and what declares none, while it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_32_mib_are_refused() {
     let app = TestApp::start().await;
     app.experiment("e").running().await;
-    let head = |length: &str| {
-        format!(
-            "POST {} HTTP/1.1\r\nHost: podium\r\nAuthorization: Bearer {}\r\nContent-Type: text/csv\r\n{length}\r\n\r\n",
-            path("e"),
-            token::valid("1")
-        )
-    };
     let declared = head(&format!("Content-Length: {}", 32 * MIB + 1));
-    exchange(app.address(), declared.as_bytes())
+    exchange(app.address(), &declared)
         .await
         .problem(413, "too_large");
     let mut connection = Connection::open(app.address()).await;
-    connection
-        .send(head("Transfer-Encoding: chunked").as_bytes())
-        .await;
+    connection.send(&head("Transfer-Encoding: chunked")).await;
     let line = [b"x".repeat(MIB - 2), b",1".to_vec()].concat();
     let chunk = [format!("{MIB:x}\r\n").into_bytes(), line, b"\r\n".to_vec()].concat();
     for _ in 0..32 {
