@@ -14,6 +14,7 @@ mod attribution;
 mod bad_input;
 mod bulk;
 mod checklist;
+mod covariates;
 mod crash;
 mod drain;
 mod fuzz;

@@ -15,6 +15,8 @@ use serde_json::value::RawValue;
 
 use crate::problem::ApiError;
 
+pub mod long;
+
 /// Levels of nesting that a body may have.
 const MAX_DEPTH: usize = 32;
 

@@ -14,12 +14,19 @@ use actix_web::web::{Bytes, BytesMut};
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
 use futures_util::Stream;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::problem::{ApiError, Code};
 use crate::state::SharedState;
 
+mod pieces;
+
+pub use pieces::Pieces;
+
 /// A body must be complete within this time; the HTTP server's own timer covers only the headers.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// The same for an upload, of which something must arrive every [`BODY_TIME`].
+const UPLOAD_TIME: Duration = Duration::from_secs(120);
 
 /// Body of one event, one assignment, one ranking.
 pub const ONE: usize = 64 * 1024;
@@ -27,6 +34,8 @@ pub const ONE: usize = 64 * 1024;
 pub const BATCH: usize = 1024 * 1024;
 /// Body of an admin request.
 pub const ADMIN: usize = 256 * 1024;
+/// Body of an upload.
+pub const UPLOAD: usize = 32 * 1024 * 1024;
 
 /// Content types that a route takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +44,8 @@ pub enum Media {
     Beacon,
     /// `application/json` only.
     Json,
+    /// `application/json`, and `text/csv`.
+    Table,
     /// Whatever the client says, or nothing.
     Any,
 }
@@ -151,6 +162,27 @@ impl Ctx {
     /// 413 over `limit` (before reading when the length is declared, and after decompression), 415 for a content
     /// type or encoding that the route does not take, 408 when it is not complete in time.
     pub async fn body(&self, limit: usize, media: Media) -> Result<Bytes, ApiError> {
+        let (payload, gzip) = self.open(limit, media)?;
+        let body = read(payload, limit).await?;
+        if gzip { gunzip(&body, limit) } else { Ok(body) }
+    }
+
+    /// As [`Self::body`], piece by piece, for bodies that are too large to be held, and with the time of an upload.
+    ///
+    /// # Errors
+    /// 413 for a declared length over `limit`, 415.
+    pub fn pieces(&self, limit: usize, media: Media) -> Result<Pieces, ApiError> {
+        let (payload, gzip) = self.open(limit, media)?;
+        Ok(Pieces::new(
+            payload,
+            gzip,
+            limit,
+            Instant::now() + UPLOAD_TIME,
+        ))
+    }
+
+    /// The body as it arrives, and whether it is compressed.
+    fn open(&self, limit: usize, media: Media) -> Result<(Payload, bool), ApiError> {
         self.check_media(media)?;
         let encoding = self.header_bytes(header::CONTENT_ENCODING);
         let encoding = encoding.unwrap_or(b"identity");
@@ -167,31 +199,42 @@ impl Ctx {
         if declared.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
-        let payload = self
-            .payload
-            .borrow_mut()
-            .take()
-            .ok_or_else(|| ApiError::internal("body read twice"))?;
-        let body = read(payload, limit).await?;
-        if gzip { gunzip(&body, limit) } else { Ok(body) }
+        let payload = self.payload.borrow_mut().take();
+        let payload = payload.ok_or_else(|| ApiError::internal("body read twice"))?;
+        Ok((payload, gzip))
+    }
+
+    /// The content type, without its parameters.
+    fn media_type(&self) -> &[u8] {
+        let kind = self.header_bytes(header::CONTENT_TYPE).unwrap_or_default();
+        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii()
+    }
+
+    /// Whether the body calls itself `text/csv`.
+    #[must_use]
+    pub fn is_csv(&self) -> bool {
+        self.media_type().eq_ignore_ascii_case(b"text/csv")
     }
 
     fn check_media(&self, media: Media) -> Result<(), ApiError> {
-        let kind = self.header_bytes(header::CONTENT_TYPE).unwrap_or_default();
-        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
-        let kind = kind.trim_ascii();
+        let kind = self.media_type();
         let is_json = kind.eq_ignore_ascii_case(b"application/json");
-        let fits = match media {
-            Media::Any => true,
-            Media::Json => is_json,
-            Media::Beacon => is_json || kind.eq_ignore_ascii_case(b"text/plain") || kind.is_empty(),
+        let (fits, wanted) = match media {
+            Media::Any => (true, ""),
+            Media::Json => (is_json, "application/json"),
+            Media::Table => (is_json || self.is_csv(), "application/json or text/csv"),
+            Media::Beacon => (
+                is_json || kind.eq_ignore_ascii_case(b"text/plain") || kind.is_empty(),
+                "application/json",
+            ),
         };
         if fits {
             return Ok(());
         }
         Err(ApiError::new(
             Code::UnsupportedMediaType,
-            "the content type must be application/json",
+            format!("the content type must be {wanted}"),
         ))
     }
 }
@@ -222,12 +265,19 @@ async fn read_in_time(mut reading: Reading) -> Result<Bytes, ApiError> {
     let complete = std::future::poll_fn(|cx| reading.poll(cx));
     tokio::time::timeout(BODY_TIME, complete)
         .await
-        .unwrap_or_else(|_| {
-            Err(ApiError::new(
-                Code::RequestTimeout,
-                "the body did not arrive in time",
-            ))
-        })
+        .unwrap_or_else(|_| Err(too_slow()))
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(Code::RequestTimeout, "the body did not arrive in time")
+}
+
+fn unreadable() -> ApiError {
+    ApiError::new(Code::MalformedJson, "the body could not be read")
+}
+
+fn no_gzip() -> ApiError {
+    ApiError::new(Code::MalformedJson, "the body is not valid gzip")
 }
 
 /// A body in the course of arriving. One that comes in one piece is used as it is.
@@ -252,8 +302,7 @@ impl Reading {
     }
 
     fn add(&mut self, chunk: Result<Bytes, PayloadError>) -> Result<(), ApiError> {
-        let chunk =
-            chunk.map_err(|_| ApiError::new(Code::MalformedJson, "the body could not be read"))?;
+        let chunk = chunk.map_err(|_| unreadable())?;
         // What came first is moved over when more comes, so at most one of the two holds something.
         if self.first.len() + self.collected.len() + chunk.len() > self.limit {
             return Err(too_large(self.limit));
@@ -272,9 +321,7 @@ impl Reading {
 fn gunzip(body: &[u8], limit: usize) -> Result<Bytes, ApiError> {
     let mut plain = Vec::new();
     let mut bounded = flate2::read::GzDecoder::new(body).take(limit as u64 + 1);
-    bounded
-        .read_to_end(&mut plain)
-        .map_err(|_| ApiError::new(Code::MalformedJson, "the body is not valid gzip"))?;
+    bounded.read_to_end(&mut plain).map_err(|_| no_gzip())?;
     if plain.len() > limit {
         Err(too_large(limit))
     } else {

@@ -10,6 +10,7 @@ use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use podium_private_postgres::PrivatePostgres;
 use podium_serving::Serving;
+use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
 use podium_storage::{ConnectSettings, Database, StorageError, fold, retention};
 use tokio::task::JoinHandle;
@@ -208,6 +209,9 @@ async fn keep_partitions(database: Database, retention_days: Option<i32>) {
     loop {
         if let Err(error) = retention::create_partitions(&database).await {
             tracing::warn!(error = %error.chain(), "event partitions could not be made ahead");
+        }
+        if let Err(error) = covariates::forget_abandoned(&database).await {
+            tracing::warn!(error = %error.chain(), "abandoned uploads could not be deleted");
         }
         if let Some(days) = retention_days {
             match retention::drop_old(&database, days).await {

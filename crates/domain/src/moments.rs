@@ -400,5 +400,9 @@ fn scale_by_power_of_two(mut value: f64, mut power: i64) -> f64 {
     value * 2.0_f64.powi(i32::try_from(power.clamp(-STEP, STEP)).unwrap_or(0))
 }
 
+mod covariate;
+
+pub use covariate::{CovariateCentre, CovariatePair, CoveredMoments};
+
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_postgres::ClientWrapper;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -22,6 +24,8 @@ pub enum Purpose {
     Report,
     /// Folding, retention and other background work: at most 30 s.
     Work,
+    /// Uploads by people: at most 2 minutes.
+    Upload,
     /// Migrations, rebuilds and exports: no limit on a statement.
     Maintain,
 }
@@ -32,6 +36,7 @@ impl Purpose {
             Self::Serve => 2_000,
             Self::Report => 10_000,
             Self::Work => 30_000,
+            Self::Upload => 120_000,
             Self::Maintain => 0,
         }
     }
@@ -44,6 +49,7 @@ impl Purpose {
             Self::Serve => Duration::from_secs(3),
             Self::Report => Duration::from_secs(12),
             Self::Work => Duration::from_secs(35),
+            Self::Upload => Duration::from_secs(125),
             Self::Maintain => Duration::from_secs(24 * 3600),
         }
     }
@@ -53,6 +59,7 @@ impl Purpose {
             Self::Serve => "podium serve",
             Self::Report => "podium report",
             Self::Work => "podium work",
+            Self::Upload => "podium upload",
             Self::Maintain => "podium maintain",
         }
     }
@@ -145,17 +152,30 @@ impl ConnectSettings {
     /// # Errors
     /// [`StorageError::Db`] when the server refuses; [`StorageError::TimedOut`] after 5 s.
     pub async fn connect(&self, purpose: Purpose) -> Result<Client, StorageError> {
+        Ok(self.open(purpose).await?.0)
+    }
+
+    /// As [`Self::connect`], for code that is written for connections of the pools.
+    pub(crate) async fn connect_alone(
+        &self,
+        purpose: Purpose,
+    ) -> Result<ClientWrapper, StorageError> {
+        let (client, task) = self.open(purpose).await?;
+        Ok(ClientWrapper::new(client, task))
+    }
+
+    async fn open(&self, purpose: Purpose) -> Result<(Client, JoinHandle<()>), StorageError> {
         let config = self.config_for(purpose);
         let (client, connection) =
             tokio::time::timeout(Duration::from_secs(5), config.connect(self.tls()))
                 .await
                 .map_err(|_| StorageError::TimedOut)??;
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "database connection ended");
             }
         });
-        Ok(client)
+        Ok((client, task))
     }
 }
 

@@ -8,6 +8,7 @@ use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
     Transaction,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
@@ -17,6 +18,9 @@ use crate::connect::{ConnectSettings, Purpose};
 
 /// How often a contended transaction is tried.
 const ATTEMPTS: u32 = 3;
+
+/// Uploads that run at the same time; each has a connection of its own.
+const UPLOADS: usize = 2;
 
 /// The database as the rest of the program sees it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -32,6 +36,7 @@ struct Inner {
     work: Pool,
     health: Pool,
     reachable: AtomicBool,
+    uploads: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -67,6 +72,7 @@ impl Database {
                 work,
                 health,
                 reachable,
+                uploads: Arc::new(Semaphore::new(UPLOADS)),
             }),
         })
     }
@@ -124,6 +130,15 @@ impl Database {
     /// As [`Database::serve`].
     pub async fn work(&self) -> Result<Link, StorageError> {
         self.link(&self.inner.work, Purpose::Work).await
+    }
+
+    /// Room for one more upload.
+    ///
+    /// # Errors
+    /// [`StorageError::QueueFull`].
+    pub(crate) fn room_for_upload(&self) -> Result<OwnedSemaphorePermit, StorageError> {
+        let room = self.inner.uploads.clone().try_acquire_owned();
+        room.map_err(|_| StorageError::QueueFull)
     }
 
     async fn link(&self, pool: &Pool, purpose: Purpose) -> Result<Link, StorageError> {

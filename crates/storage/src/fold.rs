@@ -14,6 +14,10 @@
 //! events go there, and the row is renamed when the alias is folded; afterwards the alias leads to the user's row. An
 //! assignment under a name that is an alias already (two requests raced) is no unit.
 //!
+//! **Covariates.** A unit's is the one that was handed in last, under the name that it had at its assignment, by a
+//! transaction with a lower id than the assignment's. Such a transaction has ended when the assignment is folded, so the
+//! unit gets its covariate with its row of totals, and nothing changes it any more.
+//!
 //! **Exclusion.** A unit is left out when it is a bot, or when any name that it has or had was excluded.
 
 use std::time::Duration;

@@ -29,6 +29,7 @@ pub mod export;
 pub mod feed;
 pub mod fold;
 pub mod migrate;
+mod numeric;
 pub mod rebuild;
 pub mod retention;
 pub mod rows;

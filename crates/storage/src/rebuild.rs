@@ -9,7 +9,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::connect::{ConnectSettings, Purpose};
@@ -145,14 +144,19 @@ const FOREIGN: &str = "-- rebuild::foreign
 SELECT EXISTS (SELECT 1 FROM user_experiment_assignments WHERE tx_id >= $1)
     OR EXISTS (SELECT 1 FROM experiment_events WHERE tx_id >= $1)
     OR EXISTS (SELECT 1 FROM unit_aliases WHERE tx_id >= $1)
+    OR EXISTS (SELECT 1 FROM unit_covariates WHERE tx_id >= $1)
     OR EXISTS (SELECT 1 FROM excluded_units WHERE tx_id >= $1) AS foreign";
 
-/// Which rows count: those below the watermark, and those with ids of another server.
+/// Which rows count: those below the watermark, and those with ids of another server. These come before all ids of this
+/// server when `shift` is subtracted, in the order that they have; ids that were shifted at an earlier restore are
+/// negative, and move further down.
 const SCOPE: &str = "-- rebuild::scope
-CREATE TEMP TABLE recount_scope (watermark bigint, foreign_from bigint) ON COMMIT DROP";
+CREATE TEMP TABLE recount_scope (watermark bigint, foreign_from bigint, shift bigint) ON COMMIT DROP";
 
 const FILL_SCOPE: &str = "-- rebuild::fill_scope
-INSERT INTO recount_scope VALUES ($1, $2)";
+INSERT INTO recount_scope
+SELECT $1, $2, 1 + greatest(
+    (SELECT max(tx_id) FROM user_experiment_assignments), (SELECT max(tx_id) FROM unit_covariates), 0)";
 
 /// Experiments whose first assignment came before the first event that is still there: a part of their events may
 /// be gone.
@@ -169,6 +173,8 @@ LEFT JOIN experiments e ON e.id = l.experiment_id ORDER BY 1";
 const UNITS: &str = "-- rebuild::units
 CREATE TEMP TABLE recount_units ON COMMIT DROP AS
 SELECT a.experiment_id, a.user_id AS unit, a.variant_id, a.epoch, a.source, a.session_id, a.is_bot,
+       coalesce(a.assigned_as, a.user_id) AS first_name,
+       a.tx_id - CASE WHEN a.tx_id >= b.foreign_from OR a.tx_id < 0 THEN b.shift ELSE 0 END AS moment,
        a.is_bot OR EXISTS (
            SELECT 1 FROM excluded_units x CROSS JOIN recount_scope b
            WHERE x.experiment_id = a.experiment_id AND (x.tx_id < b.watermark OR x.tx_id >= b.foreign_from)
@@ -179,6 +185,15 @@ FROM user_experiment_assignments a CROSS JOIN recount_scope b
 WHERE (a.tx_id < b.watermark OR a.tx_id >= b.foreign_from)
   AND a.experiment_id NOT IN (SELECT experiment_id FROM recount_left_out)
   AND NOT EXISTS (SELECT 1 FROM unit_aliases l WHERE l.experiment_id = a.experiment_id AND l.alias_unit = a.user_id)";
+
+/// What was handed in for a unit before its assignment, the last of it.
+const COVARIATES: &str = "-- rebuild::covariates
+CREATE TEMP TABLE recount_covariates ON COMMIT DROP AS
+SELECT DISTINCT ON (u.experiment_id, u.unit) u.experiment_id, u.unit, c.value AS covariate
+FROM (SELECT v.*, v.tx_id - CASE WHEN v.tx_id >= b.foreign_from OR v.tx_id < 0 THEN b.shift ELSE 0 END AS moment
+      FROM unit_covariates v CROSS JOIN recount_scope b) c
+JOIN recount_units u ON u.experiment_id = c.experiment_id AND u.first_name = c.unit AND c.moment < u.moment
+ORDER BY u.experiment_id, u.unit, c.moment DESC";
 
 /// Events that count, each under the unit that it counts for.
 const EVENTS: &str = "-- rebuild::events
@@ -192,10 +207,12 @@ LEFT JOIN unit_aliases l ON l.experiment_id = e.experiment_id AND l.alias_unit =
 JOIN recount_units u ON u.experiment_id = e.experiment_id AND u.unit = coalesce(l.unit, e.user_id)";
 
 /// Rows with ids of another server get one that lies below every watermark, or folding would take them a second
-/// time when this server's own ids arrive there.
-const RESTAMP: [&str; 4] = [
+/// time when this server's own ids arrive there. Assignments and covariates keep their order.
+const RESTAMP: [&str; 5] = [
     "-- rebuild::restamp_assignments
-UPDATE user_experiment_assignments SET tx_id = 0 WHERE tx_id >= $1",
+UPDATE user_experiment_assignments SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
+    "-- rebuild::restamp_covariates
+UPDATE unit_covariates SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
     "-- rebuild::restamp_events
 UPDATE experiment_events SET tx_id = 0 WHERE tx_id >= $1",
     "-- rebuild::restamp_aliases
@@ -282,7 +299,10 @@ async fn recount(client: &mut Client, apply: bool) -> Result<Report, StorageErro
         .await?;
     if apply {
         correct(&transaction).await?;
-        settle_ids(&transaction, watermark, xmax).await?;
+        if foreign {
+            restamp(&transaction, xmax).await?;
+        }
+        transaction.execute(SET_WATERMARK, &[&watermark]).await?;
         transaction.commit().await?;
     } else {
         transaction.rollback().await?;
@@ -306,7 +326,7 @@ async fn fill(
     transaction
         .execute(FILL_SCOPE, &[&watermark, &foreign_from])
         .await?;
-    for statement in [LEFT_OUT, UNITS, "ANALYZE recount_units", EVENTS] {
+    for statement in [LEFT_OUT, UNITS, "ANALYZE recount_units", COVARIATES, EVENTS] {
         transaction.batch_execute(statement).await?;
     }
     for table in &TABLES {
@@ -372,16 +392,10 @@ async fn correct(transaction: &Transaction<'_>) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Makes watermark and rows speak of this server's transactions.
-async fn settle_ids(
-    transaction: &Transaction<'_>,
-    watermark: i64,
-    foreign_from: i64,
-) -> Result<(), StorageError> {
-    let from: &(dyn ToSql + Sync) = &foreign_from;
+/// Makes rows speak of this server's transactions.
+async fn restamp(transaction: &Transaction<'_>, foreign_from: i64) -> Result<(), StorageError> {
     for statement in RESTAMP {
-        transaction.execute(statement, &[from]).await?;
+        transaction.execute(statement, &[&foreign_from]).await?;
     }
-    transaction.execute(SET_WATERMARK, &[&watermark]).await?;
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::fold::PRODUCTS;
 use crate::rows::column;
 
 /// The totals of a unit by the names of their columns.
-const TOTALS: [(&str, UnitTotal); 9] = [
+pub(super) const TOTALS: [(&str, UnitTotal); 9] = [
     ("impressions", UnitTotal::Impressions),
     ("clicks", UnitTotal::Clicks),
     ("add_to_carts", UnitTotal::AddToCarts),
@@ -30,7 +30,7 @@ const TOTALS: [(&str, UnitTotal); 9] = [
     ("sessions", UnitTotal::Sessions),
 ];
 
-const UNITS_WITH: [(&str, EventType); 3] = [
+pub(super) const UNITS_WITH: [(&str, EventType); 3] = [
     ("clicking_units", EventType::Click),
     ("add_to_cart_units", EventType::AddToCart),
     ("purchasing_units", EventType::Purchase),
@@ -77,7 +77,7 @@ fn scale_of(total: &str) -> u64 {
     of.unwrap_or(1).into()
 }
 
-fn columns() -> String {
+pub(super) fn columns() -> String {
     let mut list = String::from("variant_id, epoch, client_units, units");
     let units_with = UNITS_WITH.iter().map(|(name, _)| name);
     for name in units_with.chain(UNITS_ABOVE_ZERO.iter().map(|(name, _)| name)) {
@@ -169,7 +169,7 @@ pub fn by_variant<'a>(
     variants
 }
 
-fn read(row: &Row, table: &'static str) -> Result<VariantMoments, StorageError> {
+pub(super) fn read(row: &Row, table: &'static str) -> Result<VariantMoments, StorageError> {
     let mut moments = Moments {
         units: column(row, table, "units")?,
         ..Moments::default()
@@ -216,7 +216,7 @@ fn total(name: &str, table: &'static str) -> Result<UnitTotal, StorageError> {
 }
 
 /// A whole number of any size.
-fn integer(row: &Row, table: &'static str, name: &str) -> Result<BigInt, StorageError> {
+pub(super) fn integer(row: &Row, table: &'static str, name: &str) -> Result<BigInt, StorageError> {
     let corrupt = || StorageError::CorruptRow {
         table,
         column: "sums",

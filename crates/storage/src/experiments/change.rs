@@ -89,6 +89,9 @@ pub enum Conflict {
     /// Nobody can be pinned any more.
     #[error("cannot change an override: the experiment is {0}; possible until it is archived")]
     OverridesClosed(Status),
+    /// No covariates are taken any more.
+    #[error("cannot take covariates: the experiment is {0}; possible while it is draft or running")]
+    CovariatesClosed(Status),
     /// The name belongs to another experiment.
     #[error("an experiment with this name exists already")]
     NameTaken,

@@ -26,6 +26,10 @@ RETURNING ",
 const DELETE: &str = "-- experiments::delete
 DELETE FROM experiments WHERE id = $1 RETURNING id";
 
+/// Nobody was assigned in a draft, so nothing was derived from them.
+const DELETE_COVARIATES: &str = "-- experiments::delete_covariates
+DELETE FROM unit_covariates WHERE experiment_id = $1";
+
 /// Creates a draft.
 ///
 /// # Errors
@@ -122,7 +126,7 @@ pub async fn step(
         .await
 }
 
-/// Deletes a draft with its variants and overrides.
+/// Deletes a draft with its variants, overrides and covariates.
 ///
 /// # Errors
 /// [`ChangeError::NotFound`], [`ChangeError::Stale`],
@@ -139,6 +143,7 @@ pub async fn delete(
             experiment.status.after(Action::Delete)?;
             let rows = fetch(tx, DELETE, &[&experiment.id]).await?;
             one(&rows, "experiments")?;
+            fetch(tx, DELETE_COVARIATES, &[&experiment.id]).await?;
             for variant in &experiment.variants {
                 let subject = Subject::new("variant", "delete", &variant.id, Some(experiment.id));
                 audit::append(tx, origin, &subject, Some(audit::whole(variant)?), None).await?;

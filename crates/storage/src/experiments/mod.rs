@@ -13,11 +13,12 @@
 //! | [`change`] | why a change is refused |
 //! | [`rules`] | what a change makes of an experiment |
 //! | `rows` | statements that the others share |
-//! | [`commands`], [`variants`], [`overrides`] | the changes |
+//! | [`commands`], [`variants`], [`overrides`], [`covariates`] | the changes |
 //! | [`query`] | reading |
 
 pub mod change;
 pub mod commands;
+pub mod covariates;
 pub mod model;
 pub mod overrides;
 pub mod query;

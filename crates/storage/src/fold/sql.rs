@@ -95,6 +95,24 @@ fn moment_columns(value: impl Fn(&str) -> String) -> Vec<(String, String)> {
     columns
 }
 
+/// As [`moment_columns`], for `covariate_moments` behind `units`, `sum_x` and `sq_x`; the covariate is the column
+/// `covariate`.
+fn covariate_columns(value: impl Fn(&str) -> String) -> Vec<(String, String)> {
+    let mut columns = Vec::new();
+    let mut add = |x_name: String, name: String, of_unit: String| {
+        columns.push((x_name, format!("covariate * {of_unit}")));
+        columns.push((name, of_unit));
+    };
+    for (name, total) in ACTIVE {
+        let with = format!("({} > 0)::integer", value(total));
+        add(format!("x_{name}"), name.to_owned(), with);
+    }
+    for total in TOTALS {
+        add(format!("x_{total}"), format!("sum_{total}"), value(total));
+    }
+    columns
+}
+
 /// `INSERT … ON CONFLICT … DO UPDATE SET c = t.c + EXCLUDED.c` for the given columns.
 fn add_into(table: &str, keys: &str, columns: &[String], select: &str) -> String {
     let names = columns.join(", ");
@@ -201,6 +219,38 @@ fn delta() -> String {
     )
 }
 
+/// Names of the columns that `columns` makes of the totals, and what they gained in the rows of `changed`.
+fn gained(
+    columns: impl Fn(&dyn Fn(&str) -> String) -> Vec<(String, String)>,
+) -> (Vec<String>, String) {
+    let (new, old) = (
+        columns(&|t| format!("new_{t}")),
+        columns(&|t| format!("(new_{t} - d_{t})")),
+    );
+    let differences = new
+        .iter()
+        .zip(&old)
+        .map(|((_, n), (_, o))| format!("sum(({n}) - ({o}))"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let names = new.into_iter().map(|(name, _)| name).collect();
+    (names, differences)
+}
+
+/// What the units of `changed` that have a covariate add to the sums.
+fn covariates_gained() -> String {
+    let (columns, differences) = gained(|value| covariate_columns(value));
+    add_into(
+        "covariate_moments",
+        "experiment_id, variant_id, epoch",
+        &columns,
+        &format!(
+            "SELECT experiment_id, variant_id, epoch, {differences} FROM changed \
+             WHERE NOT excluded AND covariate IS NOT NULL GROUP BY 1, 2, 3"
+        ),
+    )
+}
+
 pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| {
     let set = TOTALS
         .iter()
@@ -212,15 +262,7 @@ pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| {
         .map(|t| format!("t.{t} AS new_{t}, d.{t} AS d_{t}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let new = moment_columns(|t| format!("new_{t}"));
-    let old = moment_columns(|t| format!("(new_{t} - d_{t})"));
-    let differences = new
-        .iter()
-        .zip(&old)
-        .map(|((_, n), (_, o))| format!("sum(({n}) - ({o}))"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let columns: Vec<String> = new.into_iter().map(|(name, _)| name).collect();
+    let (columns, differences) = gained(|value| moment_columns(value));
     let moments = add_into(
         "variant_moments",
         "experiment_id, variant_id, epoch",
@@ -229,6 +271,7 @@ pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| {
             "SELECT experiment_id, variant_id, epoch, {differences} FROM changed WHERE NOT excluded GROUP BY 1, 2, 3"
         ),
     );
+    let covariates = covariates_gained();
     let days = add_into(
         "unit_days",
         "experiment_id, day, unit",
@@ -254,8 +297,9 @@ fresh_sessions AS (
 changed AS (
     UPDATE unit_totals t SET {set} FROM delta d
     WHERE t.experiment_id = d.experiment_id AND t.unit = d.unit
-    RETURNING t.experiment_id, t.variant_id, t.epoch, t.excluded, {returned}),
+    RETURNING t.experiment_id, t.variant_id, t.epoch, t.excluded, t.covariate, {returned}),
 moments AS ({moments}),
+covariates AS ({covariates}),
 days AS ({days}),
 {rollups},
 counters AS (
@@ -271,14 +315,19 @@ SELECT (SELECT count(*) FROM src) AS events, (SELECT count(*) FROM good WHERE un
     )
 });
 
+/// The covariate of a unit is fixed here: it was handed in before the assignment, under the name that the unit had then.
+/// Whatever commits later has a higher transaction id than the assignment, or was refused for the sake of it.
 pub(super) const ASSIGNMENTS: &str = "-- fold::assignments
 WITH new AS (
-    INSERT INTO unit_totals (experiment_id, unit, variant_id, epoch, source, excluded, sessions)
+    INSERT INTO unit_totals (experiment_id, unit, variant_id, epoch, source, excluded, sessions, covariate)
     SELECT a.experiment_id, a.user_id, a.variant_id, a.epoch, a.source,
            a.is_bot
            OR EXISTS (SELECT 1 FROM excluded_units x
                       WHERE x.experiment_id = a.experiment_id AND x.unit = a.user_id AND x.tx_id < $2),
-           (a.session_id IS NOT NULL)::integer
+           (a.session_id IS NOT NULL)::integer,
+           (SELECT c.value FROM unit_covariates c
+            WHERE c.experiment_id = a.experiment_id AND c.unit = coalesce(a.assigned_as, a.user_id) AND c.tx_id < a.tx_id
+            ORDER BY c.tx_id DESC LIMIT 1)
     FROM user_experiment_assignments a
     WHERE a.tx_id >= $1 AND a.tx_id < $2
       AND NOT EXISTS (SELECT 1 FROM unit_aliases l
@@ -296,7 +345,18 @@ bots AS (
     SELECT a.experiment_id, count(*) FROM user_experiment_assignments a
     JOIN new n ON n.experiment_id = a.experiment_id AND n.unit = a.user_id
     WHERE a.is_bot GROUP BY 1
-    ON CONFLICT (experiment_id) DO UPDATE SET bot_units = experiment_counters.bot_units + EXCLUDED.bot_units)
+    ON CONFLICT (experiment_id) DO UPDATE SET bot_units = experiment_counters.bot_units + EXCLUDED.bot_units),
+covariates AS (
+    INSERT INTO covariate_moments (experiment_id, variant_id, epoch, units, sum_x, sq_x, sum_sessions, x_sessions)
+    SELECT experiment_id, variant_id, epoch, count(*), sum(covariate), sum(covariate * covariate),
+           sum(sessions), sum(covariate * sessions)
+    FROM new WHERE NOT excluded AND covariate IS NOT NULL GROUP BY 1, 2, 3
+    ON CONFLICT (experiment_id, variant_id, epoch) DO UPDATE SET
+        units = covariate_moments.units + EXCLUDED.units,
+        sum_x = covariate_moments.sum_x + EXCLUDED.sum_x,
+        sq_x = covariate_moments.sq_x + EXCLUDED.sq_x,
+        sum_sessions = covariate_moments.sum_sessions + EXCLUDED.sum_sessions,
+        x_sessions = covariate_moments.x_sessions + EXCLUDED.x_sessions)
 INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, client_units, sum_sessions, sq_sessions)
 SELECT experiment_id, variant_id, epoch, count(*), count(*) FILTER (WHERE source = 1), sum(sessions), sum(sessions)
 FROM new WHERE NOT excluded GROUP BY 1, 2, 3
@@ -347,25 +407,48 @@ SELECT EXISTS (SELECT 1 FROM named n JOIN unit_totals t ON t.experiment_id = n.e
     )
 });
 
-/// Takes units out of the analysis after the fact: their contributions are subtracted again. Reads raw events, which
-/// is slow and rare: somebody pinned a unit that had already taken part.
-pub(super) static EXCLUSIONS: LazyLock<String> = LazyLock::new(|| {
-    let columns = moment_columns(|t| format!("g.{t}"));
+/// Subtracts from a table of moments: `first` as they stand, and the sums of `columns` over the rows `from`.
+fn taken_out(
+    table: &str,
+    first: &[(&str, &str)],
+    columns: &[(String, String)],
+    from: &str,
+) -> String {
+    let mut all = names(first);
+    all.extend(columns.iter().map(|(name, _)| name.clone()));
     let minus = columns
         .iter()
         .map(|(_, sql)| format!("-sum({sql})"))
         .collect::<Vec<_>>()
         .join(", ");
-    let mut names: Vec<String> = vec!["units".into(), "client_units".into()];
-    names.extend(columns.into_iter().map(|(name, _)| name));
-    let moments = add_into(
+    let select = format!(
+        "SELECT experiment_id, variant_id, epoch, {}, {minus} {from} GROUP BY 1, 2, 3",
+        sums(first, "")
+    );
+    add_into(table, "experiment_id, variant_id, epoch", &all, &select)
+}
+
+/// Takes units out of the analysis after the fact: their contributions are subtracted again. Reads raw events, which
+/// is slow and rare: somebody pinned a unit that had already taken part.
+pub(super) static EXCLUSIONS: LazyLock<String> = LazyLock::new(|| {
+    let moments = taken_out(
         "variant_moments",
-        "experiment_id, variant_id, epoch",
-        &names,
-        &format!(
-            "SELECT g.experiment_id, g.variant_id, g.epoch, -count(*), -count(*) FILTER (WHERE g.source = 1), {minus} \
-             FROM gone g GROUP BY 1, 2, 3"
-        ),
+        &[
+            ("units", "-count(*)"),
+            ("client_units", "-count(*) FILTER (WHERE source = 1)"),
+        ],
+        &moment_columns(str::to_owned),
+        "FROM gone",
+    );
+    let covariates = taken_out(
+        "covariate_moments",
+        &[
+            ("units", "-count(*)"),
+            ("sum_x", "-sum(covariate)"),
+            ("sq_x", "-sum(covariate * covariate)"),
+        ],
+        &covariate_columns(str::to_owned),
+        "FROM gone WHERE covariate IS NOT NULL",
     );
     format!(
         "-- fold::exclusions
@@ -375,6 +458,7 @@ gone AS (
     WHERE t.experiment_id = n.experiment_id AND t.unit = n.unit AND NOT t.excluded
     RETURNING t.*),
 moments AS ({moments}),
+covariates AS ({covariates}),
 who AS MATERIALIZED (
     SELECT g.experiment_id, g.unit AS user_id, g.variant_id FROM gone g
     UNION ALL
@@ -402,5 +486,7 @@ mod tests {
             columns.len(),
             ACTIVE.len() + 2 * TOTALS.len() + PRODUCTS.len()
         );
+        let columns = covariate_columns(str::to_owned);
+        assert_eq!(columns.len(), 2 * (ACTIVE.len() + TOTALS.len()));
     }
 }

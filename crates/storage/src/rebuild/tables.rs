@@ -119,7 +119,7 @@ INSERT INTO {0} ({1}) SELECT {1} FROM missing_{0} ON CONFLICT ({2}) DO {action}"
 }
 
 /// Tables in the order in which they are filled: later ones read earlier ones.
-pub(super) const TABLES: [Table; 8] = [
+pub(super) const TABLES: [Table; 9] = [
     Table {
         name: "unit_sessions",
         keys: &["experiment_id", "unit", "session_key"],
@@ -137,7 +137,7 @@ WHERE session_id IS NOT NULL",
         keys: &["experiment_id", "unit"],
         values: &[
             "variant_id", "epoch", "source", "excluded", "impressions", "clicks", "add_to_carts", "purchases",
-            "purchase_value", "engagement", "requests", "errors", "sessions",
+            "purchase_value", "engagement", "requests", "errors", "sessions", "covariate",
         ],
         additive: false,
         recount: "-- rebuild::unit_totals
@@ -145,8 +145,9 @@ INSERT INTO recount_unit_totals
 SELECT u.experiment_id, u.unit, u.variant_id, u.epoch, u.source, u.excluded,
        coalesce(e.impressions, 0), coalesce(e.clicks, 0), coalesce(e.add_to_carts, 0), coalesce(e.purchases, 0),
        coalesce(e.purchase_value, 0), coalesce(e.engagement, 0), coalesce(e.requests, 0), coalesce(e.errors, 0),
-       coalesce(s.sessions, 0)
+       coalesce(s.sessions, 0), c.covariate
 FROM recount_units u
+LEFT JOIN recount_covariates c USING (experiment_id, unit)
 LEFT JOIN (
     SELECT experiment_id, unit,
            count(*) FILTER (WHERE event_type = 'impression') AS impressions,
@@ -205,6 +206,34 @@ SELECT experiment_id, variant_id, epoch, count(*), count(*) FILTER (WHERE source
        sum(purchases::numeric * impressions), sum(purchases::numeric * add_to_carts),
        sum(purchase_value * sessions), sum(purchase_value * purchases), sum(errors::numeric * requests)
 FROM recount_unit_totals WHERE NOT excluded GROUP BY 1, 2, 3",
+    },
+    Table {
+        name: "covariate_moments",
+        keys: &["experiment_id", "variant_id", "epoch"],
+        values: &[
+            "units", "sum_x", "sq_x", "clicking_units", "add_to_cart_units", "purchasing_units", "valued_units",
+            "engaged_units", "erring_units", "x_clicking_units", "x_add_to_cart_units", "x_purchasing_units",
+            "x_valued_units", "x_engaged_units", "x_erring_units", "sum_impressions", "sum_clicks", "sum_add_to_carts",
+            "sum_purchases", "sum_purchase_value", "sum_engagement", "sum_requests", "sum_errors", "sum_sessions",
+            "x_impressions", "x_clicks", "x_add_to_carts", "x_purchases", "x_purchase_value", "x_engagement",
+            "x_requests", "x_errors", "x_sessions",
+        ],
+        additive: true,
+        recount: "-- rebuild::covariate_moments
+INSERT INTO recount_covariate_moments
+SELECT experiment_id, variant_id, epoch, count(*), sum(x), sum(x * x),
+       count(*) FILTER (WHERE clicks > 0), count(*) FILTER (WHERE add_to_carts > 0),
+       count(*) FILTER (WHERE purchases > 0), count(*) FILTER (WHERE purchase_value > 0),
+       count(*) FILTER (WHERE engagement > 0), count(*) FILTER (WHERE errors > 0),
+       coalesce(sum(x) FILTER (WHERE clicks > 0), 0), coalesce(sum(x) FILTER (WHERE add_to_carts > 0), 0),
+       coalesce(sum(x) FILTER (WHERE purchases > 0), 0), coalesce(sum(x) FILTER (WHERE purchase_value > 0), 0),
+       coalesce(sum(x) FILTER (WHERE engagement > 0), 0), coalesce(sum(x) FILTER (WHERE errors > 0), 0),
+       sum(impressions), sum(clicks), sum(add_to_carts), sum(purchases), sum(purchase_value), sum(engagement),
+       sum(requests), sum(errors), sum(sessions),
+       sum(x * impressions), sum(x * clicks), sum(x * add_to_carts), sum(x * purchases), sum(x * purchase_value),
+       sum(x * engagement), sum(x * requests), sum(x * errors), sum(x * sessions)
+FROM (SELECT *, covariate AS x FROM recount_unit_totals WHERE NOT excluded AND covariate IS NOT NULL) covered
+GROUP BY 1, 2, 3",
     },
     Table {
         name: "variant_hours",

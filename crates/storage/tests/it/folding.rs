@@ -93,6 +93,8 @@ fn the_streams_do_everything() {
             "assign an alias",
             "record",
             "exclude",
+            "hand in",
+            "hold a covariate",
             "hold an assignment",
             "hold a login",
             "hold an exclusion",
@@ -124,6 +126,30 @@ fn the_streams_do_everything() {
             (
                 "an excluded alias",
                 "SELECT count(*) FROM unit_aliases a JOIN excluded_units x ON x.unit = a.alias_unit AND x.experiment_id = a.experiment_id",
+            ),
+            (
+                "a covariate that was handed in too late",
+                "SELECT count(*) FROM unit_covariates c JOIN user_experiment_assignments a
+                 ON a.user_id = c.unit AND a.experiment_id = c.experiment_id AND a.tx_id < c.tx_id",
+            ),
+            (
+                "a covariate of a unit that logged in",
+                "SELECT count(*) FROM unit_totals t JOIN user_experiment_assignments a
+                 ON a.user_id = t.unit AND a.experiment_id = t.experiment_id
+                 WHERE a.assigned_as <> a.user_id AND t.covariate IS NOT NULL",
+            ),
+            (
+                "a covariate that was replaced",
+                "SELECT count(*) FROM unit_covariates a JOIN unit_covariates b
+                 ON b.unit = a.unit AND b.experiment_id = a.experiment_id AND b.tx_id > a.tx_id",
+            ),
+            (
+                "an excluded unit with a covariate",
+                "SELECT count(*) FROM unit_totals WHERE excluded AND covariate IS NOT NULL",
+            ),
+            (
+                "a unit without a covariate",
+                "SELECT count(*) FROM unit_totals WHERE covariate IS NULL",
             ),
             (
                 "an assignment of an alias",

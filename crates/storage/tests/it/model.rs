@@ -15,6 +15,9 @@ struct Assignment {
     by_client: bool,
     is_bot: bool,
     session: Option<String>,
+    /// The name at the assignment, and the transaction that made it.
+    first_name: String,
+    tx_id: i64,
 }
 
 struct Event {
@@ -42,6 +45,8 @@ struct Unit {
     excluded: bool,
     totals: [i128; 8],
     sessions: BTreeSet<String>,
+    /// In 1/10,000.
+    covariate: Option<i128>,
 }
 
 impl Unit {
@@ -61,6 +66,8 @@ struct Raw {
     aliases: HashMap<(i64, String), String>,
     excluded: HashSet<(i64, String)>,
     events: Vec<Event>,
+    /// Transaction and value of what was handed in for a name.
+    covariates: HashMap<(i64, String), Vec<(i64, i128)>>,
 }
 
 impl Raw {
@@ -68,12 +75,12 @@ impl Raw {
         let client = db.client().await;
         let mut raw = Self::default();
         for row in client
-            .query("SELECT experiment_id, user_id, variant_id, epoch, source = 1, is_bot, session_id FROM user_experiment_assignments", &[])
+            .query("SELECT experiment_id, user_id, variant_id, epoch, source = 1, is_bot, session_id, coalesce(assigned_as, user_id), tx_id FROM user_experiment_assignments", &[])
             .await
             .unwrap()
         {
             let assignment =
-                Assignment { variant: row.get(2), epoch: row.get(3), by_client: row.get(4), is_bot: row.get(5), session: row.get(6) };
+                Assignment { variant: row.get(2), epoch: row.get(3), by_client: row.get(4), is_bot: row.get(5), session: row.get(6), first_name: row.get(7), tx_id: row.get(8) };
             raw.assignments.insert((row.get(0), row.get(1)), assignment);
         }
         for row in client
@@ -92,6 +99,12 @@ impl Raw {
             .unwrap()
         {
             raw.excluded.insert((row.get(0), row.get(1)));
+        }
+        let covariates =
+            "SELECT experiment_id, unit, tx_id, (value * 10000)::bigint FROM unit_covariates";
+        for row in client.query(covariates, &[]).await.unwrap() {
+            let versions = raw.covariates.entry((row.get(0), row.get(1))).or_default();
+            versions.push((row.get(2), row.get::<_, i64>(3).into()));
         }
         let sql = "SELECT experiment_id, user_id, event_type, item_id, brand_id, position,
                 (coalesce(value, 0) * 10000)::bigint, coalesce(is_error, false), session_id,
@@ -134,6 +147,17 @@ impl Raw {
         named(unit) || former.map(|((_, name), _)| name).any(|name| named(name))
     }
 
+    /// What was handed in last before an assignment.
+    fn covariate(&self, experiment: i64, assignment: &Assignment) -> Option<i128> {
+        let versions = self
+            .covariates
+            .get(&(experiment, assignment.first_name.clone()))?;
+        let before = versions
+            .iter()
+            .filter(|(tx_id, _)| *tx_id < assignment.tx_id);
+        before.max().map(|(_, value)| *value)
+    }
+
     /// Units without their events. A name that is an alias is no unit, whatever was assigned to it.
     fn units(&self) -> BTreeMap<(i64, String), Unit> {
         let own = self
@@ -148,6 +172,7 @@ impl Raw {
                 excluded: a.is_bot || self.is_excluded(*experiment, name),
                 totals: [0; 8],
                 sessions: a.session.iter().cloned().collect(),
+                covariate: self.covariate(*experiment, a),
             };
             ((*experiment, name.clone()), unit)
         })
@@ -205,6 +230,20 @@ fn moments(unit: &Unit) -> Vec<i128> {
         value * purchases,
         errors * requests,
     ]);
+    row
+}
+
+/// The contribution of one unit with the covariate `x` to the sums over such units, in the order of the columns.
+fn covered(unit: &Unit, x: i128) -> Vec<i128> {
+    let t = unit.all();
+    let [_, clicks, carts, purchases, value, engagement, _, errors, _] = t;
+    let with =
+        [clicks, carts, purchases, value, engagement, errors].map(|total| i128::from(total > 0));
+    let mut row = vec![1, x, x * x];
+    row.extend(with);
+    row.extend(with.map(|with| x * with));
+    row.extend(t);
+    row.extend(t.map(|total| x * total));
     row
 }
 
@@ -274,6 +313,10 @@ pub(crate) async fn expected(db: &TestDatabase) -> Tables {
             unit.excluded.into(),
         ];
         numbers.extend(unit.all());
+        numbers.extend([
+            unit.covariate.is_some().into(),
+            unit.covariate.unwrap_or_default(),
+        ]);
         table("unit_totals", format!("{e} {name}"), &numbers);
         if !unit.sessions.is_empty() {
             table(
@@ -288,6 +331,13 @@ pub(crate) async fn expected(db: &TestDatabase) -> Tables {
                 format!("{e} {} {}", unit.variant, unit.epoch),
                 &moments(unit),
             );
+            if let Some(x) = unit.covariate {
+                table(
+                    "covariate_moments",
+                    format!("{e} {} {}", unit.variant, unit.epoch),
+                    &covered(unit, x),
+                );
+            }
         }
         if raw
             .assignments
@@ -319,9 +369,20 @@ pub(crate) async fn live(db: &TestDatabase) -> Tables {
         sq_requests, sq_errors, sq_sessions,
         x_clicks_impressions, x_add_to_carts_impressions, x_purchases_impressions, x_purchases_add_to_carts,
         x_purchase_value_sessions * 10000, x_purchase_value_purchases * 10000, x_errors_requests";
-    let totals = format!("variant_id, epoch, source, excluded::integer, {EVENT_SUMS}, sessions");
+    let totals = format!(
+        "variant_id, epoch, source, excluded::integer, {EVENT_SUMS}, sessions,
+         (covariate IS NOT NULL)::integer, CASE WHEN covariate IS NULL THEN 0 ELSE covariate * 10000 END"
+    );
+    let covered = "units, sum_x * 10000, sq_x * 100000000,
+        clicking_units, add_to_cart_units, purchasing_units, valued_units, engaged_units, erring_units,
+        x_clicking_units * 10000, x_add_to_cart_units * 10000, x_purchasing_units * 10000, x_valued_units * 10000,
+        x_engaged_units * 10000, x_erring_units * 10000,
+        sum_impressions, sum_clicks, sum_add_to_carts, sum_purchases, sum_purchase_value * 10000, sum_engagement * 10000,
+        sum_requests, sum_errors, sum_sessions,
+        x_impressions * 10000, x_clicks * 10000, x_add_to_carts * 10000, x_purchases * 10000, x_purchase_value * 100000000,
+        x_engagement * 100000000, x_requests * 10000, x_errors * 10000, x_sessions * 10000";
     let five = "impressions, clicks, add_to_carts, purchases, purchase_value * 10000";
-    let queries: [(&'static str, &str, &str, &str); 8] = [
+    let queries: [(&'static str, &str, &str, &str); 9] = [
         (
             "unit_totals",
             "unit_totals",
@@ -345,6 +406,12 @@ pub(crate) async fn live(db: &TestDatabase) -> Tables {
             "variant_moments",
             "experiment_id || ' ' || variant_id || ' ' || epoch",
             moments,
+        ),
+        (
+            "covariate_moments",
+            "covariate_moments",
+            "experiment_id || ' ' || variant_id || ' ' || epoch",
+            covered,
         ),
         (
             "variant_hours",

@@ -50,6 +50,18 @@ fn a_tampered_total_is_found_named_and_corrected() {
             1,
         ),
         (
+            "unit_totals",
+            "UPDATE unit_totals SET covariate = coalesce(covariate + 1, 0) WHERE (experiment_id, unit) = (SELECT experiment_id, unit FROM unit_totals LIMIT 1)",
+            1,
+            1,
+        ),
+        (
+            "covariate_moments",
+            "UPDATE covariate_moments SET x_sessions = x_sessions + 1 WHERE (experiment_id, variant_id, epoch) = (SELECT experiment_id, variant_id, epoch FROM covariate_moments WHERE units > 0 LIMIT 1)",
+            1,
+            1,
+        ),
+        (
             "variant_hours",
             "INSERT INTO variant_hours (experiment_id, variant_id, hour, errors) VALUES (1, 10, '2001-01-01', 1)",
             0,
@@ -143,6 +155,7 @@ async fn pretend_restored(db: &TestDatabase) {
          UPDATE experiment_events SET tx_id = tx_id + 1000000000000;
          UPDATE unit_aliases SET tx_id = tx_id + 1000000000000;
          UPDATE excluded_units SET tx_id = tx_id + 1000000000000;
+         UPDATE unit_covariates SET tx_id = tx_id + 1000000000000;
          UPDATE fold_state SET watermark = watermark + 1000000000000",
     )
     .await;
@@ -179,12 +192,34 @@ fn a_restored_database_refuses_to_fold_until_it_is_rebuilt() {
     });
 }
 
+/// A dump of a dump: ids of the first server are larger than those of the second, and older all the same.
+#[test]
+fn what_came_first_stays_first_over_two_restores() {
+    const FIRST: &str = "INSERT INTO unit_covariates (experiment_id, unit, value, tx_id) VALUES
+        (1, 'a', 1, 5000000000000), (1, 'a', 2, 5000000000001), (1, 'b', 3, 5000000000002);
+        INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id, tx_id) VALUES ('b', 1, 10, 5000000000001)";
+    const SECOND: &str = "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id, tx_id) VALUES
+        ('a', 1, 10, 2000000000000), ('c', 1, 10, 2000000000001);
+        INSERT INTO unit_covariates (experiment_id, unit, value, tx_id) VALUES (1, 'a', 4, 3000000000000), (1, 'c', 5, 2000000000000)";
+    const FOUND: &str = "SELECT string_agg(unit || '=' || coalesce(trim_scale(covariate)::text, 'none'), ' ' ORDER BY unit) FROM unit_totals";
+    with_database(async |db| {
+        for (dump, found) in [(FIRST, "b=none"), (SECOND, "a=2 b=none c=5")] {
+            db.execute(dump).await;
+            assert!(db.recount(true).await.restored);
+            assert_eq!(db.text(FOUND).await, found);
+            check(db, found).await;
+        }
+        db.execute("INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES ('d', 1, 10)").await;
+        check(db, "after both").await;
+    });
+}
+
 #[test]
 fn an_experiment_with_dropped_events_is_left_alone_and_named() {
     with_database(async |db| {
         filled(db, 14).await;
         db.execute(
-            "INSERT INTO experiments (id, name, salt) VALUES (2, 'an old one', 's');
+            "UPDATE experiments SET name = 'an old one' WHERE id = 2;
              UPDATE user_experiment_assignments SET created_at = now() - interval '60 days' WHERE experiment_id = 2;
              UPDATE fold_state SET dropped_before = now() - interval '30 days';
              DELETE FROM experiment_events WHERE experiment_id = 2",

@@ -1,13 +1,17 @@
-//! Seeded streams of what a shop does: assignments, logins, events with duplicates, exclusions, bots, and transactions
-//! that stay open while others commit.
+//! Seeded streams of what a shop does: assignments, logins, events with duplicates, exclusions, bots, covariates, and
+//! transactions that stay open while others commit.
 
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use podium_domain::decimal::Decimal4;
 use podium_storage::assignments::{Assigner, Candidate, Lookup};
+use podium_storage::audit::Origin;
 use podium_storage::batch::RunGroup;
 use podium_storage::events::{EventRow, Recorder, event_key};
+use podium_storage::experiments::ExperimentRef;
+use podium_storage::experiments::covariates::{CovariateRow, Upload};
 use podium_storage::fold;
 use tokio_postgres::Client;
 
@@ -37,6 +41,7 @@ enum Effect {
     },
     Recorded(Vec<EventRow>),
     Excluded,
+    HandedIn,
 }
 
 struct Held {
@@ -71,6 +76,11 @@ pub(crate) struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     pub(crate) async fn new(db: &'a TestDatabase, seed: u64, folds: bool) -> Self {
+        db.execute(
+            "INSERT INTO experiments (id, name, salt, status)
+             SELECT n, 'experiment ' || n, 's', 'running' FROM generate_series(1, 3) AS n ON CONFLICT DO NOTHING",
+        )
+        .await;
         let now = db
             .client()
             .await
@@ -109,8 +119,9 @@ impl<'a> Stream<'a> {
     /// Goes on with other numbers and the same names.
     pub(crate) async fn step(&mut self) {
         let kind = match self.rng.below(100) {
-            0..20 => self.assign().await,
-            20..29 => self.log_in().await,
+            0..16 => self.assign().await,
+            16..22 => self.hand_in().await,
+            22..29 => self.log_in().await,
             29..59 => self.record().await,
             59..64 => self.exclude().await,
             64..66 => self.assign_an_alias().await,
@@ -315,11 +326,68 @@ impl<'a> Stream<'a> {
         "exclude"
     }
 
+    /// Covariates of some units, assigned or not.
+    async fn hand_in(&mut self) -> &'static str {
+        let experiment = *self.rng.pick(&EXPERIMENTS);
+        let mut rows: Vec<CovariateRow> = Vec::new();
+        for place in 0..=self.rng.below(6) {
+            let unit = self.some_covered_unit();
+            if rows.iter().all(|row| row.unit != unit) {
+                rows.push(CovariateRow {
+                    place: i64::try_from(place).unwrap(),
+                    unit,
+                    value: Decimal4(self.some_covariate()),
+                });
+            }
+        }
+        let origin = Origin {
+            actor: "ada".into(),
+            request_id: "r".into(),
+            address: None,
+        };
+        let upload = Upload::begin(&self.db.database).await.unwrap();
+        upload.stage(&rows).await.unwrap();
+        let outcome = upload
+            .commit(&origin, &ExperimentRef::Id(experiment))
+            .await
+            .unwrap();
+        assert_eq!(outcome.received, i64::try_from(rows.len()).unwrap());
+        assert_eq!(
+            outcome.received,
+            outcome.accepted + outcome.already_assigned + outcome.unchanged
+        );
+        "hand in"
+    }
+
+    fn some_covered_unit(&mut self) -> String {
+        let first = *self.rng.pick(&["u", "s"]);
+        format!("{first}{}", self.rng.below(NAMES))
+    }
+
+    /// Few different ones, so that some stay as they are.
+    fn some_covariate(&mut self) -> i64 {
+        match self.rng.below(8) {
+            0 => -10_000_000_000_000_000,
+            1 => 10_000_000_000_000_000,
+            _ => i64::try_from(self.rng.below(5) * 12_345).unwrap() - 20_000,
+        }
+    }
+
     /// Does one thing in a transaction that stays open.
     async fn hold(&mut self) -> &'static str {
         let client = self.db.client().await;
         client.batch_execute("BEGIN").await.unwrap();
-        let (kind, effect, names) = match self.rng.below(6) {
+        let (kind, effect, names) = match self.rng.below(8) {
+            6 | 7 => {
+                let (experiment, unit) = (*self.rng.pick(&EXPERIMENTS), self.some_covered_unit());
+                let value = self.some_covariate();
+                // Assigned or not: what is handed in too late must not count, whoever let it in.
+                let sql = format!(
+                    "INSERT INTO unit_covariates (experiment_id, unit, value) VALUES ({experiment}, '{unit}', {value} * 0.0001)"
+                );
+                client.batch_execute(&sql).await.unwrap();
+                ("hold a covariate", Effect::HandedIn, Vec::new())
+            }
             0 => {
                 let (experiment, unit) = self.some_name("s");
                 let name = (experiment, unit.clone());
@@ -434,7 +502,7 @@ impl<'a> Stream<'a> {
                 );
                 self.recorded.extend(events);
             }
-            Effect::Excluded => {}
+            Effect::Excluded | Effect::HandedIn => {}
         }
         "commit"
     }

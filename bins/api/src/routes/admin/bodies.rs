@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use podium_domain::decimal::Decimal4;
 use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::metric::Metric;
+use podium_storage::experiments::covariates::Outcome;
 use podium_storage::experiments::{self, as_json, as_number};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -382,6 +383,51 @@ pub struct PutOverride {
     /// By name.
     #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f]*$")]
     pub variant: Option<String>,
+}
+
+/// Covariates of units.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Covariates {
+    /// Each unit once.
+    pub covariates: Vec<CovariateOfUnit>,
+}
+
+/// The covariate of a unit.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CovariateOfUnit {
+    /// The unit: the user id or session id that it will be assigned under; a whole number is taken as its text.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f]*$")]
+    pub unit: String,
+    /// A number from before the experiment, of at most four decimals.
+    #[schema(minimum = -1_000_000_000_000_i64, maximum = 1_000_000_000_000_i64)]
+    pub value: f64,
+}
+
+/// What became of an upload of covariates.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CovariatesOutcome {
+    /// Units in the upload.
+    pub received: i64,
+    /// Units that have a new covariate now.
+    pub accepted: i64,
+    /// Units that were left as they are, because they have an assignment already.
+    pub already_assigned: i64,
+    /// Units that had the same covariate.
+    pub unchanged: i64,
+}
+
+impl From<Outcome> for CovariatesOutcome {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            received: outcome.received,
+            accepted: outcome.accepted,
+            already_assigned: outcome.already_assigned,
+            unchanged: outcome.unchanged,
+        }
+    }
 }
 
 /// A unit pinned to a variant.

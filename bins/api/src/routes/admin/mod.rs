@@ -1,4 +1,4 @@
-//! Administration: experiments, variants, overrides, the audit log, people. For holders of a token.
+//! Administration: experiments, variants, overrides, covariates, the audit log, people. For holders of a token.
 //!
 //! Reading and changing are done by the storage crate; what is here translates. To add a route, write its handler in
 //! the module of its kind, add a row to that module's `routes()` and its name to that module's document.
@@ -10,6 +10,7 @@ use crate::routes::Route;
 pub mod audit;
 pub mod bodies;
 pub mod common;
+pub mod covariates;
 pub mod experiments;
 pub mod lifecycle;
 pub mod overrides;
@@ -24,6 +25,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(lifecycle::routes());
     routes.extend(variants::routes());
     routes.extend(overrides::routes());
+    routes.extend(covariates::routes());
     routes.extend(audit::routes());
     routes.extend(users::routes());
     routes
@@ -36,6 +38,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
     document.merge(lifecycle::LifecycleApi::openapi());
     document.merge(variants::VariantsApi::openapi());
     document.merge(overrides::OverridesApi::openapi());
+    document.merge(covariates::CovariatesApi::openapi());
     document.merge(audit::AuditApi::openapi());
     document.merge(users::UsersApi::openapi());
     document
