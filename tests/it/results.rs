@@ -253,3 +253,78 @@ async fn samples_are_planned() {
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
     }
 }
+
+/// Sums of an arm for a least-squares slope.
+#[derive(Default)]
+struct Sums {
+    n: f64,
+    x: f64,
+    y: f64,
+    xx: f64,
+    xy: f64,
+}
+
+impl Sums {
+    fn add(&mut self, x: f64, y: f64) {
+        self.n += 1.0;
+        self.x += x;
+        self.y += y;
+        self.xx += x * x;
+        self.xy += x * y;
+    }
+
+    /// Centred second moments: of x, and of x with y.
+    fn centred(&self) -> (f64, f64) {
+        (
+            self.xx - self.x * self.x / self.n,
+            self.xy - self.x * self.y / self.n,
+        )
+    }
+}
+
+/// A covariate from before explains most of what units do, and the report takes that part out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_covariate_narrows_the_comparison() {
+    const UNITS: i32 = 300;
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").running().await;
+    let covariate = |n: i32| f64::from(n % 7);
+    let value = |n: i32| 5.0 * covariate(n) + f64::from(n % 3);
+    let covariates: Vec<Value> = (0..UNITS)
+        .map(|n| json!({"unit": format!("u{n}"), "value": covariate(n)}))
+        .collect();
+    let path = format!("{EXPERIMENTS}/e/covariates");
+    let body = json!({"covariates": covariates});
+    app.admin(Method::POST, &path, Some(&body)).await.data();
+    let (mut control, mut treatment) = (Sums::default(), Sums::default());
+    let mut events = Vec::new();
+    for n in 0..UNITS {
+        let user = format!("u{n}");
+        let arm = if app.variant_of("e", &user).await == "control" {
+            &mut control
+        } else {
+            &mut treatment
+        };
+        arm.add(covariate(n), value(n));
+        events.push(json!({"user_id": user, "experiment_id": experiment.id, "event_type": "engagement", "value": value(n)}));
+    }
+    app.track_any(json!({"events": events})).await.ok();
+    app.fold().await;
+    let path = format!("/{}/lift?metric=engagement", experiment.id);
+    let lift = get(&app, &path).await.data();
+    let found = &lift["comparisons"][0];
+    let ((xx_a, xy_a), (xx_b, xy_b)) = (control.centred(), treatment.centred());
+    let slope = (xy_a + xy_b) / (xx_a + xx_b);
+    let apart = treatment.x / treatment.n - control.x / control.n;
+    let raw = treatment.y / treatment.n - control.y / control.n;
+    assert!((number(found, "/difference") - raw).abs() < 1e-9);
+    assert!((number(found, "/cuped/difference") - (raw - slope * apart)).abs() < 1e-9);
+    assert!(number(found, "/cuped/varianceReduction") > 0.95, "{found}");
+    assert_eq!(number(found, "/cuped/unitsWithCovariate"), f64::from(UNITS));
+    let ratio = get(
+        &app,
+        &format!("/{}/lift?metric=click_through_rate", experiment.id),
+    )
+    .await;
+    assert_eq!(ratio.data()["comparisons"][0]["cuped"], Value::Null);
+}

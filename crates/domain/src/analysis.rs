@@ -7,9 +7,10 @@ use crate::decision::anytime::{Anytime, anytime};
 use crate::decision::evidence::{ArmSummary, Stratified, Stratum, stratified};
 use crate::event::EventType;
 use crate::metric::{Metric, MetricKind, UnitTotal};
-use crate::moments::{MetricMoments, Moments};
+use crate::moments::{CovariateCentre, CoveredMoments, MetricMoments, Moments};
 use crate::report::{CONFIDENCE, Comparison, compare};
 use crate::stats::bayes::{BetaPrior, GaussianPrior, compare_rates, posterior_effect};
+use crate::stats::cuped::{AdjustedComparison, CovariateMoments, Slope, compare_adjusted};
 use crate::stats::eprocess::multinomial;
 use crate::stats::lift::Estimate;
 use crate::stats::noninferiority::{Direction, Margin, NonInferiority, non_inferiority};
@@ -169,6 +170,37 @@ fn bayesian(
         expected_loss: loss,
         lift,
     })
+}
+
+/// A treatment against the control of one epoch, adjusted by the covariate that was handed in before the assignment;
+/// `None` where no unit has one, and for ratios and quantiles, which are not adjusted.
+///
+/// # Errors
+/// What [`compare_adjusted`] answers, and sums that contradict each other.
+pub fn adjusted(
+    metric: Metric,
+    control: (&Moments, &CoveredMoments),
+    treatment: (&Moments, &CoveredMoments),
+    centre: Option<&CovariateCentre>,
+) -> Result<Option<AdjustedComparison>, StatsError> {
+    let Some(centre) = centre else {
+        return Ok(None);
+    };
+    let arm = |(moments, covered): (&Moments, &CoveredMoments)| {
+        let pair = moments.with_covariate(covered, centre, metric)?;
+        pair.map(|pair| {
+            CovariateMoments::new(
+                pair.n,
+                [pair.mean_y, pair.mean_x],
+                [pair.var_y, pair.var_x, pair.cov],
+            )
+        })
+        .transpose()
+    };
+    match (arm(control)?, arm(treatment)?) {
+        (Some(a), Some(b)) => compare_adjusted(&a, &b, Slope::WithinArms, CONFIDENCE).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Whether a metric has not become worse by more than its margin, epochs stratified: an absolute margin of

@@ -55,6 +55,7 @@ impl<'e> Figures<'e> {
             experiment,
             epochs: &[],
             rows,
+            covariates: &[],
             now: experiment.updated_at,
         })
     }

@@ -141,6 +141,8 @@ pub struct MetricComparison {
     pub adjustment: Option<&'static str>,
     /// Valid at any moment.
     pub anytime: Option<AnytimeBody>,
+    /// Adjusted by the covariate that was handed in; null without one, for ratios, and after a change of weights.
+    pub cuped: Option<CupedBody>,
     /// For reading, not for deciding: a threshold on it is not safe under peeking.
     pub bayesian: Option<BayesianBody>,
     /// Compared within each stretch of constant weights.
@@ -177,6 +179,29 @@ pub struct AnytimeBody {
     pub upper: Option<f64>,
     /// One-sided lower end of the lift.
     pub at_least: Option<f64>,
+}
+
+/// The comparison with the part of the variance taken out that a covariate from before the experiment explains. Fixed
+/// horizon.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CupedBody {
+    /// Units of the two variants that have a covariate; the others count with the mean.
+    pub units_with_covariate: i64,
+    /// Treatment minus control, adjusted.
+    pub difference: f64,
+    /// 95 % interval of `difference`.
+    pub difference_interval: Range,
+    /// Relative change of the adjusted means, a fraction.
+    pub relative_lift: Option<f64>,
+    /// 95 % interval of `relativeLift`.
+    pub relative_lift_interval: Option<Range>,
+    /// z.
+    pub statistic: f64,
+    /// Two-sided.
+    pub p_value: f64,
+    /// Part of the variance that went: 0.5 is as good as twice the units.
+    pub variance_reduction: f64,
 }
 
 /// The Bayesian view: uniform beta priors for proportions, a flat prior for the effect otherwise.

@@ -6,16 +6,17 @@ use podium_domain::decision::design::{DesignInput, DesignSettings, FrozenDesign}
 use podium_domain::decision::look::{Analysis, Answer, Snapshot, Wait, take};
 use podium_domain::decision::verdict::{Gates, judge};
 use podium_domain::metric::Metric;
-use podium_domain::moments::Moments;
+use podium_domain::moments::{CoveredMoments, Moments};
 use podium_domain::stats::StatsError;
 use podium_domain::stats::multiple::adjust_p_values;
 use podium_storage::analytics::context::Epoch;
+use podium_storage::analytics::covariates::VariantCovariates;
 use podium_storage::analytics::moments::VariantMoments;
 use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{
-    AnytimeBody, BayesianBody, GuardrailBody, MetricComparison, Range, SampleBody, SequentialBody,
-    StratifiedBody,
+    AnytimeBody, BayesianBody, CupedBody, GuardrailBody, MetricComparison, Range, SampleBody,
+    SequentialBody, StratifiedBody,
 };
 
 /// What automatic promotion asks for where nobody asked for something else: the balanced preset.
@@ -41,6 +42,8 @@ pub(super) struct Evidence<'e> {
     pub(super) experiment: &'e Experiment,
     pub(super) epochs: &'e [Epoch],
     pub(super) rows: &'e [VariantMoments],
+    /// Sums over units that have a covariate.
+    pub(super) covariates: &'e [VariantCovariates],
     pub(super) now: DateTime<Utc>,
 }
 
@@ -139,6 +142,9 @@ impl Evidence<'_> {
         let is_primary = role == "primary";
         MetricComparison {
             anytime: anytime(&reading),
+            cuped: (epochs.len() == 1)
+                .then(|| self.adjusted(control.id, variant.id, metric))
+                .flatten(),
             bayesian: bayesian(&reading),
             stratified: stratified(&reading),
             guardrail: (role == "guardrail").then(|| guardrail(metric, &reading)),
@@ -150,6 +156,34 @@ impl Evidence<'_> {
                 .flatten(),
             ..with_fixed(blank(variant, reason), &reading)
         }
+    }
+
+    /// With the covariate, over the one epoch that there is.
+    fn adjusted(&self, control: i64, treatment: i64, metric: Metric) -> Option<CupedBody> {
+        let mut all = CoveredMoments::default();
+        for part in self.covariates {
+            all.merge(&part.covered);
+        }
+        let centre = all.centre();
+        let arm = |variant| {
+            let part = |part: &&VariantCovariates| {
+                part.of.variant_id == variant && part.of.moments.units > 0
+            };
+            let part = self.covariates.iter().find(part)?;
+            Some((&part.of.moments, &part.covered))
+        };
+        let (a, b) = (arm(control)?, arm(treatment)?);
+        let found = analysis::adjusted(metric, a, b, centre.as_ref()).ok()??;
+        Some(CupedBody {
+            units_with_covariate: a.1.units + b.1.units,
+            difference: found.diff,
+            difference_interval: found.interval.into(),
+            relative_lift: found.lift.map(|lift| lift.lift),
+            relative_lift_interval: found.lift.map(|lift| lift.interval.into()),
+            statistic: found.z,
+            p_value: found.p.two_sided,
+            variance_reduction: found.variance_reduction,
+        })
     }
 
     /// The effect that the experiment is planned to find.
@@ -290,6 +324,7 @@ fn blank(variant: &Variant, reason: Option<String>) -> MetricComparison {
         adjusted_p_value: None,
         adjustment: None,
         anytime: None,
+        cuped: None,
         bayesian: None,
         stratified: None,
         guardrail: None,

@@ -10,6 +10,7 @@ use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
 use podium_serving::snapshot::ExperimentRef;
 use podium_storage::analytics::context::Epoch;
+use podium_storage::analytics::covariates::{self, VariantCovariates};
 use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
 use podium_storage::analytics::series::{self, Bucket};
@@ -207,14 +208,18 @@ struct Read {
     experiment: Experiment,
     epochs: Vec<Epoch>,
     rows: Vec<VariantMoments>,
+    covariates: Vec<VariantCovariates>,
     now: DateTime<Utc>,
 }
 
 impl Read {
     async fn now(link: &mut Link, experiment: Experiment) -> Result<Self, ApiError> {
+        // One statement, so that all sums are of the same moment.
+        let covariates = covariates::now(link, experiment.id).await?;
         Ok(Self {
             epochs: context::epochs(link, experiment.id).await?,
-            rows: moments::now(link, experiment.id).await?,
+            rows: covariates.iter().map(|part| part.of.clone()).collect(),
+            covariates,
             now: context::freshness(link).await?.now,
             experiment,
         })
@@ -225,6 +230,7 @@ impl Read {
             experiment: &self.experiment,
             epochs: &self.epochs,
             rows: &self.rows,
+            covariates: &self.covariates,
             now: self.now,
         })
     }
