@@ -233,12 +233,17 @@ pub fn guardrail(
     )
 }
 
-/// Units that every arm needs to find a relative `lift` with [`POWER`] at a two-sided level of 1 − [`CONFIDENCE`], with
-/// the control's value and spread as they are observed.
+/// Units that every arm needs to find a relative `lift` with [`POWER`] at a two-sided level of 1 − [`CONFIDENCE`] over the
+/// number of treatments, with the control's value and spread as they are observed.
 ///
 /// # Errors
 /// [`StatsError`] where the control's value, or its spread, is not known yet.
-pub fn planned_units(metric: Metric, control: &Moments, lift: f64) -> Result<f64, StatsError> {
+pub fn planned_units(
+    metric: Metric,
+    control: &Moments,
+    lift: f64,
+    treatments: usize,
+) -> Result<f64, StatsError> {
     let observed = control.of_metric(metric)?;
     let baseline = match observed.ok_or(StatsError::NotEnoughData)? {
         MetricMoments::Proportion(proportion) => Baseline::Proportion(proportion.rate()?),
@@ -257,7 +262,7 @@ pub fn planned_units(metric: Metric, control: &Moments, lift: f64) -> Result<f64
             }
         }
     };
-    let level = Level::new(1.0 - CONFIDENCE, Sides::Two)?;
+    let level = Level::new((1.0 - CONFIDENCE) / treatments as f64, Sides::Two)?;
     Ok(sample_size(baseline, lift, level, POWER, 1.0)?.n_a_ceil)
 }
 
@@ -389,9 +394,11 @@ mod tests {
 
     #[test]
     fn the_plan_is_that_of_the_observed_baseline() {
-        let units = planned_units(Metric::ConversionRate, &rates(10_000, 1_000), 0.1).unwrap();
+        let units = planned_units(Metric::ConversionRate, &rates(10_000, 1_000), 0.1, 1).unwrap();
         // 14,749 an arm: Fleiss's formula without correction at 10 % and 11 %.
         assert!((units - 14_749.0).abs() < 2.0, "{units}");
-        assert!(planned_units(Metric::ConversionRate, &rates(0, 0), 0.1).is_err());
+        let of_two = planned_units(Metric::ConversionRate, &rates(10_000, 1_000), 0.1, 2).unwrap();
+        assert!(of_two > 1.1 * units);
+        assert!(planned_units(Metric::ConversionRate, &rates(0, 0), 0.1, 1).is_err());
     }
 }

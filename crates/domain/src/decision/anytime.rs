@@ -45,7 +45,8 @@ pub struct Anytime {
     /// Two-sided confidence sequence of the lift, a fraction; a limit that the data do not give is
     /// infinite (above) or −1 (below).
     pub lift: Interval,
-    /// Lower limit of the one-sided confidence sequence of the lift.
+    /// Lower limit of the one-sided confidence sequence of the lift; by the Bernoulli process that of the two-sided one,
+    /// which is lower and so holds as well.
     pub lift_at_least: f64,
 }
 

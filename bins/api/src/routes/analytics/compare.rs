@@ -210,11 +210,9 @@ impl Evidence<'_> {
         for row in self.rows.iter().filter(|row| row.variant_id == control) {
             all.merge(&row.moments);
         }
-        let required = analysis::planned_units(metric, &all, self.effect()).ok()?;
+        let required = analysis::planned_units(metric, &all, self.effect(), treatments).ok()?;
         let reached = units_of(control).min(units_of(treatment));
-        let arms = as_float(i64::try_from(treatments).ok()? + 1);
-        let total: i64 = self.rows.iter().map(|row| row.moments.units).sum();
-        let per_day = self.days().map(|days| as_float(total) / arms / days);
+        let per_day = self.days().map(|days| as_float(reached) / days);
         let missing = (required - as_float(reached)).max(0.0);
         Some(SampleBody {
             effect: self.effect(),

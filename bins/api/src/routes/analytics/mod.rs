@@ -150,7 +150,7 @@ pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
     let metric = metric(&ctx, &experiment)?;
     let read = Read::now(&mut ctx.state.database.report().await?, experiment).await?;
     let report = compute(move || read.figures().metric(metric)).await?;
-    let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` and `sequential` hold however often one looks";
+    let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` hold at any moment, those in `sequential` count a look in every slot since the start";
     admin_json(200, Lift { report, note })
 }
 
@@ -174,8 +174,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
     let report = compute(move || {
         let (figures, experiment) = (read.figures(), &read.experiment);
         let (split, metrics) = (figures.split(), figures.metrics());
-        let primary = metrics.iter().find(|metric| metric.role == "primary");
-        let verdict = primary.map(|primary| verdict::verdict(experiment.status, primary, &split));
+        let verdict = verdict::verdict(experiment.status, &metrics, &split);
         Report {
             experiment_id: id,
             experiment_name: experiment.name.clone(),
@@ -186,7 +185,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
             lag_seconds,
             performance: assemble::performance(&variants),
             client_assigned_share: figures.client_share(),
-            verdict: verdict.unwrap_or_default(),
+            verdict,
             split,
             metrics,
             positions: figures.positions(&positions),

@@ -1,17 +1,25 @@
 //! One sentence of plain words, and what to do next.
 
 use podium_domain::experiment::Status;
+use podium_domain::stats::noninferiority::Verdict;
 
 use super::bodies::{MetricComparison, MetricReport, SplitCheck};
 
-/// What the figures say about the primary metric.
-pub(super) fn verdict(status: Status, primary: &MetricReport, split: &SplitCheck) -> String {
+/// What the figures say: the split first, then the primary metric, and no shipping over a guardrail that is worse.
+pub(super) fn verdict(status: Status, metrics: &[MetricReport], split: &SplitCheck) -> String {
+    let Some(primary) = metrics.iter().find(|metric| metric.role == "primary") else {
+        return String::new();
+    };
     if status == Status::Draft {
         return "Not started: there is nothing to read yet.".to_owned();
     }
-    if let (true, Some(p)) = (split.mismatch, split.smallest_p()) {
+    if split.mismatch {
+        let how = match (&split.reason, split.smallest_p()) {
+            (Some(reason), _) => reason.clone(),
+            (None, p) => format!("p = {:.0e}", p.unwrap_or_default()),
+        };
         return format!(
-            "Do not act: the split is off (p = {p:.0e}). Find out which units are missing before you believe any figure."
+            "Do not act: the split is off ({how}). Find out which units are missing before you believe any figure."
         );
     }
     let running = matches!(status, Status::Running | Status::Paused);
@@ -25,11 +33,19 @@ pub(super) fn verdict(status: Status, primary: &MetricReport, split: &SplitCheck
         );
     };
     if is_winner(best) {
-        return ship(best, primary.metric);
+        return match harmed(metrics, best.variant_id) {
+            Some(guardrail) => format!(
+                "Do not ship {}: it is ahead in {} ({}), and worse in {guardrail} by more than its margin.",
+                best.variant_name,
+                primary.metric,
+                lift_of(best)
+            ),
+            None => ship(best, primary.metric),
+        };
     }
     if primary.comparisons.iter().all(is_proved_worse) {
         return format!(
-            "Stop: {} is worse than the control in {} ({}), and that holds however often you looked.",
+            "Stop: {} is worse than the control in {} ({}), by the interval that holds at any moment.",
             if primary.comparisons.len() == 1 {
                 best.variant_name.clone()
             } else {
@@ -52,6 +68,19 @@ pub(super) fn verdict(status: Status, primary: &MetricReport, split: &SplitCheck
                 .map_or(95.0, |s| s.confidence.required)
         )
     }
+}
+
+/// The first guardrail that a treatment was shown to make worse.
+fn harmed(metrics: &[MetricReport], variant_id: i64) -> Option<&'static str> {
+    let is_worse = |comparison: &MetricComparison| {
+        let guardrail = comparison.guardrail.as_ref();
+        comparison.variant_id == variant_id
+            && guardrail.is_some_and(|guardrail| guardrail.verdict == Verdict::Inferior.name())
+    };
+    metrics
+        .iter()
+        .find(|metric| metric.comparisons.iter().any(is_worse))
+        .map(|metric| metric.metric)
 }
 
 /// The winner, else the largest lift.
@@ -98,7 +127,7 @@ fn lift_of(comparison: &MetricComparison) -> String {
 fn ship(best: &MetricComparison, metric: &str) -> String {
     let confidence = best.sequential.as_ref().and_then(|s| s.confidence.measured);
     format!(
-        "Ship {}: {} in {metric}, with {} confidence, which holds however often you looked.",
+        "Ship {}: {} in {metric}, with {} confidence, every look since the start taken into account.",
         best.variant_name,
         lift_of(best),
         percent(confidence.unwrap_or_default())
@@ -150,7 +179,7 @@ fn keep_running(best: &MetricComparison, metric: &str) -> String {
         let effect = 100.0 * sample.effect;
         match sample.days_left {
             Some(days) if days > 0.0 => format!(
-                " About {} to the sample that finds {effect:.0} % at today's traffic.",
+                " About {} to the sample that finds {effect:.0} % at the traffic so far.",
                 in_days(days)
             ),
             Some(_) => format!(
