@@ -318,6 +318,17 @@ fn check_comparison(
         number(&answer["difference"]),
         VALUE,
     );
+    for (name, pointer) in [
+        ("prob_treatment_best", "/bayesian/chanceToBeatControl"),
+        ("expected_loss_treatment", "/bayesian/expectedLoss"),
+    ] {
+        found.number(
+            &format!("{path} {name}"),
+            &want["bayes_beta11"][name],
+            number(answer.pointer(pointer).unwrap()),
+            P_VALUE,
+        );
+    }
     let wald = serde_json::from_value(answer["differenceInterval"].clone()).unwrap();
     found.interval(&format!("{path} difference"), &want["wald_ci95"], wald);
     let ratio = named(&answers.click_through_rate["comparisons"], Policy::Bts);

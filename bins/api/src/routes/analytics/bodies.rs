@@ -259,7 +259,7 @@ pub struct SampleBody {
     pub required: f64,
     /// Units in the smaller of the two arms.
     pub reached: i64,
-    /// Days until it is reached at the traffic so far; 0 when it is.
+    /// Days until it is reached at the traffic so far; 0 when it is, null in the first day.
     pub days_left: Option<f64>,
 }
 

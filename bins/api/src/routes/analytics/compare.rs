@@ -92,13 +92,12 @@ impl Evidence<'_> {
             .collect()
     }
 
-    /// Days since the start, at least a minute, so that a traffic can be told.
+    /// Days since the start, from the first whole one on: minutes tell nothing about a day's traffic.
     fn days(&self) -> Option<f64> {
-        const MINUTE: f64 = 1.0 / 1_440.0;
         let start = self.experiment.start_date?;
         let end = self.experiment.end_date.unwrap_or(self.now);
         let days = end.signed_duration_since(start).as_seconds_f64() / 86_400.0;
-        Some(days.max(MINUTE))
+        (days >= 1.0).then_some(days)
     }
 
     /// All treatments against the control.
@@ -289,9 +288,7 @@ impl Evidence<'_> {
 
 fn waiting(wait: &Wait) -> String {
     match wait {
-        Wait::Runtime { measured, required } => {
-            format!("runtime: {measured:.1} of {required:.0} hours")
-        }
+        Wait::Runtime { required, .. } => format!("runtime: {required:.0} hours"),
         Wait::Units { measured, required } => {
             format!("sample: {measured} of {required} units in the smaller arm")
         }
