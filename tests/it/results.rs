@@ -1,5 +1,8 @@
 //! What reports say about data whose answer is known: the figures that hold at any moment, the decision rule, the words.
-#![expect(clippy::float_cmp, reason = "these figures are exact, or the same figure twice")]
+#![expect(
+    clippy::float_cmp,
+    reason = "these figures are exact, or the same figure twice"
+)]
 
 use std::time::Duration;
 
@@ -352,27 +355,27 @@ async fn a_whale_hides_no_difference() {
     let experiment = app.experiment("e").running().await;
     let id = experiment.id;
     let mut arms = [Vec::new(), Vec::new()];
-    let mut sql = String::new();
+    let (mut units, mut events) = (Vec::new(), Vec::new());
     for (arm, (name, step)) in [("control", 0.0), ("b", 6.0)].into_iter().enumerate() {
         let variant = experiment.variant(name);
         for n in 0..UNITS {
-            let value = if (arm, n) == (0, 1) {
-                WHALE
-            } else {
-                spent(n, step)
-            };
+            let is_whale = (arm, n) == (0, 1);
+            let value = if is_whale { WHALE } else { spent(n, step) };
             arms[arm].push(value);
-            sql += &format!(
-                "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES ('{name}-{n}', {id}, {variant});"
-            );
+            units.push(format!("('{name}-{n}', {id}, {variant})"));
             if value > 0.0 {
-                sql += &format!(
-                    "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, value)
-                     VALUES ('{name}-{n}', '{name}-{n}', {id}, {variant}, 'purchase', {value});"
-                );
+                events.push(format!(
+                    "('{name}-{n}', '{name}-{n}', {id}, {variant}, 'purchase', {value})"
+                ));
             }
         }
     }
+    let sql = format!(
+        "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES {};
+         INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, value) VALUES {}",
+        units.join(", "),
+        events.join(", ")
+    );
     app.change(&sql).await;
     app.fold().await;
     let path = format!("/{id}/lift?metric=revenue_per_user");

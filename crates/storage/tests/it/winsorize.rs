@@ -314,3 +314,29 @@ fn one_replica_computes_at_a_time() {
         assert_eq!(db.text(SUMS).await, "");
     });
 }
+
+/// What a recount corrects is computed again; what it leaves alone stays.
+#[test]
+fn a_correction_of_totals_forgets_their_caps() {
+    with_database(async |db| {
+        experiment(db, 1, "running", "{}").await;
+        experiment(db, 2, "running", "{}").await;
+        for id in [1, 2] {
+            db.execute(&format!(
+                "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES ('u', {id}, 10);
+                 INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, value)
+                 VALUES ('{id}', 'u', {id}, 10, 'purchase', 5)"
+            ))
+            .await;
+        }
+        db.fold_all().await;
+        assert_eq!(refreshed(db, LATER).await, 2);
+        db.execute("UPDATE unit_totals SET purchase_value = 7 WHERE experiment_id = 1")
+            .await;
+        db.recount(true).await;
+        assert!(read(db, 1, 0.99).await.is_empty());
+        assert_eq!(read(db, 2, 0.99).await.len(), 1);
+        assert_eq!(db.text("SELECT count(*) FROM capped_moments").await, "1");
+        assert_eq!(refreshed(db, LATER).await, 1);
+    });
+}
