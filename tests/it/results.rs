@@ -1,5 +1,13 @@
 //! What reports say about data whose answer is known: the figures that hold at any moment, the decision rule, the words.
+#![expect(
+    clippy::float_cmp,
+    reason = "these figures are exact, or the same figure twice"
+)]
 
+use std::time::Duration;
+
+use podium_domain::stats::winsorize::winsorize;
+use podium_storage::winsorize::refresh;
 use podium_tests::{Answer, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -39,7 +47,7 @@ async fn experiment(app: &TestApp, name: &str, epochs: &[(&str, [Arm; 2])]) {
 const EVEN: &str = r#"{"11": "1", "12": "1"}"#;
 
 async fn report(app: &TestApp) -> Value {
-    get(app, "/1/report").await.data()
+    report_of(app, 1).await
 }
 
 async fn get(app: &TestApp, path: &str) -> Answer {
@@ -378,4 +386,100 @@ async fn a_covariate_narrows_the_comparison() {
     )
     .await;
     assert_eq!(ratio.data()["comparisons"][0]["cuped"], Value::Null);
+}
+
+/// What unit number `n` spends in total; every second one buys.
+fn spent(n: i32, step: f64) -> f64 {
+    if n % 2 == 0 {
+        0.0
+    } else {
+        10.0 + step + f64::from(n % 7)
+    }
+}
+
+/// One unit of the control buys for a million, and nothing can be seen until its total is capped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whale_hides_no_difference() {
+    const UNITS: i32 = 500;
+    const WHALE: f64 = 1_000_000.0;
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").running().await;
+    let id = experiment.id;
+    let mut arms = [Vec::new(), Vec::new()];
+    let (mut units, mut events) = (Vec::new(), Vec::new());
+    for (arm, (name, step)) in [("control", 0.0), ("b", 6.0)].into_iter().enumerate() {
+        let variant = experiment.variant(name);
+        for n in 0..UNITS {
+            let is_whale = (arm, n) == (0, 1);
+            let value = if is_whale { WHALE } else { spent(n, step) };
+            arms[arm].push(value);
+            units.push(format!("('{name}-{n}', {id}, {variant})"));
+            if value > 0.0 {
+                events.push(format!(
+                    "('{name}-{n}', '{name}-{n}', {id}, {variant}, 'purchase', {value})"
+                ));
+            }
+        }
+    }
+    let sql = format!(
+        "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES {};
+         INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, value) VALUES {}",
+        units.join(", "),
+        events.join(", ")
+    );
+    app.change(&sql).await;
+    app.fold().await;
+    let path = format!("/{id}/lift?metric=revenue_per_user");
+    let raw = get(&app, &path).await.data();
+    assert_eq!(raw["winsorized"], Value::Null, "no cap was computed yet");
+    let hidden = &raw["comparisons"][0];
+    assert!(number(hidden, "/pValue") > 0.3, "{hidden}");
+    assert!(number(hidden, "/lift") < 0.0, "{hidden}");
+
+    let database = &app.state().database;
+    let refreshed = refresh(database, Duration::ZERO).await.unwrap();
+    assert_eq!((refreshed.experiments, refreshed.failed), (1, 0));
+    let capped = get(&app, &path).await.data();
+    let seen = &capped["comparisons"][0];
+    assert!(number(seen, "/pValue") < 1e-3, "{seen}");
+    assert!(number(seen, "/lift") > 0.0, "{seen}");
+    assert!(number(seen, "/anytime/lower") > 0.0, "{seen}");
+    assert!(number(seen, "/bayesian/chanceToBeatControl") > 0.999);
+    assert!(number(seen, "/stratified/difference") > 0.0);
+    let by_hand = winsorize(&arms[0], &arms[1], None, Some(0.99)).unwrap();
+    let cap = by_hand.caps.upper().unwrap();
+    assert!((number(&capped, "/winsorized/cap") - cap).abs() < 1e-4);
+    assert_eq!(number(&capped, "/winsorized/upper"), 0.99);
+    assert!(capped["winsorized"]["computedAt"].is_string());
+    let difference = by_hand.b.mean - by_hand.a.mean;
+    assert!((number(seen, "/difference") - difference).abs() < 1e-9);
+    assert_eq!(
+        capped["variants"], raw["variants"],
+        "values stay as they are"
+    );
+    let report = report_of(&app, id).await;
+    for metric in report["metrics"].as_array().unwrap() {
+        let is_value = [
+            "revenue_per_user",
+            "revenue_per_session",
+            "average_order_value",
+        ]
+        .contains(&metric["metric"].as_str().unwrap());
+        assert_eq!(metric["winsorized"].is_object(), is_value, "{metric}");
+    }
+
+    let design = json!({"design": {"winsorizeUpper": null}});
+    let patch = app
+        .request(Method::PATCH, &format!("{EXPERIMENTS}/{id}"))
+        .bearer_auth(podium_tests::token::valid("1"))
+        .header("if-match", "*");
+    let patched = Answer::of(patch.json(&design)).await.data();
+    assert_eq!(patched["design"]["winsorizeUpper"], Value::Null);
+    let switched_off = get(&app, &path).await.data();
+    assert_eq!(switched_off["winsorized"], Value::Null);
+    assert_eq!(switched_off["comparisons"][0]["pValue"], hidden["pValue"]);
+}
+
+async fn report_of(app: &TestApp, id: i64) -> Value {
+    get(app, &format!("/{id}/report")).await.data()
 }

@@ -12,7 +12,7 @@ use podium_private_postgres::PrivatePostgres;
 use podium_serving::Serving;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
-use podium_storage::{ConnectSettings, Database, StorageError, fold, retention};
+use podium_storage::{ConnectSettings, Database, StorageError, fold, retention, winsorize};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -109,6 +109,7 @@ pub async fn start(
                 .follow(Feed::start(database.clone(), Some(direct))),
         ),
         tokio::spawn(fold_for_ever(database.clone())),
+        tokio::spawn(cap_values_for_ever(database.clone())),
         tokio::spawn(keep_partitions(
             database.clone(),
             config.event_retention_days,
@@ -201,6 +202,23 @@ async fn fold_for_ever(database: Database) {
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "folding failed and will be tried again");
             }
+        }
+    }
+}
+
+/// How often caps of values are looked after.
+const CAP_EVERY: Duration = Duration::from_secs(60);
+/// How old caps of values may become: every computation reads all units of an experiment.
+const CAPS_KEPT: Duration = Duration::from_secs(300);
+
+/// Keeps the caps of values up to date.
+async fn cap_values_for_ever(database: Database) {
+    let mut ticks = tokio::time::interval(CAP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = winsorize::refresh(&database, CAPS_KEPT).await {
+            tracing::warn!(error = %error.chain(), "caps of values were not computed and will be tried again");
         }
     }
 }

@@ -13,6 +13,7 @@
 //! | [`experiments`], [`users`], [`audit`] | administration |
 //! | [`batch`], [`assignments`], [`events`] | the write path: grouped, durable, idempotent |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
+//! | [`winsorize`] | caps of values and the sums under them, derived from totals |
 //! | [`analytics`], [`export`] | reading results |
 
 pub mod analytics;
@@ -34,6 +35,7 @@ pub mod rebuild;
 pub mod retention;
 pub mod rows;
 pub mod users;
+pub mod winsorize;
 
 pub use connect::ConnectSettings;
 pub use database::Database;

@@ -384,10 +384,23 @@ async fn left_out(transaction: &Transaction<'_>) -> Result<Vec<LeftOut>, Storage
 }
 
 /// Makes the live tables equal to the recount.
+/// Caps of values follow from unit totals; where these were wrong, they are computed again in time.
+const FORGET_CAPS: [&str; 2] = [
+    "-- rebuild::forget_caps
+DELETE FROM value_caps WHERE experiment_id IN (
+    SELECT experiment_id FROM missing_unit_totals UNION SELECT experiment_id FROM surplus_unit_totals)",
+    "-- rebuild::forget_capped_sums
+DELETE FROM capped_moments m
+WHERE NOT EXISTS (SELECT FROM value_caps c WHERE c.experiment_id = m.experiment_id AND c.total = m.total)",
+];
+
 async fn correct(transaction: &Transaction<'_>) -> Result<(), StorageError> {
     for table in &TABLES {
         transaction.execute(&table.delete(), &[]).await?;
         transaction.execute(&table.insert(), &[]).await?;
+    }
+    for statement in FORGET_CAPS {
+        transaction.execute(statement, &[]).await?;
     }
     Ok(())
 }

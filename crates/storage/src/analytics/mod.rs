@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`moments`] | exact sums per variant and epoch, now and at the end of past days |
 //! | [`covariates`] | the same with the sums over units that have a covariate |
+//! | [`capped`] | sums of capped values per variant and epoch |
 //! | [`performance`] | totals per variant, of all time or of a range of days |
 //! | [`series`] | totals per variant and hour, day or week |
 //! | [`dimensions`] | totals per variant and item, brand or position |
@@ -13,6 +14,7 @@
 //!
 //! To add a figure: fold it first (`fold`, with its recount in `rebuild`), then read it here.
 
+pub mod capped;
 pub mod context;
 pub mod covariates;
 pub mod dimensions;

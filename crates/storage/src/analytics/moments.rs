@@ -204,7 +204,7 @@ pub(super) fn read(row: &Row, table: &'static str) -> Result<VariantMoments, Sto
     })
 }
 
-fn total(name: &str, table: &'static str) -> Result<UnitTotal, StorageError> {
+pub(super) fn total(name: &str, table: &'static str) -> Result<UnitTotal, StorageError> {
     let found = TOTALS
         .iter()
         .find(|(known, _)| *known == name)

@@ -132,6 +132,8 @@ pub struct Design {
     pub horizon_days: Option<i64>,
     /// Hours of one slot in which at most one look is taken.
     pub look_every_hours: i64,
+    /// Quantile of all units above which unit totals of value metrics are capped, above 0.5 and below 1; `None` for no cap.
+    pub winsorize_upper: Option<f64>,
 }
 
 impl Default for Design {
@@ -140,6 +142,7 @@ impl Default for Design {
             min_detectable_effect: None,
             horizon_days: None,
             look_every_hours: 6,
+            winsorize_upper: Some(0.99),
         }
     }
 }
@@ -213,6 +216,7 @@ pub struct DesignPatch {
     pub min_detectable_effect: Option<Option<f64>>,
     pub horizon_days: Option<Option<i64>>,
     pub look_every_hours: Option<i64>,
+    pub winsorize_upper: Option<Option<f64>>,
 }
 
 impl DesignPatch {
@@ -225,6 +229,7 @@ impl DesignPatch {
                 .unwrap_or(design.min_detectable_effect),
             horizon_days: self.horizon_days.unwrap_or(design.horizon_days),
             look_every_hours: self.look_every_hours.unwrap_or(design.look_every_hours),
+            winsorize_upper: self.winsorize_upper.unwrap_or(design.winsorize_upper),
         }
     }
 }
@@ -333,6 +338,7 @@ mod tests {
             min_detectable_effect: Some(0.1),
             horizon_days: Some(30),
             look_every_hours: 24,
+            winsorize_upper: Some(0.95),
         };
         let patch = DesignPatch {
             horizon_days: Some(None),
@@ -345,6 +351,17 @@ mod tests {
                 ..design
             }
         );
+        let uncapped = DesignPatch {
+            winsorize_upper: Some(None),
+            ..DesignPatch::default()
+        };
+        assert_eq!(
+            uncapped.applied_to(design),
+            Design {
+                winsorize_upper: None,
+                ..design
+            }
+        );
     }
 
     #[test]
@@ -353,5 +370,12 @@ mod tests {
             serde_json::from_str::<Design>("{}").unwrap(),
             Design::default()
         );
+        assert_eq!(Design::default().winsorize_upper, Some(0.99));
+        let off = Design {
+            winsorize_upper: None,
+            ..Design::default()
+        };
+        let kept = serde_json::to_string(&off).unwrap();
+        assert_eq!(serde_json::from_str::<Design>(&kept).unwrap(), off);
     }
 }

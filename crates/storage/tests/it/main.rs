@@ -21,3 +21,5 @@ mod stream;
 #[cfg(test)]
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(test)]
+mod winsorize;

@@ -208,6 +208,9 @@ pub struct DesignBody {
     /// Hours of one slot in which at most one look is taken.
     #[schema(minimum = 1, maximum = 168)]
     pub look_every_hours: i64,
+    /// Quantile of all units above which unit totals of value metrics are capped in comparisons; null where they are not.
+    #[schema(exclusive_minimum = 0.5, exclusive_maximum = 1)]
+    pub winsorize_upper: Option<f64>,
 }
 
 impl From<experiments::Design> for DesignBody {
@@ -216,11 +219,13 @@ impl From<experiments::Design> for DesignBody {
             min_detectable_effect: design.min_detectable_effect,
             horizon_days: design.horizon_days,
             look_every_hours: design.look_every_hours,
+            winsorize_upper: design.winsorize_upper,
         }
     }
 }
 
-/// What the analysis is planned for, in a request; null takes a value away or leaves it at its default.
+/// What the analysis is planned for, in a request; null takes a value away or leaves it at its default. A null
+/// `winsorizeUpper` switches capping off.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DesignChange {
@@ -233,6 +238,10 @@ pub struct DesignChange {
     /// Hours of one slot in which at most one look is taken; 6 unless set.
     #[schema(minimum = 1, maximum = 168)]
     pub look_every_hours: Option<i64>,
+    /// Quantile of all units above which unit totals of value metrics are capped in comparisons; 0.99 unless set, null
+    /// for no cap.
+    #[schema(exclusive_minimum = 0.5, exclusive_maximum = 1)]
+    pub winsorize_upper: Option<f64>,
 }
 
 /// An experiment to create; it becomes a draft. A member that is null counts as left out.

@@ -31,6 +31,8 @@ const METRICS: usize = 100;
 const HORIZON_DAYS: i64 = 3_650;
 /// A relative effect below is noise, one above is a mistaken percent.
 const EFFECT: (f64, f64) = (0.000_1, 1.0);
+/// A cap at the median or below would change most totals, and none lies at 1.
+const WINSORIZE: (f64, f64) = (0.5, 1.0);
 /// Hours between looks.
 const LOOK_HOURS: (i64, i64) = (1, 168);
 
@@ -324,13 +326,31 @@ fn design(fields: &mut Fields<'_, '_>) -> DesignPatch {
         design.integer(name, 1, HORIZON_DAYS)
     });
     let hours = design.integer("lookEveryHours", LOOK_HOURS.0, LOOK_HOURS.1);
+    let upper = nullable(&mut design, "winsorizeUpper", winsorize_upper);
     design.refuse_unknown();
     fields.absorb("design", design);
     DesignPatch {
         min_detectable_effect: effect,
         horizon_days: horizon,
         look_every_hours: hours,
+        winsorize_upper: upper,
     }
+}
+
+/// A quantile between the ends of [`WINSORIZE`], neither of which is meant.
+fn winsorize_upper(design: &mut Fields<'_, '_>, name: &str) -> Option<f64> {
+    let Node::Number(number) = design.take(name)? else {
+        design.fault(name, code::WRONG_TYPE, "must be a number");
+        return None;
+    };
+    let (low, high) = WINSORIZE;
+    let upper = number.parse::<f64>().ok();
+    let upper = upper.filter(|upper| *upper > low && *upper < high);
+    if upper.is_none() {
+        let detail = format!("must be above {low} and below {high}");
+        design.fault(name, code::OUT_OF_RANGE, detail);
+    }
+    upper
 }
 
 /// `Some(None)` when the member is `null`.
@@ -424,7 +444,7 @@ mod tests {
     fn every_wrong_field_of_an_experiment_is_named() {
         let body = r#"{"name":"123","experimentType":"x","target":"","traffic_allocation":33.33333,
             "primaryMetric":"error_rate","secondaryMetrics":["engagement","nope","engagement"],
-            "guardrails":["engagement"],"design":{"minDetectableEffect":10,"lookEveryHours":0,"x":1},
+            "guardrails":["engagement"],"design":{"minDetectableEffect":10,"lookEveryHours":0,"winsorizeUpper":1,"x":1},
             "config":{"a":1e999},"hashVersion":3,"status":"running","createdAt":"now","extra":1}"#;
         assert_eq!(
             faults(body, new_experiment),
@@ -441,6 +461,7 @@ mod tests {
                 ("/guardrails/0", "unknown_value"),
                 ("/design/minDetectableEffect", "out_of_range"),
                 ("/design/lookEveryHours", "out_of_range"),
+                ("/design/winsorizeUpper", "out_of_range"),
                 ("/design/x", "unknown_field"),
                 ("/config", "out_of_range"),
                 ("/hashVersion", "out_of_range"),
@@ -495,8 +516,27 @@ mod tests {
                 min_detectable_effect: None,
                 horizon_days: Some(None),
                 look_every_hours: Some(12),
+                winsorize_upper: None,
             }
         );
+    }
+
+    #[test]
+    fn a_cap_lies_above_the_median_or_is_off() {
+        let read = |text: &str| {
+            let body = format!(r#"{{"name":"a","design":{{"winsorizeUpper":{text}}}}}"#);
+            document(body.as_bytes(), new_experiment).map(|new| new.design.winsorize_upper)
+        };
+        assert_eq!(read("0.999").unwrap(), Some(0.999));
+        assert_eq!(read("0.5000001").unwrap(), Some(0.500_000_1));
+        assert_eq!(read("null").unwrap(), None);
+        for refused in ["0.5", "1", "0", "-1", "99", "1e999", "\"0.9\"", "true"] {
+            assert_eq!(read(refused).unwrap_err().status(), 422, "{refused}");
+        }
+        let left_out = document(br#"{"name":"a","design":{}}"#, new_experiment);
+        assert_eq!(left_out.unwrap().design.winsorize_upper, Some(0.99));
+        let patch = document(br#"{"design":{"winsorize_upper":null}}"#, experiment_patch);
+        assert_eq!(patch.unwrap().design.winsorize_upper, Some(None));
     }
 
     #[test]

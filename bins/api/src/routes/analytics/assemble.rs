@@ -14,7 +14,7 @@ use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{
     KeyedFigures, MetricReport, MetricValue, Money, PerformanceRow, PositionRow, PositionTest,
-    Range, SeriesRow, SplitCheck, TopRow, TopVariant,
+    Range, SeriesRow, SplitCheck, TopRow, TopVariant, WinsorizedBody,
 };
 use super::compare::{Evidence, adjust};
 
@@ -56,6 +56,7 @@ impl<'e> Figures<'e> {
             epochs: &[],
             rows,
             covariates: &[],
+            capped: &[],
             now: experiment.updated_at,
         })
     }
@@ -94,6 +95,7 @@ impl<'e> Figures<'e> {
             metric: metric.name(),
             kind: metric.kind().name(),
             role,
+            winsorized: self.evidence.capped(metric).map(WinsorizedBody::from),
             variants,
             comparisons,
         }

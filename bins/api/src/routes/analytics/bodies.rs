@@ -5,6 +5,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use podium_domain::decision::verdict::Criterion;
+use podium_storage::analytics::capped::CappedTotal;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -141,7 +142,8 @@ pub struct MetricComparison {
     pub adjustment: Option<&'static str>,
     /// Valid at any moment.
     pub anytime: Option<AnytimeBody>,
-    /// Adjusted by the covariate that was handed in; null without one, for ratios, and after a change of weights.
+    /// Adjusted by the covariate that was handed in; null without one, for ratios, and after a change of
+    /// weights. Never winsorised: the sums with the covariate are those of the values as they are.
     pub cuped: Option<CupedBody>,
     /// For reading, not for deciding: a threshold on it is not safe under peeking.
     pub bayesian: Option<BayesianBody>,
@@ -311,6 +313,29 @@ pub struct SequentialBody {
     pub waiting: Vec<String>,
 }
 
+/// The cap of unit totals: what a unit has above it counts as the cap.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Winsorized)]
+#[serde(rename_all = "camelCase")]
+pub struct WinsorizedBody {
+    /// The quantile of all units that was asked for.
+    pub upper: f64,
+    /// The cap, in the unit of the values: that quantile, but not below the median of the totals above zero.
+    pub cap: f64,
+    /// When the cap and the sums under it were computed, every five minutes while the experiment runs.
+    pub computed_at: DateTime<Utc>,
+}
+
+impl From<&CappedTotal> for WinsorizedBody {
+    fn from(capped: &CappedTotal) -> Self {
+        Self {
+            upper: capped.upper,
+            cap: capped.cap,
+            computed_at: capped.computed_at,
+        }
+    }
+}
+
 /// A metric over all variants.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -321,7 +346,10 @@ pub struct MetricReport {
     pub kind: &'static str,
     /// `primary`, `secondary`, `guardrail` or `other`.
     pub role: &'static str,
-    /// Its value in each variant, control first.
+    /// Under which cap of unit totals `comparisons` stand; null for metrics that sum no values, where capping is
+    /// switched off, and before the first cap is found.
+    pub winsorized: Option<WinsorizedBody>,
+    /// Its value in each variant, control first; never capped.
     pub variants: Vec<MetricValue>,
     /// Each treatment against the control.
     pub comparisons: Vec<MetricComparison>,

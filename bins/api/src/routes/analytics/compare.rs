@@ -5,10 +5,11 @@ use podium_domain::analysis::{self, EpochArms, Reading};
 use podium_domain::decision::design::{DesignInput, DesignSettings, FrozenDesign};
 use podium_domain::decision::look::{Analysis, Answer, Snapshot, Wait, take};
 use podium_domain::decision::verdict::{Gates, judge};
-use podium_domain::metric::Metric;
+use podium_domain::metric::{Metric, MetricKind};
 use podium_domain::moments::{CoveredMoments, Moments};
 use podium_domain::stats::StatsError;
 use podium_domain::stats::multiple::adjust_p_values;
+use podium_storage::analytics::capped::CappedTotal;
 use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::covariates::VariantCovariates;
 use podium_storage::analytics::moments::VariantMoments;
@@ -44,6 +45,8 @@ pub(super) struct Evidence<'e> {
     pub(super) rows: &'e [VariantMoments],
     /// Sums over units that have a covariate.
     pub(super) covariates: &'e [VariantCovariates],
+    /// Totals of values with their sums under a cap.
+    pub(super) capped: &'e [CappedTotal],
     pub(super) now: DateTime<Utc>,
 }
 
@@ -53,13 +56,43 @@ impl Evidence<'_> {
         self.rows.iter().find(row).map(|row| &row.moments)
     }
 
+    /// The capped sums that a metric is compared by, where there are any.
+    pub(super) fn capped(&self, metric: Metric) -> Option<&CappedTotal> {
+        let total = match metric.kind() {
+            MetricKind::Mean { of } => of,
+            MetricKind::Ratio { numerator, .. } => numerator,
+            MetricKind::Proportion { .. } | MetricKind::Quantile { .. } => return None,
+        };
+        self.capped.iter().find(|capped| capped.total == total)
+    }
+
+    /// As [`Self::moments`], capped where a cap is given.
+    fn sums<'s>(
+        &'s self,
+        capped: Option<&'s CappedTotal>,
+        variant: i64,
+        epoch: i32,
+    ) -> Option<&'s Moments> {
+        let Some(capped) = capped else {
+            return self.moments(variant, epoch);
+        };
+        let mut parts = capped.parts.iter();
+        let part = parts.find(|part| part.variant_id == variant && part.epoch == epoch);
+        part.map(|part| &part.moments)
+    }
+
     /// Epochs in which both arms have units.
-    fn arms(&self, control: i64, treatment: i64) -> Vec<EpochArms<'_>> {
+    fn arms<'s>(
+        &'s self,
+        control: i64,
+        treatment: i64,
+        capped: Option<&'s CappedTotal>,
+    ) -> Vec<EpochArms<'s>> {
         self.epochs
             .iter()
             .filter_map(|epoch| {
-                let a = self.moments(control, epoch.epoch)?;
-                let b = self.moments(treatment, epoch.epoch)?;
+                let a = self.sums(capped, control, epoch.epoch)?;
+                let b = self.sums(capped, treatment, epoch.epoch)?;
                 let weight = |id| epoch.weights.get(&id).map_or(0.0, |weight| weight.to_f64());
                 let (weight_a, weight_b) = (weight(control), weight(treatment));
                 (a.units > 0 && b.units > 0 && weight_a > 0.0 && weight_b > 0.0).then(|| {
@@ -128,7 +161,8 @@ impl Evidence<'_> {
         metric: Metric,
         role: &'static str,
     ) -> MetricComparison {
-        let epochs = self.arms(control.id, variant.id);
+        let epochs = self.arms(control.id, variant.id, self.capped(metric));
+        let raw_epochs = self.arms(control.id, variant.id, None).len();
         let reading = analysis::read(metric, &epochs);
         let reason = match (&reading.fixed, epochs.len()) {
             (Ok(_), _) => None,
@@ -141,7 +175,7 @@ impl Evidence<'_> {
         let is_primary = role == "primary";
         MetricComparison {
             anytime: anytime(&reading),
-            cuped: (epochs.len() == 1)
+            cuped: (raw_epochs == 1)
                 .then(|| self.adjusted(control.id, variant.id, metric))
                 .flatten(),
             bayesian: bayesian(&reading),
@@ -206,8 +240,11 @@ impl Evidence<'_> {
                 .filter(move |row| row.variant_id == variant);
             rows.map(|row| row.moments.units).sum::<i64>()
         };
-        for row in self.rows.iter().filter(|row| row.variant_id == control) {
-            all.merge(&row.moments);
+        let capped = self.capped(metric);
+        for epoch in self.epochs {
+            if let Some(moments) = self.sums(capped, control, epoch.epoch) {
+                all.merge(moments);
+            }
         }
         let required = analysis::planned_units(metric, &all, self.effect(), treatments).ok()?;
         let reached = units_of(control).min(units_of(treatment));
@@ -227,8 +264,8 @@ impl Evidence<'_> {
         let design = self.experiment.design;
         let design = FrozenDesign::new(DesignInput {
             metric,
-            winsorize_upper: None,
-            cap: None,
+            winsorize_upper: design.winsorize_upper.filter(|_| metric.is_value()),
+            cap: self.capped(metric).map(|capped| capped.cap),
             treatments: u32::try_from(treatments).ok()?,
             settings: DesignSettings {
                 min_detectable_effect: design.min_detectable_effect,

@@ -9,6 +9,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
 use podium_serving::snapshot::ExperimentRef;
+use podium_storage::analytics::capped::{self, CappedTotal};
 use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::covariates::{self, VariantCovariates};
 use podium_storage::analytics::dimensions::{self, Dimension};
@@ -208,6 +209,7 @@ struct Read {
     epochs: Vec<Epoch>,
     rows: Vec<VariantMoments>,
     covariates: Vec<VariantCovariates>,
+    capped: Vec<CappedTotal>,
     now: DateTime<Utc>,
 }
 
@@ -215,10 +217,15 @@ impl Read {
     async fn now(link: &mut Link, experiment: Experiment) -> Result<Self, ApiError> {
         // One statement, so that all sums are of the same moment.
         let covariates = covariates::now(link, experiment.id).await?;
+        let capped = match experiment.design.winsorize_upper {
+            Some(upper) => capped::now(link, experiment.id, upper).await?,
+            None => Vec::new(),
+        };
         Ok(Self {
             epochs: context::epochs(link, experiment.id).await?,
             rows: covariates.iter().map(|part| part.of.clone()).collect(),
             covariates,
+            capped,
             now: context::freshness(link).await?.now,
             experiment,
         })
@@ -230,6 +237,7 @@ impl Read {
             epochs: &self.epochs,
             rows: &self.rows,
             covariates: &self.covariates,
+            capped: &self.capped,
             now: self.now,
         })
     }

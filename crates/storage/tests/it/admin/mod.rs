@@ -67,6 +67,7 @@ fn new_experiment(name: &str) -> NewExperiment {
             min_detectable_effect: Some(0.1),
             horizon_days: Some(30),
             look_every_hours: 24,
+            winsorize_upper: Some(0.975),
         },
         config: CONFIG.into(),
         salt: format!("salt of {name}"),
