@@ -18,8 +18,8 @@ const EXPERIMENTS: &str = "/api/v1/admin/experiments";
 type Arm = (i64, i64, i64);
 
 /// A running experiment that began ten days ago, with the sums of these epochs (weights and arms).
-async fn experiment(app: &TestApp, name: &str, epochs: &[(&str, [Arm; 2])]) {
-    let id = 1;
+async fn experiment(epochs: &[(&str, [Arm; 2])]) -> TestApp {
+    let (app, id, name) = (TestApp::start().await, 1, "e");
     let mut sql = format!(
         "INSERT INTO experiments (id, name, status, start_date, salt, epoch, guardrails)
          VALUES ({id}, '{name}', 'running', now() - interval '10 days', '{name}', {}, '[\"error_rate\"]');
@@ -42,6 +42,7 @@ async fn experiment(app: &TestApp, name: &str, epochs: &[(&str, [Arm; 2])]) {
         }
     }
     app.change(&sql).await;
+    app
 }
 
 const EVEN: &str = r#"{"11": "1", "12": "1"}"#;
@@ -75,13 +76,7 @@ fn verdict(report: &Value) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clear_winner_is_to_be_shipped() {
-    let app = TestApp::start().await;
-    experiment(
-        &app,
-        "e",
-        &[(EVEN, [(11, 20_000, 2_000), (12, 20_100, 2_412)])],
-    )
-    .await;
+    let app = experiment(&[(EVEN, [(11, 20_000, 2_000), (12, 20_100, 2_412)])]).await;
     let report = report(&app).await;
     assert!(
         verdict(&report)
@@ -123,13 +118,7 @@ async fn a_clear_winner_is_to_be_shipped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_split_that_is_off_stops_everything() {
-    let app = TestApp::start().await;
-    experiment(
-        &app,
-        "e",
-        &[(EVEN, [(11, 20_000, 2_000), (12, 18_000, 2_400)])],
-    )
-    .await;
+    let app = experiment(&[(EVEN, [(11, 20_000, 2_000), (12, 18_000, 2_400)])]).await;
     let report = report(&app).await;
     assert!(verdict(&report).starts_with("Do not act: the split is off (p = "));
     assert_eq!(report["split"]["mismatch"], true);
@@ -138,14 +127,8 @@ async fn a_split_that_is_off_stops_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn units_in_a_variant_without_weight_stop_everything() {
-    let app = TestApp::start().await;
     let retired = r#"{"11": "1", "12": "0"}"#;
-    experiment(
-        &app,
-        "e",
-        &[(retired, [(11, 20_000, 2_000), (12, 20_000, 2_400)])],
-    )
-    .await;
+    let app = experiment(&[(retired, [(11, 20_000, 2_000), (12, 20_000, 2_400)])]).await;
     let report = report(&app).await;
     assert_eq!(report["split"]["mismatch"], true);
     assert!(
@@ -157,13 +140,7 @@ async fn units_in_a_variant_without_weight_stop_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_winner_that_harms_is_not_to_be_shipped() {
-    let app = TestApp::start().await;
-    experiment(
-        &app,
-        "e",
-        &[(EVEN, [(11, 20_000, 2_000), (12, 20_100, 2_412)])],
-    )
-    .await;
+    let app = experiment(&[(EVEN, [(11, 20_000, 2_000), (12, 20_100, 2_412)])]).await;
     // Errors in one of ten requests instead of one of a hundred.
     app.change(
         "UPDATE variant_moments SET erring_units = units / 10, sum_errors = units / 10, sq_errors = units / 10,
@@ -179,7 +156,6 @@ async fn a_winner_that_harms_is_not_to_be_shipped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_weights_is_not_pooled() {
-    let app = TestApp::start().await;
     // A sale begins with the change of weights; within each epoch the arms are alike.
     let epochs = [
         (
@@ -188,7 +164,7 @@ async fn a_change_of_weights_is_not_pooled() {
         ),
         (EVEN, [(11, 10_000, 2_000), (12, 10_000, 2_000)]),
     ];
-    experiment(&app, "e", &epochs).await;
+    let app = experiment(&epochs).await;
     let report = report(&app).await;
     let bold = &report["metrics"][0]["comparisons"][0];
     assert_eq!(bold["pValue"], Value::Null);
@@ -207,8 +183,7 @@ async fn a_change_of_weights_is_not_pooled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_little_data_waits_and_says_for_what() {
-    let app = TestApp::start().await;
-    experiment(&app, "e", &[(EVEN, [(11, 500, 50), (12, 500, 60)])]).await;
+    let app = experiment(&[(EVEN, [(11, 500, 50), (12, 500, 60)])]).await;
     let report = report(&app).await;
     let bold = &report["metrics"][0]["comparisons"][0];
     assert_eq!(bold["sequential"]["eligible"], false);
@@ -229,13 +204,7 @@ async fn too_little_data_waits_and_says_for_what() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loser_is_to_be_stopped() {
-    let app = TestApp::start().await;
-    experiment(
-        &app,
-        "e",
-        &[(EVEN, [(11, 20_000, 2_400), (12, 20_000, 1_900)])],
-    )
-    .await;
+    let app = experiment(&[(EVEN, [(11, 20_000, 2_400), (12, 20_000, 1_900)])]).await;
     let report = report(&app).await;
     assert!(
         verdict(&report).starts_with("Stop: bold is worse"),
@@ -311,6 +280,32 @@ async fn samples_are_planned() {
         let problem = plan(body.clone()).await.problem(422, "validation_failed");
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
     }
+}
+
+/// A treatment that joined later is adjusted by the units of the epochs in which both had traffic.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_covariate_is_that_of_the_units_compared() {
+    let epochs = [
+        (r#"{"11": "1", "12": "0"}"#, [(11, 9_000, 900), (12, 0, 0)]),
+        (EVEN, [(11, 1_000, 100), (12, 1_000, 120)]),
+    ];
+    let app = experiment(&epochs).await;
+    for (variant, epoch, units, buyers) in [
+        (11, 1, 9_000, 900),
+        (11, 2, 1_000, 100),
+        (12, 2, 1_000, 120),
+    ] {
+        app.change(&format!(
+            "INSERT INTO covariate_moments (experiment_id, variant_id, epoch, units, sum_x, sq_x, purchasing_units, x_purchasing_units)
+             VALUES (1, {variant}, {epoch}, {units}, {units}, 2 * {units}, {buyers}, 2 * {buyers})"
+        ))
+        .await;
+    }
+    let report = report(&app).await;
+    let bold = &report["metrics"][0]["comparisons"][0];
+    assert_eq!(number(bold, "/cuped/unitsWithCovariate"), 2_000.0);
+    // The arms have the same covariates, so the adjustment leaves their difference as it is.
+    assert!((number(bold, "/cuped/difference") - 0.02).abs() < 1e-12);
 }
 
 /// Sums of an arm for a least-squares slope.

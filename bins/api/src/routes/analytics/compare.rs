@@ -81,7 +81,7 @@ impl Evidence<'_> {
         part.map(|part| &part.moments)
     }
 
-    /// Epochs in which both arms have units.
+    /// Epochs in which both arms had traffic and have units.
     fn arms<'s>(
         &'s self,
         control: i64,
@@ -90,20 +90,26 @@ impl Evidence<'_> {
     ) -> Vec<EpochArms<'s>> {
         self.epochs
             .iter()
-            .filter_map(|epoch| {
-                let a = self.sums(capped, control, epoch.epoch)?;
-                let b = self.sums(capped, treatment, epoch.epoch)?;
-                let weight = |id| epoch.weights.get(&id).map_or(0.0, |weight| weight.to_f64());
-                let (weight_a, weight_b) = (weight(control), weight(treatment));
-                (a.units > 0 && b.units > 0 && weight_a > 0.0 && weight_b > 0.0).then(|| {
-                    EpochArms {
-                        control: a,
-                        treatment: b,
-                        treatment_share: weight_b / (weight_a + weight_b),
-                    }
-                })
-            })
+            .filter_map(|epoch| self.compares(epoch, control, treatment, capped))
             .collect()
+    }
+
+    fn compares<'s>(
+        &'s self,
+        epoch: &Epoch,
+        control: i64,
+        treatment: i64,
+        capped: Option<&'s CappedTotal>,
+    ) -> Option<EpochArms<'s>> {
+        let a = self.sums(capped, control, epoch.epoch)?;
+        let b = self.sums(capped, treatment, epoch.epoch)?;
+        let weight = |id| epoch.weights.get(&id).map_or(0.0, |weight| weight.to_f64());
+        let (weight_a, weight_b) = (weight(control), weight(treatment));
+        (a.units > 0 && b.units > 0 && weight_a > 0.0 && weight_b > 0.0).then(|| EpochArms {
+            control: a,
+            treatment: b,
+            treatment_share: weight_b / (weight_a + weight_b),
+        })
     }
 
     /// Units of each variant in each epoch, with the weights that were in force.
@@ -162,7 +168,6 @@ impl Evidence<'_> {
         role: &'static str,
     ) -> MetricComparison {
         let epochs = self.arms(control.id, variant.id, self.capped(metric));
-        let raw_epochs = self.arms(control.id, variant.id, None).len();
         let reading = analysis::read(metric, &epochs);
         let reason = match (&reading.fixed, epochs.len()) {
             (Ok(_), _) => None,
@@ -175,9 +180,7 @@ impl Evidence<'_> {
         let is_primary = role == "primary";
         MetricComparison {
             anytime: anytime(&reading),
-            cuped: (raw_epochs == 1)
-                .then(|| self.adjusted(control.id, variant.id, metric))
-                .flatten(),
+            cuped: self.adjusted(control.id, variant.id, metric),
             bayesian: bayesian(&reading),
             stratified: stratified(&reading),
             guardrail: (role == "guardrail").then(|| guardrail(metric, &reading)),
@@ -191,18 +194,29 @@ impl Evidence<'_> {
         }
     }
 
-    /// With the covariate, over the one epoch that there is.
+    /// With the covariate, where both arms had traffic in one epoch: those units, and the centre of that epoch's variants.
     fn adjusted(&self, control: i64, treatment: i64, metric: Metric) -> Option<CupedBody> {
+        let compared: Vec<i32> = self
+            .epochs
+            .iter()
+            .filter(|epoch| self.compares(epoch, control, treatment, None).is_some())
+            .map(|epoch| epoch.epoch)
+            .collect();
+        let [epoch] = compared.as_slice() else {
+            return None;
+        };
+        let parts = || {
+            self.covariates
+                .iter()
+                .filter(|part| part.of.epoch == *epoch)
+        };
         let mut all = CoveredMoments::default();
-        for part in self.covariates {
+        for part in parts() {
             all.merge(&part.covered);
         }
         let centre = all.centre();
         let arm = |variant| {
-            let part = |part: &&VariantCovariates| {
-                part.of.variant_id == variant && part.of.moments.units > 0
-            };
-            let part = self.covariates.iter().find(part)?;
+            let part = parts().find(|part| part.of.variant_id == variant)?;
             Some((&part.of.moments, &part.covered))
         };
         let (a, b) = (arm(control)?, arm(treatment)?);

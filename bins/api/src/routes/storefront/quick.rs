@@ -3,8 +3,8 @@
 //! A scanner takes bodies that hold documented fields with plain strings and nothing else: no escapes, no numbers, no other
 //! field. Whatever it does not take, be it wrong or only unusual, goes the long way through [`crate::json`], which knows
 //! all rules and names every fault. So the short way may refuse at will, and must never take what the long way would
-//! refuse or read otherwise; a property test holds the two together. It costs a third of what a typed parser of serde
-//! does, and the body is the largest part of what a decision costs beside a server that does nothing.
+//! refuse or read otherwise; a property test holds the two together. The body is the largest part of what a decision costs
+//! beside a server that does nothing, which is why it has a scanner of its own.
 
 use podium_serving::assign::{Agent, AssignRequest, Visitor};
 use podium_serving::snapshot::ExperimentRef;
