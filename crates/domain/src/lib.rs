@@ -8,6 +8,7 @@
 //! | [`text`] | rules for text from outside |
 //! | [`fault`] | faults of a body, collected |
 //! | [`analysis`] | what is said about a treatment in a metric |
+//! | [`bandit`] | options of bandits |
 //! | [`bucketing`] | unit → draw → variant |
 //! | [`experiment`] | types, life cycle, what may change when |
 //! | [`object`] | rules for free-form JSON objects |
@@ -24,6 +25,7 @@
 //! Everything is a function of its arguments, so that every answer can be computed again.
 
 pub mod analysis;
+pub mod bandit;
 pub mod bucketing;
 pub mod decimal;
 pub mod decision;
