@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
+use podium_settings::{chain, start_logging};
 use podium_storage::ConnectSettings;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -149,11 +150,8 @@ async fn asked_to_stop() {
 
 async fn migrate(config: &Config) -> Result<ExitCode, StartError> {
     let resources = private::resources(config).await?;
-    let url = config
-        .migration_database_url
-        .as_ref()
-        .unwrap_or(&resources.database_url);
-    let applied = podium_storage::migrate::migrate(&ConnectSettings::parse(url.expose())?).await?;
+    let owner = config.database.owner(&resources.database_url)?;
+    let applied = podium_storage::migrate::migrate(&owner).await?;
     if applied.is_empty() {
         println!("the schema is up to date");
     }
@@ -187,31 +185,4 @@ async fn rebuild(config: &Config, apply: bool) -> Result<ExitCode, StartError> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn start_logging(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| "info,actix_server=warn".into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // A second call, as in tests, keeps the first subscriber.
-    let _ = if json {
-        builder.json().try_init()
-    } else {
-        builder.try_init()
-    };
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -46,7 +46,7 @@ pub async fn resources(config: &Config) -> Result<Resources, StartError> {
     if config.jwt_secret.is_none() && !config.is_private() {
         return Err(ConfigError::MissingSecret.into());
     }
-    let (database_url, private) = match &config.database_url {
+    let (database_url, private) = match &config.database.url {
         Some(url) => (url.clone(), None),
         None => {
             let server = start_postgres(data_dir(config)).await?;

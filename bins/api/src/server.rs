@@ -84,10 +84,7 @@ pub async fn start(
     let resources = private::resources(&config).await?;
     let settings = ConnectSettings::parse(resources.database_url.expose())?;
     if migrate {
-        let owner = match &config.migration_database_url {
-            Some(url) => ConnectSettings::parse(url.expose())?,
-            None => settings.clone(),
-        };
+        let owner = config.database.owner(&resources.database_url)?;
         for name in podium_storage::migrate::migrate(&owner).await? {
             tracing::info!(migration = name, "migration applied");
         }
@@ -98,7 +95,7 @@ pub async fn start(
         known_units: config.assignment_cache,
     };
     let serving = Serving::start(database.clone(), limits).await?;
-    let direct = match &config.database_direct_url {
+    let direct = match &config.database.direct_url {
         Some(url) => ConnectSettings::parse(url.expose())?,
         None => settings,
     };

@@ -76,7 +76,7 @@ fn configured(config: Config, cli: &Cli) -> Config {
 }
 
 async fn execute(config: Config, exit: bool) -> Result<(), DemoError> {
-    let where_to = if config.database_url.is_some() {
+    let where_to = if config.database.url.is_some() {
         "the database of DATABASE_URL"
     } else {
         "a private PostgreSQL"

@@ -12,6 +12,7 @@
 //! | [`policy`], [`plan`] | how arms are chosen, and the names of the ways |
 //! | [`index`], [`lean`], [`horizon`] | indices, the default policy, short campaigns |
 //! | [`best`] | probability of being best, expected loss, floors |
+//! | [`order`] | orders drawn by weights |
 //! | [`snapshot`] | the immutable picture that choices are made from |
 //! | [`adaptive`], [`sequence`], [`winner`] | estimates, anytime-valid intervals, the winner |
 //! | [`off_policy`], [`position`] | other policies on the same log, effects of the position |
@@ -45,6 +46,7 @@ pub mod lean;
 pub mod ledger;
 mod logit_beta;
 pub mod off_policy;
+pub mod order;
 pub mod plan;
 pub mod policy;
 pub mod position;

@@ -5,16 +5,16 @@
 
 use std::sync::Arc;
 
-use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use crate::arms::Arms;
 use crate::best::top_two_probabilities;
 use crate::best::{BestArm, best_arm, clipped_below, compare, mixed_with_uniform};
 use crate::error::{BanditError, in_range};
+use crate::order;
 use crate::policy::Policy;
 use crate::posterior::Prior;
-use crate::sampler::{ValueSampler, open_uniform};
+use crate::sampler::ValueSampler;
 use crate::special::{float, float_len};
 use crate::student::{ValuePosterior, ValuePrior, ValueSums};
 
@@ -210,21 +210,17 @@ impl Snapshot {
     /// # Errors
     /// [`BanditError::NoArms`] without candidates; [`BanditError::UnknownArm`];
     /// [`BanditError::RepeatedArm`].
-    ///
-    /// # Source
-    /// Efraimidis & Spirakis, *Weighted random sampling with a reservoir*, IPL 97 (2006).
     pub fn rank(&self, candidates: &[usize], rng: &mut impl Rng) -> Result<Ranking, BanditError> {
         self.check(candidates)?;
-        let mut order = candidates.to_vec();
-        // Arms of weight 0 keep this random order at the end.
-        order.shuffle(rng);
-        let weights = &self.inner.weights;
-        let keys = order
+        let weights: Vec<_> = candidates
             .iter()
-            .map(|arm| -open_uniform(rng).ln() / weights[*arm]);
-        let mut keyed: Vec<_> = keys.zip(order.iter().copied()).collect();
-        keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let order: Vec<_> = keyed.into_iter().map(|(_, arm)| arm).collect();
+            .map(|arm| self.inner.weights[*arm])
+            .collect();
+        let drawn = order::draw(&weights, rng)?;
+        let order: Vec<_> = drawn
+            .iter()
+            .map(|placed| candidates[placed.candidate])
+            .collect();
         let propensities = Some(self.propensities(&order));
         Ok(Ranking {
             order,
@@ -242,17 +238,22 @@ impl Snapshot {
         rng: &mut impl Rng,
     ) -> Result<Ranking, BanditError> {
         self.check(candidates)?;
-        let inner = &*self.inner;
-        let mut draw = |arm: usize| match inner.values.get(arm) {
-            Some(sampler) => sampler.draw(rng),
-            None => inner.arms.as_slice()[arm].draw(rng),
-        };
+        let mut draw = |arm: usize| self.sample(arm, rng).unwrap_or(f64::NEG_INFINITY);
         let mut drawn: Vec<_> = candidates.iter().map(|arm| (draw(*arm), *arm)).collect();
         drawn.sort_by(|a, b| b.0.total_cmp(&a.0));
         Ok(Ranking {
             order: drawn.into_iter().map(|(_, arm)| arm).collect(),
             propensities: None,
         })
+    }
+
+    /// A fresh draw from the posterior of an arm; `None` for an arm that does not exist.
+    #[inline]
+    pub fn sample(&self, arm: usize, rng: &mut impl Rng) -> Option<f64> {
+        match self.inner.values.get(arm) {
+            Some(sampler) => Some(sampler.draw(rng)),
+            None => Some(self.inner.arms.as_slice().get(arm)?.draw(rng)),
+        }
     }
 
     /// The probability of each position given those before. Sums run from the end, so that small

@@ -12,9 +12,11 @@
 //! | [`definitions`], [`feed`] | what every replica holds in memory, and news of changes |
 //! | [`experiments`], [`users`], [`audit`] | administration |
 //! | [`batch`], [`assignments`], [`events`] | the write path: grouped, durable, idempotent |
+//! | [`decisions`] | what rankings answered, and arms on first sight |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
 //! | [`analytics`], [`export`] | reading results |
+//! | [`outbox`] | messages to people, queued and sent |
 
 pub mod analytics;
 pub mod assignments;
@@ -22,6 +24,7 @@ pub mod audit;
 pub mod batch;
 pub mod connect;
 pub mod database;
+pub mod decisions;
 pub mod definitions;
 pub mod error;
 pub mod events;
@@ -31,6 +34,7 @@ pub mod feed;
 pub mod fold;
 pub mod migrate;
 mod numeric;
+pub mod outbox;
 pub mod rebuild;
 pub mod retention;
 pub mod rows;

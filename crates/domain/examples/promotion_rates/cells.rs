@@ -1,9 +1,9 @@
 //! Cells of experiments that may be promoted.
 
 use crate::engine::{Plan, run};
+use crate::options::{Options, percent, standard_error};
 use crate::sample::Sample;
 use crate::shop::{ClickShop, Market, RateShop, ReturningShop, RevenueShop, Shop};
-use crate::{Options, percent};
 
 /// What a cell promises.
 enum Promise {
@@ -38,31 +38,30 @@ impl Cell {
     }
 }
 
-pub(crate) fn names() -> Vec<&'static str> {
-    all().into_iter().map(|cell| &*cell.name.leak()).collect()
+pub(crate) fn names() -> Vec<String> {
+    all().into_iter().map(|cell| cell.name).collect()
 }
 
-pub(crate) fn print(options: &Options) {
-    let cells: Vec<_> = all()
+/// A cell that was simulated.
+pub(crate) struct Row {
+    /// A line of the table.
+    pub(crate) text: String,
+    /// Whether the promise was kept, as far as the runs can tell.
+    pub(crate) kept: bool,
+}
+
+/// Simulates the cells that were asked for, one by one.
+pub(crate) fn rows(options: &Options) -> impl Iterator<Item = Row> {
+    all()
         .into_iter()
         .filter(|cell| options.wants(&cell.name))
-        .collect();
-    if cells.is_empty() {
-        return;
-    }
-    println!("| cell | runs | promoted % | median day | by day 30 % | promise | kept |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
-    for cell in cells {
-        println!("{}", row(&cell, options));
-    }
-    println!();
+        .map(|cell| row(&cell, options))
 }
 
-/// Simulates a cell. Every run has its own seed, so that runs can be repeated one by one.
-fn row(cell: &Cell, options: &Options) -> String {
+fn row(cell: &Cell, options: &Options) -> Row {
     let mut days = Vec::new();
-    for index in 0..options.runs {
-        let mut sample = Sample::new(options.seed << 32 | u64::from(index));
+    for seed in options.seeds() {
+        let mut sample = Sample::new(seed);
         if let Some(promotion) = run(&cell.plan, (cell.shop)().as_mut(), &mut sample) {
             days.push(promotion.day);
         }
@@ -72,7 +71,7 @@ fn row(cell: &Cell, options: &Options) -> String {
     // Over all runs: those that were not promoted took longer than any.
     let median = days.get(options.runs as usize / 2);
     let (promise, kept) = judge(&cell.promise, &days, options.runs);
-    format!(
+    let text = format!(
         "| {} | {} | {} | {} | {} | {promise} | {} |",
         cell.name,
         options.runs,
@@ -80,7 +79,8 @@ fn row(cell: &Cell, options: &Options) -> String {
         median.map_or("—".to_owned(), |median| format!("{median:.1}")),
         percent(by_30, options.runs),
         if kept { "yes" } else { "**no**" }
-    )
+    );
+    Row { text, kept }
 }
 
 /// What was promised, and whether it was kept as far as the runs can tell: within three standard
@@ -90,7 +90,7 @@ fn judge(promise: &Promise, days: &[f64], runs: u32) -> (String, bool) {
         let hits = days.iter().filter(|promoted| **promoted <= day).count();
         hits as f64 / f64::from(runs)
     };
-    let error = |rate: f64| 3.0 * (rate * (1.0 - rate) / f64::from(runs)).sqrt();
+    let error = |rate: f64| 3.0 * standard_error(rate, runs);
     let rate = by(f64::INFINITY);
     match promise {
         Promise::AtMost(alpha) => (

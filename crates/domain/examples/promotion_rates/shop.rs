@@ -271,6 +271,11 @@ impl ClickShop {
             clicking: [0; 2],
         }
     }
+
+    /// Sums of both arms.
+    pub(crate) fn sums(&self) -> [RatioSums; 2] {
+        self.sums
+    }
 }
 
 impl Shop for ClickShop {

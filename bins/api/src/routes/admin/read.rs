@@ -1,5 +1,6 @@
 //! Reading the bodies of the admin routes: every wrong field is found, then all are reported together.
 
+use podium_domain::bandit;
 use podium_domain::bucketing::HashVersion;
 use podium_domain::decimal::{Decimal4, DecimalError};
 use podium_domain::experiment::{
@@ -366,15 +367,19 @@ pub(super) fn nullable<'n, 'a, T>(
 }
 
 /// A configuration as JSON text, with numbers that a float can hold: most readers of JSON know no others, and the
-/// storefront gets them as they are.
+/// storefront gets them as they are. What it says about bandits must make sense; all else is the shop's own.
 fn config(fields: &mut Fields<'_, '_>) -> Option<String> {
     let object = fields.object("config")?;
-    if serde_json::from_str::<Value>(object).is_err() {
+    let Ok(value) = serde_json::from_str::<Value>(object) else {
         fields.fault(
             "config",
             code::OUT_OF_RANGE,
             "holds a number that is too large",
         );
+        return None;
+    };
+    if let Err(faults) = bandit::check_config(&value, &fields.at("config")) {
+        fields.faults.append(faults);
         return None;
     }
     Some(object.to_owned())
