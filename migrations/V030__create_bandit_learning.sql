@@ -97,5 +97,28 @@ CREATE TABLE IF NOT EXISTS bandit_stale_arms (
     arm_row_id bigint PRIMARY KEY
 );
 
+-- A pull that somebody else counts. The moment is read when the arm's row is locked, as that of a reset is, so that
+-- a replay of the updates since the reset finds what the row says.
+CREATE OR REPLACE FUNCTION update_bandit_arm_performance(p_arm_id bigint, p_reward numeric, p_success boolean)
+RETURNS void LANGUAGE sql AS $$
+    WITH arm AS (
+        UPDATE bandit_arms SET
+            total_pulls = total_pulls + 1,
+            total_reward = total_reward + p_reward,
+            average_reward = ((total_reward + p_reward) / (total_pulls + 1))::double precision,
+            alpha = alpha + CASE WHEN p_success THEN 1 ELSE 0 END,
+            beta = beta + CASE WHEN p_success THEN 0 ELSE 1 END,
+            updated_at = now()
+        WHERE id = p_arm_id
+        RETURNING id, experiment_id, arm_type, arm_id, total_pulls, total_reward, average_reward),
+    variant AS (
+        UPDATE experiment_variants v SET
+            pulls = arm.total_pulls, rewards = arm.total_reward, average_reward = arm.average_reward
+        FROM arm
+        WHERE arm.arm_type = 'variant' AND v.experiment_id = arm.experiment_id AND v.id::text = arm.arm_id)
+    INSERT INTO bandit_arm_updates (arm_row_id, reward, success, created_at)
+    SELECT id, p_reward, p_success, clock_timestamp() FROM arm
+$$;
+
 ALTER TABLE fold_state ADD COLUMN IF NOT EXISTS matured_at timestamptz NOT NULL DEFAULT 'epoch';
 COMMENT ON COLUMN fold_state.matured_at IS 'attribution windows that ended by then have passed, by the clock of the database';

@@ -15,9 +15,13 @@
 //! | [`words`] | enums whose values are words on the wire |
 //! | [`metric`] | the catalogue of metrics |
 //! | [`report`] | the figures of a report |
+//! | [`outcomes`] | how requests of units ended: errors and latencies |
+//! | [`rollout`] | who gets what while a promotion is active |
+//! | [`guard`] | what is watched after a promotion |
 //! | [`event`] | event types, limits, and which events count |
 //! | [`moments`] | exact sums per variant, and what follows from them |
 //! | [`stats`] | statistical methods |
+//! | [`notification`] | what people are told |
 //!
 //! Everything is a function of its arguments, so that every answer can be computed again.
 
@@ -29,11 +33,15 @@ pub mod decision;
 pub mod event;
 pub mod experiment;
 pub mod fault;
+pub mod guard;
 pub mod ids;
 pub mod metric;
 pub mod moments;
+pub mod notification;
 pub mod object;
+pub mod outcomes;
 pub mod report;
+pub mod rollout;
 pub mod stats;
 pub mod text;
 pub mod words;

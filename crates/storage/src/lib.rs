@@ -17,6 +17,7 @@
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
 //! | [`analytics`], [`export`] | reading results |
+//! | [`outbox`] | messages to people, queued and sent |
 
 pub mod analytics;
 pub mod arms;
@@ -35,6 +36,7 @@ pub mod feed;
 pub mod fold;
 pub mod migrate;
 mod numeric;
+pub mod outbox;
 pub mod rebuild;
 pub mod retention;
 pub mod rows;

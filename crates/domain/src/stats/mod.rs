@@ -16,6 +16,7 @@
 //! | [`cuped`] | variance reduction with a covariate |
 //! | [`winsorize`] | caps for heavy tails |
 //! | [`quantile`] | quantiles with order-statistic intervals, ratio guardrail |
+//! | [`sketch`] | quantiles from counts by bucket, which merge |
 //! | [`noninferiority`] | guardrails with a margin |
 //! | [`power`] | sample size, power, minimum detectable effect |
 //! | [`multiple`] | adjusted p-values, closed testing with e-values |
@@ -38,6 +39,7 @@ pub mod power;
 pub mod proportion;
 pub mod quantile;
 pub mod ratio;
+pub mod sketch;
 pub mod special;
 pub mod srm;
 pub mod uniform;
@@ -131,7 +133,7 @@ pub struct PValues {
 
 impl PValues {
     /// Of a normal statistic; an error when it is so large that not even the logarithm fits.
-    fn normal(z: f64) -> Result<Self, StatsError> {
+    pub(crate) fn normal(z: f64) -> Result<Self, StatsError> {
         Ok(Self {
             two_sided: norm_two_sided(z),
             ln_two_sided: finite(norm_ln_two_sided(z))?,

@@ -2,6 +2,8 @@
 
 mod ranks;
 
+pub(super) use ranks::limits;
+
 use super::noninferiority::Verdict;
 use super::special::norm_isf;
 use super::{Interval, StatsError, check_level, finite, positive, two_sided_z, two_sum};

@@ -8,7 +8,7 @@ const TIE: f64 = 1e-11;
 /// Ranks of the limits of the `q` quantile in a sample of `count`, each with at most `tail` beyond:
 /// the largest rank whose order statistic lies above the quantile with at most that chance, and the
 /// smallest that lies below it with at most that chance.
-pub(super) fn limits(count: usize, q: f64, tail: f64) -> (Option<usize>, Option<usize>) {
+pub(in crate::stats) fn limits(count: usize, q: f64, tail: f64) -> (Option<usize>, Option<usize>) {
     let bits = count as f64;
     let (centre, spread) = (
         bits * q + 0.5,
