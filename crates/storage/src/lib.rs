@@ -17,6 +17,7 @@
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
 //! | [`analytics`], [`export`] | reading results |
 //! | [`outbox`] | messages to people, queued and sent |
+//! | [`promotions`] | analyses, looks, promotions and what was decided |
 
 pub mod analytics;
 pub mod assignments;
@@ -35,6 +36,7 @@ pub mod fold;
 pub mod migrate;
 mod numeric;
 pub mod outbox;
+pub mod promotions;
 pub mod rebuild;
 pub mod retention;
 pub mod rows;
