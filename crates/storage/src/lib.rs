@@ -18,6 +18,7 @@
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
 //! | [`analytics`], [`export`] | reading results |
 //! | [`outbox`] | messages to people, queued and sent |
+//! | [`promotions`] | analyses, looks, promotions and what was decided |
 
 pub mod analytics;
 pub mod arms;
@@ -37,6 +38,7 @@ pub mod fold;
 pub mod migrate;
 mod numeric;
 pub mod outbox;
+pub mod promotions;
 pub mod rebuild;
 pub mod retention;
 pub mod rows;
