@@ -9,11 +9,13 @@
 //! | --- | --- |
 //! | [`snapshot`] | definitions compiled for deciding |
 //! | [`known`] | assignments remembered from the table |
+//! | [`promotion`] | an active promotion compiled for deciding |
 //! | [`assign`] | who gets what |
 //! | [`track`] | attribution and recording of events |
 
 pub mod assign;
 pub mod known;
+pub mod promotion;
 pub mod snapshot;
 pub mod track;
 

@@ -14,6 +14,7 @@
 //! | [`batch`], [`assignments`], [`events`] | the write path: grouped, durable, idempotent |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
+//! | [`rollouts`] | promotions while they are rolled out and watched |
 //! | [`analytics`], [`export`] | reading results |
 
 pub mod analytics;
@@ -33,6 +34,7 @@ pub mod migrate;
 mod numeric;
 pub mod rebuild;
 pub mod retention;
+pub mod rollouts;
 pub mod rows;
 pub mod users;
 pub mod winsorize;
