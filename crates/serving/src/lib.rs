@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`snapshot`] | definitions compiled for deciding |
 //! | [`known`] | assignments remembered from the table |
+//! | [`promotion`] | an active promotion compiled for deciding |
 //! | [`assign`] | who gets what |
 //! | [`arms`] | arms of rankings with the weights in force |
 //! | [`rank`] | orders of candidates |
@@ -17,6 +18,7 @@
 pub mod arms;
 pub mod assign;
 pub mod known;
+pub mod promotion;
 pub mod rank;
 pub mod snapshot;
 pub mod track;

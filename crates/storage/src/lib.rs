@@ -16,6 +16,7 @@
 //! | [`decisions`] | what rankings answered, and arms on first sight |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
+//! | [`rollouts`] | promotions while they are rolled out and watched |
 //! | [`analytics`], [`export`] | reading results |
 //! | [`outbox`] | messages to people, queued and sent |
 //! | [`promotions`] | analyses, looks, promotions and what was decided |
@@ -41,6 +42,7 @@ pub mod outbox;
 pub mod promotions;
 pub mod rebuild;
 pub mod retention;
+pub mod rollouts;
 pub mod rows;
 pub mod users;
 pub mod winsorize;
