@@ -356,7 +356,8 @@ impl Serving {
     }
 }
 
-type Asked = Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
+pub(crate) type Asked =
+    Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
 
 /// The question to the table for a visitor.
 pub(crate) fn lookup(
@@ -378,7 +379,7 @@ pub(crate) fn lookup(
 }
 
 /// What the table says before the deadline; `None` when it was not asked, did not answer or failed.
-async fn wait(asked: Asked, deadline: tokio::time::Instant) -> Option<Option<Stored>> {
+pub(crate) async fn wait(asked: Asked, deadline: tokio::time::Instant) -> Option<Option<Stored>> {
     match tokio::time::timeout_at(deadline, asked?).await {
         Ok(Ok(Ok(stored))) => Some(stored),
         _ => None,
