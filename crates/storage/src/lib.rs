@@ -16,7 +16,7 @@
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
 //! | [`analytics`], [`export`] | reading results |
-//! | [`outbox`] | messages to people, queued and sent |
+//! | [`outbox`], [`notification_configs`], [`notification_logs`] | messages to people: queued, where to, what became of them |
 
 pub mod analytics;
 pub mod assignments;
@@ -33,6 +33,8 @@ pub mod export;
 pub mod feed;
 pub mod fold;
 pub mod migrate;
+pub mod notification_configs;
+pub mod notification_logs;
 mod numeric;
 pub mod outbox;
 pub mod rebuild;
