@@ -131,6 +131,12 @@ fn parameters(
     builder.build().map_err(refused)
 }
 
+/// Whether mail can be sent to `text`: one address, without a name.
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    text.parse::<lettre::Address>().is_ok()
+}
+
 /// The e-mail, the same in every try.
 ///
 /// # Errors

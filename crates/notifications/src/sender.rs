@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use podium_domain::notification::Channel;
+use podium_domain::notification::{Channel, Event};
 use podium_storage::outbox::{self, Answer, Delivery, End, Limits, Outcome};
 use podium_storage::{Database, StorageError};
 use tokio::sync::{Notify, watch};
@@ -200,6 +200,14 @@ impl Sender {
                 answer,
                 end,
             },
+            // Whoever tries a configuration out wants to know now.
+            Verdict::Later { reason, .. } if delivery.message.event == Event::Test => {
+                Outcome::Dead {
+                    reason,
+                    answer,
+                    end: End::Message,
+                }
+            }
             Verdict::Later {
                 reason,
                 at_least,

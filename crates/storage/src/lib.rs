@@ -15,6 +15,7 @@
 //! | [`decisions`] | what rankings answered, and arms on first sight |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
+//! | [`promotion_events`] | what happened to promotions, as it happens |
 //! | [`analytics`], [`export`] | reading results |
 //! | [`outbox`], [`notification_configs`], [`notification_logs`] | messages to people: queued, where to, what became of them |
 
@@ -37,6 +38,7 @@ pub mod notification_configs;
 pub mod notification_logs;
 mod numeric;
 pub mod outbox;
+pub mod promotion_events;
 pub mod rebuild;
 pub mod retention;
 pub mod rows;
