@@ -11,10 +11,12 @@
 //! | [`known`] | assignments remembered from the table |
 //! | [`assign`] | who gets what |
 //! | [`track`] | attribution and recording of events |
+//! | [`tally`] | counts of what was answered and recorded |
 
 pub mod assign;
 pub mod known;
 pub mod snapshot;
+pub mod tally;
 pub mod track;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use tokio::sync::oneshot;
 
 use crate::known::KnownUnits;
 use crate::snapshot::Snapshot;
+use crate::tally::Tallies;
 
 /// Sizes and times of the storefront path.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +59,7 @@ pub struct Serving {
     snapshot: ArcSwap<Snapshot>,
     refreshing: tokio::sync::Mutex<()>,
     known: KnownUnits,
+    tallies: Tallies,
     assigner: Batcher<Assigner>,
     recorder: Batcher<Recorder>,
 }
@@ -66,7 +70,8 @@ impl Serving {
     /// # Errors
     /// [`StorageError`] when the definitions cannot be read.
     pub async fn start(database: Database, settings: Settings) -> Result<Arc<Self>, StorageError> {
-        let snapshot = Snapshot::compile(definitions::load(&database).await?);
+        let tallies = Tallies::default();
+        let snapshot = Snapshot::compile(definitions::load(&database).await?, &tallies);
         let (assigner, _) = Batcher::start(
             Assigner::new(database.clone()),
             Sizes {
@@ -89,6 +94,7 @@ impl Serving {
             snapshot: ArcSwap::from_pointee(snapshot),
             refreshing: tokio::sync::Mutex::new(()),
             known: KnownUnits::new(settings.known_units),
+            tallies,
             assigner,
             recorder,
         }))
@@ -108,8 +114,8 @@ impl Serving {
         // One at a time, so that an older reading cannot replace a newer one.
         let _turn = self.refreshing.lock().await;
         let definitions = definitions::load(&self.database).await?;
-        self.snapshot
-            .store(Arc::new(Snapshot::compile(definitions)));
+        let snapshot = Snapshot::compile(definitions, &self.tallies);
+        self.snapshot.store(Arc::new(snapshot));
         Ok(())
     }
 
@@ -123,6 +129,12 @@ impl Serving {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
+    }
+
+    /// What was answered and recorded since the process started.
+    #[must_use]
+    pub const fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// Jobs that wait for the writers: assignments and events.

@@ -12,6 +12,8 @@ use podium_storage::definitions::{
     Definitions, ExperimentDefinition, UserDefinition, VariantDefinition,
 };
 
+use crate::tally::{Tallies, VariantTally};
+
 /// Placement that is meant when a request names none.
 pub const DEFAULT_PLACEMENT: &str = "newsfeed";
 
@@ -69,6 +71,11 @@ pub enum Reason {
     Override,
 }
 
+impl Reason {
+    /// Their words, in the order of their definition.
+    pub const NAMES: [&'static str; 3] = ["SPLIT", "STICKY", "OVERRIDE"];
+}
+
 /// A variant with its answers.
 #[derive(Debug)]
 pub struct Variant {
@@ -77,13 +84,15 @@ pub struct Variant {
     /// Name.
     pub name: String,
     /// `assign` answers, indexed by reason and whether they are degraded.
-    answers: [[Bytes; 2]; 3],
+    answers: [[Bytes; 2]; Reason::NAMES.len()],
+    tally: Arc<VariantTally>,
 }
 
 impl Variant {
-    /// The ready answer of `assign`.
+    /// The ready answer of `assign`; it is counted.
     #[must_use]
     pub fn answer(&self, reason: Reason, degraded: bool) -> Bytes {
+        self.tally.add(reason as usize, 1);
         let [split, sticky, pinned] = &self.answers;
         let [normal, marked] = match reason {
             Reason::Split => split,
@@ -102,17 +111,31 @@ impl Variant {
 #[must_use]
 pub fn default_answer(degraded: bool) -> Bytes {
     Bytes::from_static(if degraded {
-        br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT","degraded":true}"#
+        DEGRADED_ANSWER
     } else {
-        br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT"}"#
+        DEFAULT_ANSWER
     })
+}
+
+static DEFAULT_ANSWER: &[u8] =
+    br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT"}"#;
+static DEGRADED_ANSWER: &[u8] =
+    br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT","degraded":true}"#;
+
+/// Whether these are the very bytes of a [`default_answer`], and of which.
+pub(crate) fn is_default(answer: &Bytes) -> Option<bool> {
+    if answer.as_ptr() == DEFAULT_ANSWER.as_ptr() {
+        Some(false)
+    } else {
+        (answer.as_ptr() == DEGRADED_ANSWER.as_ptr()).then_some(true)
+    }
 }
 
 impl Snapshot {
     /// Compiles definitions. An experiment whose rows make no sense is served as if it were paused and logged, so that
-    /// one bad row, written past the API, does not stop the others.
+    /// one bad row, written past the API, does not stop the others. Variants go on counting where `tallies` left off.
     #[must_use]
-    pub fn compile(definitions: Definitions) -> Self {
+    pub fn compile(definitions: Definitions, tallies: &Tallies) -> Self {
         let mut snapshot = Self {
             version: definitions.version,
             users: definitions.users,
@@ -122,7 +145,7 @@ impl Snapshot {
         for definition in definitions.experiments {
             let target = definition.target.clone();
             let age = (definition.start_date, definition.id);
-            let experiment = Arc::new(Experiment::compile(definition));
+            let experiment = Arc::new(Experiment::compile(definition, tallies));
             snapshot.by_id.insert(experiment.id, experiment.clone());
             snapshot
                 .by_name
@@ -174,6 +197,11 @@ impl Snapshot {
         self.by_target.get(placement)
     }
 
+    /// Experiments in any state, in no order.
+    pub fn experiments(&self) -> impl Iterator<Item = &Arc<Experiment>> {
+        self.by_id.values()
+    }
+
     /// All running experiments, in id order.
     #[must_use]
     pub fn running(&self) -> &[Arc<Experiment>] {
@@ -194,7 +222,7 @@ impl Snapshot {
 }
 
 impl Experiment {
-    fn compile(definition: ExperimentDefinition) -> Self {
+    fn compile(definition: ExperimentDefinition, tallies: &Tallies) -> Self {
         let status = definition.status.parse().unwrap_or_else(|_| {
             tracing::error!(
                 experiment.id = definition.id,
@@ -206,7 +234,7 @@ impl Experiment {
         let variants: Vec<Variant> = definition
             .variants
             .iter()
-            .map(|v| variant(&definition, v))
+            .map(|v| variant(&definition, v, tallies))
             .collect();
         let overrides = definition
             .overrides
@@ -280,13 +308,18 @@ fn bucketing(definition: &ExperimentDefinition) -> Option<Bucketing> {
     })
 }
 
-fn variant(experiment: &ExperimentDefinition, variant: &VariantDefinition) -> Variant {
+fn variant(
+    experiment: &ExperimentDefinition,
+    variant: &VariantDefinition,
+    tallies: &Tallies,
+) -> Variant {
     let both =
         |reason: &str| [false, true].map(|degraded| answer(experiment, variant, reason, degraded));
     Variant {
         id: variant.id,
         name: variant.name.clone(),
-        answers: [both("SPLIT"), both("STICKY"), both("OVERRIDE")],
+        answers: Reason::NAMES.map(both),
+        tally: tallies.variant(variant.id),
     }
 }
 
