@@ -475,6 +475,34 @@ async fn a_whale_hides_no_difference() {
     assert_eq!(switched_off["comparisons"][0]["pValue"], hidden["pValue"]);
 }
 
+/// Yesterday's lift stands beside today's, which is that of `lift`, and the band narrows as units come in.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lift_is_shown_day_by_day() {
+    let app = experiment(&[(EVEN, [(11, 10_000, 1_000), (12, 10_050, 1_206)])]).await;
+    app.change(
+        "INSERT INTO variant_day_snapshots
+         SELECT (now() AT TIME ZONE 'UTC')::date - 1, m.* FROM variant_moments m;
+         UPDATE variant_moments SET units = 2 * units, purchasing_units = 2 * purchasing_units;",
+    )
+    .await;
+    let path = "/1/time-series?metric=conversion_rate";
+    let series = get(&app, path).await.data();
+    let days = series["cumulative"].as_array().unwrap();
+    assert_eq!(days.len(), 4, "two variants on two days: {series}");
+    assert_eq!(days[0]["lift"], Value::Null, "the control has none");
+    let (yesterday, today) = (&days[1]["lift"], &days[3]["lift"]);
+    let lift = get(&app, "/1/lift?metric=conversion_rate").await.data();
+    let shown = &lift["comparisons"][0];
+    assert_eq!(today["anytime"], shown["anytime"]);
+    assert_eq!(today["interval"], shown["relativeLiftInterval"]);
+    for day in [yesterday, today] {
+        assert!((number(day, "/estimate") - 0.2).abs() < 1e-12, "{day}");
+    }
+    let width = |day| number(day, "/anytime/upper") - number(day, "/anytime/lower");
+    assert!(width(today) < width(yesterday));
+    assert!(number(yesterday, "/interval/lower") > number(yesterday, "/anytime/lower"));
+}
+
 async fn report_of(app: &TestApp, id: i64) -> Value {
     get(app, &format!("/{id}/report")).await.data()
 }

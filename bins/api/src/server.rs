@@ -105,6 +105,7 @@ pub async fn start(
                 .clone()
                 .follow(Feed::start(database.clone(), Some(direct))),
         ),
+        tokio::spawn(serving.clone().learn()),
         tokio::spawn(fold_for_ever(database.clone())),
         tokio::spawn(cap_values_for_ever(database.clone())),
         tokio::spawn(keep_partitions(

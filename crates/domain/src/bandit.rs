@@ -78,6 +78,34 @@ wire_names!(Algorithm {
     Uniform => "uniform",
 });
 
+/// What the arms of a ranking are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ArmType {
+    /// Items, as in `item_id` of events.
+    #[default]
+    Item,
+    /// Brands, as in `brand_id` of events.
+    Brand,
+    /// Categories.
+    Category,
+    /// Algorithms that make an order of their own.
+    Algorithm,
+}
+
+wire_names!(ArmType {
+    Item => "item",
+    Brand => "brand",
+    Category => "category",
+    Algorithm => "algorithm",
+});
+
+/// Candidates of one ranking.
+pub const MAX_CANDIDATES: usize = 1_000;
+/// Arms of one type that an experiment may have: whoever calls `rank` makes arms, and nobody has to log in for it.
+pub const MAX_ARMS: i64 = 10_000;
+/// The policy of a decision that leaves the order as it was.
+pub const INPUT_ORDER: &str = "input_order";
+
 /// What orders are drawn from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Draw {

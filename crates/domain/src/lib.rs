@@ -21,6 +21,7 @@
 //! | [`event`] | event types, limits, and which events count |
 //! | [`moments`] | exact sums per variant, and what follows from them |
 //! | [`stats`] | statistical methods |
+//! | [`notification`] | what people are told |
 //!
 //! Everything is a function of its arguments, so that every answer can be computed again.
 
@@ -36,6 +37,7 @@ pub mod guard;
 pub mod ids;
 pub mod metric;
 pub mod moments;
+pub mod notification;
 pub mod object;
 pub mod outcomes;
 pub mod report;

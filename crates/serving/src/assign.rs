@@ -341,7 +341,8 @@ impl Serving {
     }
 }
 
-type Asked = Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
+pub(crate) type Asked =
+    Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
 
 /// The answer of a unit that has no variant of its own.
 fn outside(experiment: &Experiment, unit: &str) -> Bytes {
@@ -376,7 +377,7 @@ pub(crate) fn lookup(
 }
 
 /// What the table says before the deadline; `None` when it was not asked, did not answer or failed.
-async fn wait(asked: Asked, deadline: tokio::time::Instant) -> Option<Option<Stored>> {
+pub(crate) async fn wait(asked: Asked, deadline: tokio::time::Instant) -> Option<Option<Stored>> {
     match tokio::time::timeout_at(deadline, asked?).await {
         Ok(Ok(Ok(stored))) => Some(stored),
         _ => None,

@@ -11,11 +11,15 @@
 //! | [`known`] | assignments remembered from the table |
 //! | [`promotion`] | an active promotion compiled for deciding |
 //! | [`assign`] | who gets what |
+//! | [`arms`] | arms of rankings with the weights in force |
+//! | [`rank`] | orders of candidates |
 //! | [`track`] | attribution and recording of events |
 
+pub mod arms;
 pub mod assign;
 pub mod known;
 pub mod promotion;
+pub mod rank;
 pub mod snapshot;
 pub mod track;
 
@@ -25,11 +29,13 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use podium_storage::assignments::{Assigner, Lookup, LookupAnswer};
 use podium_storage::batch::{Batcher, Sizes};
+use podium_storage::decisions::Keeper;
 use podium_storage::events::{EventRow, RecordAnswer, Recorder};
 use podium_storage::feed::Feed;
 use podium_storage::{Database, StorageError, definitions};
 use tokio::sync::oneshot;
 
+use crate::arms::Gallery;
 use crate::known::KnownUnits;
 use crate::snapshot::Snapshot;
 
@@ -60,6 +66,8 @@ pub struct Serving {
     known: KnownUnits,
     assigner: Batcher<Assigner>,
     recorder: Batcher<Recorder>,
+    keeper: Batcher<Keeper>,
+    gallery: Gallery,
 }
 
 impl Serving {
@@ -85,6 +93,14 @@ impl Serving {
                 group_rows: 1_000,
             },
         );
+        let (keeper, _) = Batcher::start(
+            Keeper::new(database.clone()),
+            Sizes {
+                writers: 2,
+                capacity_rows: 10_000,
+                group_rows: 500,
+            },
+        );
         Ok(Arc::new(Self {
             database,
             settings,
@@ -93,6 +109,8 @@ impl Serving {
             known: KnownUnits::new(settings.known_units),
             assigner,
             recorder,
+            keeper,
+            gallery: Gallery::default(),
         }))
     }
 
@@ -127,6 +145,11 @@ impl Serving {
         }
     }
 
+    /// Keeps the weights of rankings up to date, for ever.
+    pub async fn learn(self: Arc<Self>) {
+        self.gallery.follow(&self.database, &self.snapshot).await;
+    }
+
     /// Jobs that wait for the writers: assignments and events.
     #[must_use]
     pub fn queue_depth(&self) -> (usize, usize) {
@@ -137,6 +160,7 @@ impl Serving {
     pub async fn drain(&self) {
         self.assigner.drain().await;
         self.recorder.drain().await;
+        self.keeper.drain().await;
     }
 
     fn ask(&self, lookup: Lookup) -> Result<oneshot::Receiver<LookupAnswer>, StorageError> {

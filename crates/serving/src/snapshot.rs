@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use podium_domain::bandit::{self, BanditOptions};
 use podium_domain::bucketing::{Allocation, Bucketing, HashVersion, VariantTable};
-use podium_domain::experiment::Status;
+use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::ids::VariantId;
 use podium_domain::rollout::Told;
 use podium_storage::definitions::{
@@ -85,6 +86,8 @@ pub struct Variant {
     pub id: i64,
     /// Name.
     pub name: String,
+    /// How it ranks candidates; `None` when it leaves them as they are.
+    pub ranking: Option<Arc<BanditOptions>>,
     /// `assign` answers, indexed by reason and whether they are degraded.
     answers: [[Bytes; 2]; 5],
 }
@@ -340,7 +343,25 @@ fn variant(experiment: &ExperimentDefinition, variant: &VariantDefinition) -> Va
     Variant {
         id: variant.id,
         name: variant.name.clone(),
+        ranking: ranking(experiment, variant),
         answers: ["SPLIT", "STICKY", "OVERRIDE", "PROMOTED", "HOLDBACK"].map(both),
+    }
+}
+
+/// How a variant ranks. A bandit's own variants rank unless they say otherwise, also the only one of a bandit over items.
+fn ranking(
+    experiment: &ExperimentDefinition,
+    variant: &VariantDefinition,
+) -> Option<Arc<BanditOptions>> {
+    let is_bandit = experiment.experiment_type == ExperimentType::Bandit.name();
+    let ranks = is_bandit && (!variant.is_control || experiment.variants.len() == 1);
+    let config: serde_json::Value = serde_json::from_str(&variant.config).unwrap_or_default();
+    match bandit::variant_options(&config, &experiment.config, ranks) {
+        Ok(options) => options.map(Arc::new),
+        Err(faults) => {
+            tracing::error!(variant.id, %faults, "variant with options that make no sense does not rank");
+            None
+        }
     }
 }
 

@@ -12,17 +12,22 @@
 //! | [`definitions`], [`feed`] | what every replica holds in memory, and news of changes |
 //! | [`experiments`], [`users`], [`audit`] | administration |
 //! | [`batch`], [`assignments`], [`events`] | the write path: grouped, durable, idempotent |
+//! | [`arms`] | what choices are made from |
+//! | [`decisions`] | what rankings answered, and arms on first sight |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
 //! | [`rollouts`] | promotions while they are rolled out and watched |
 //! | [`analytics`], [`export`] | reading results |
+//! | [`outbox`] | messages to people, queued and sent |
 
 pub mod analytics;
+pub mod arms;
 pub mod assignments;
 pub mod audit;
 pub mod batch;
 pub mod connect;
 pub mod database;
+pub mod decisions;
 pub mod definitions;
 pub mod error;
 pub mod events;
@@ -32,6 +37,7 @@ pub mod feed;
 pub mod fold;
 pub mod migrate;
 mod numeric;
+pub mod outbox;
 pub mod rebuild;
 pub mod retention;
 pub mod rollouts;

@@ -1,4 +1,4 @@
-//! Partitions ahead, and events that are older than the retention.
+//! Partitions ahead, and events and decisions that are older than the retention.
 
 use chrono::{DateTime, Utc};
 
@@ -15,7 +15,8 @@ pub async fn create_partitions(database: &Database) -> Result<i32, StorageError>
         .work()
         .await?
         .query_opt(
-            "-- retention::create\nSELECT podium_create_event_partitions(4) AS made",
+            "-- retention::create
+SELECT podium_create_event_partitions(4) + podium_create_decision_partitions(4) AS made",
             &[],
         )
         .await?;
@@ -32,8 +33,18 @@ WHERE i.inhparent = 'experiment_events'::regclass
   AND EXISTS (SELECT 1 FROM fold_state f WHERE f.folded_at >= to_date(substring(c.relname FROM '[0-9]{4}w[0-9]{2}$'), 'IYYY\"w\"IW') + 8)
 ORDER BY 1";
 
+/// Nothing is folded from decisions, so time alone decides.
+const OLD_DECISIONS: &str = "-- retention::old_decisions
+SELECT c.relname AS name
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'bandit_decisions'::regclass
+  AND c.relname ~ '^bandit_decisions_[0-9]{4}w[0-9]{2}$'
+  AND to_date(substring(c.relname FROM '[0-9]{4}w[0-9]{2}$'), 'IYYY\"w\"IW') + 7
+      <= ((now() AT TIME ZONE 'UTC') - make_interval(days => $1))::date
+ORDER BY 1";
+
 /// Drops the partitions whose youngest event arrived more than `days` ago, and the event ids with them. Totals stay.
-/// Whatever is dropped had been folded before. Returns the names of the dropped partitions.
+/// Whatever is dropped had been folded before. Decisions go after the same time. Returns the names of the dropped partitions.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer; what was dropped until then stays dropped.
@@ -62,6 +73,11 @@ pub async fn drop_old(database: &Database, days: i32) -> Result<Vec<String>, Sto
                 &[&ends],
             )
             .await?;
+        dropped.push(name);
+    }
+    for row in client.query(OLD_DECISIONS, &[&days]).await? {
+        let name: String = column(&row, "pg_class", "name")?;
+        client.batch_execute(&format!("DROP TABLE {name}")).await?;
         dropped.push(name);
     }
     Ok(dropped)

@@ -13,6 +13,8 @@ mod folding;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod outbox;
+#[cfg(test)]
 mod rebuild;
 #[cfg(test)]
 mod recording;

@@ -573,6 +573,20 @@ pub struct CumulativeRow {
     /// The metric in one variant.
     #[serde(flatten)]
     pub value: MetricValue,
+    /// Lift over the control as it stood; null for the control and where it is not defined.
+    pub lift: Option<LiftBody>,
+}
+
+/// A lift over the control, of values that are not winsorised.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LiftBody {
+    /// Compared within each stretch of constant weights, a fraction.
+    pub estimate: Option<f64>,
+    /// 95 % interval for one look; null after a change of weights.
+    pub interval: Option<Range>,
+    /// Valid at all days together.
+    pub anytime: Option<AnytimeBody>,
 }
 
 /// Answer of `time-series`.
@@ -585,7 +599,7 @@ pub struct TimeSeries {
     pub series: Vec<SeriesRow>,
     /// Metric of `cumulative`.
     pub metric: &'static str,
-    /// The metric from the start on, with its interval.
+    /// The metric from the start on, with its interval, and its lift over the control.
     pub cumulative: Vec<CumulativeRow>,
 }
 

@@ -16,8 +16,8 @@ use podium_storage::analytics::moments::VariantMoments;
 use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{
-    AnytimeBody, BayesianBody, CupedBody, GuardrailBody, MetricComparison, Range, SampleBody,
-    SequentialBody, StratifiedBody,
+    AnytimeBody, BayesianBody, CupedBody, GuardrailBody, LiftBody, MetricComparison, Range,
+    SampleBody, SequentialBody, StratifiedBody,
 };
 
 /// What automatic promotion asks for where nobody asked for something else: the balanced preset.
@@ -192,6 +192,17 @@ impl Evidence<'_> {
                 .flatten(),
             ..with_fixed(blank(variant, reason), &reading)
         }
+    }
+
+    /// The lift of values as they are, without caps: those are not kept by day.
+    pub(super) fn lift(&self, control: i64, treatment: i64, metric: Metric) -> Option<LiftBody> {
+        let reading = analysis::read(metric, &self.arms(control, treatment, None));
+        let fixed = reading.fixed.ok();
+        Some(LiftBody {
+            estimate: reading.stratified.ok()?.lift,
+            interval: fixed.and_then(|fixed| fixed.lift_interval).map(Range::from),
+            anytime: anytime(&reading),
+        })
     }
 
     /// With the covariate, where both arms had traffic in one epoch: those units, and the centre of that epoch's variants.

@@ -1,6 +1,5 @@
 //! Results: what the totals say. For holders of a token.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use actix_web::HttpResponse;
@@ -21,10 +20,10 @@ use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
 use utoipa::OpenApi;
 
-use self::assemble::{Figures, metric_value};
+use self::assemble::Figures;
 use self::bodies::{
-    ArmRow, CumulativeRow, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report,
-    TimeSeries, TopRow, UnitBody, UnitTotalsBody,
+    ArmRow, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
+    UnitBody, UnitTotalsBody,
 };
 use self::compare::Evidence;
 use crate::auth::{Granted, Viewer};
@@ -36,6 +35,7 @@ use crate::routes::admin::common::{Answer, experiment as reference, unit as unit
 mod assemble;
 pub mod bodies;
 mod compare;
+mod cumulative;
 pub mod export;
 pub mod plan;
 mod verdict;
@@ -268,7 +268,7 @@ pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpR
     admin_json(200, PositionAnalysis { positions, tests })
 }
 
-/// What happened by hour, day or week, and the metric from the start on with its interval.
+/// What happened by hour, day or week, and the metric and its lift from the start on with their intervals.
 #[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/time-series", operation_id = "timeSeries", tag = "Analytics",
     security(("bearer" = [])),
     params(("id" = String, Path, description = "Id or name"), ("groupBy" = Option<String>, Query, description = "hour, day (default) or week"),
@@ -286,8 +286,14 @@ pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
     let today = context::freshness(&mut link).await?.today;
     let now = moments::now(&mut link, experiment.id).await?;
     days.extend(now.into_iter().map(|of| DayMoments { day: today, of }));
-    let series = Figures::without_sums(&experiment).series(&buckets);
-    let cumulative = cumulative(&experiment, metric, days);
+    let epochs = context::epochs(&mut link, experiment.id).await?;
+    drop(link);
+    let (series, cumulative) = compute(move || {
+        let series = Figures::without_sums(&experiment).series(&buckets);
+        let cumulative = cumulative::rows(&experiment, &epochs, metric, days);
+        (series, cumulative)
+    })
+    .await?;
     admin_json(
         200,
         TimeSeries {
@@ -297,27 +303,6 @@ pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
             cumulative,
         },
     )
-}
-
-fn cumulative(
-    experiment: &Experiment,
-    metric: Metric,
-    days: Vec<DayMoments>,
-) -> Vec<CumulativeRow> {
-    let mut by_day: BTreeMap<NaiveDate, Vec<VariantMoments>> = BTreeMap::new();
-    for DayMoments { day, of } in days {
-        by_day.entry(day).or_default().push(of);
-    }
-    let mut rows = Vec::new();
-    for (day, moments) in by_day {
-        let figures = Figures::of_sums(experiment, &moments);
-        let values = figures
-            .variants
-            .iter()
-            .map(|(variant, moments)| metric_value(variant, moments, metric));
-        rows.extend(values.map(|value| CumulativeRow { day, value }));
-    }
-    rows
 }
 
 /// Items with the most clicks, then purchases, then impressions.

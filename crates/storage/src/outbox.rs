@@ -1,0 +1,142 @@
+//! The outbox: messages that are to be sent, one row for each target, written in the transaction of what they tell.
+//!
+//! [`enqueue`] is called by whoever changes something; senders take rows with `claim` and report how it went. A row's id
+//! is the delivery's id, the same in every try and in `notification_logs`.
+
+use deadpool_postgres::Transaction;
+use podium_domain::notification::{Audience, Channel, Level, Message, text};
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+use crate::StorageError;
+use crate::experiments::rows::fetch;
+
+/// One log row and one outbox row for each target. The same message for the same target is queued once, ever.
+const ENQUEUE: &str = "-- outbox::enqueue
+WITH logged AS (
+    INSERT INTO notification_logs (user_id, config_id, channel, alert_level, alert_type, title, message,
+        experiment_name, variant_name, message_key, dedup_key, action, metadata)
+    SELECT c.user_id, c.id, c.channel, $1, $2, $3, $4, $5, $6, $7 || ':' || c.id, $8, 'trigger', '{}'
+    FROM notification_configs c
+    WHERE CASE WHEN $9::uuid IS NOT NULL THEN c.id = $9
+               ELSE c.enabled AND c.channel = ANY ($10) AND $1 = ANY (c.alert_levels) AND c.id IS DISTINCT FROM $11 END
+    ON CONFLICT (message_key) DO NOTHING
+    RETURNING id, config_id)
+INSERT INTO notification_outbox (id, config_id, dedup_key, action, urgency, payload, next_attempt_at)
+SELECT l.id, l.config_id, $8, 'trigger', $12, $13,
+       CASE WHEN c.channel = 'pagerduty' OR $9 IS NOT NULL THEN now()
+            ELSE podium_quiet_until(now(), c.quiet_from, c.quiet_to, c.quiet_zone) END
+FROM logged l JOIN notification_configs c ON c.id = l.config_id
+RETURNING id";
+
+/// Closes the incident under the key $8 with every PagerDuty target that was told to open one, whatever its levels are
+/// by now.
+const RESOLVE: &str = "-- outbox::resolve
+WITH logged AS (
+    INSERT INTO notification_logs (user_id, config_id, channel, alert_level, alert_type, title, message,
+        experiment_name, variant_name, message_key, dedup_key, action, metadata)
+    SELECT c.user_id, c.id, c.channel, $1, $2, $3, $4, $5, $6, $7 || ':resolve:' || c.id, $8, 'resolve', '{}'
+    FROM notification_configs c
+    WHERE c.enabled AND c.channel = 'pagerduty'
+      AND EXISTS (SELECT 1 FROM notification_logs t WHERE t.channel = 'pagerduty' AND t.dedup_key = $8
+                  AND t.config_id = c.id AND t.action = 'trigger' AND t.status <> 'failed')
+    ON CONFLICT (message_key) DO NOTHING
+    RETURNING id, config_id)
+INSERT INTO notification_outbox (id, config_id, dedup_key, action, urgency, payload, next_attempt_at)
+SELECT id, config_id, $8, 'resolve', $9, $10, now() FROM logged
+RETURNING id";
+
+/// Queues a message for everybody who wants it and returns the ids of the deliveries, one for each target; none when
+/// nobody wants it or when the same message was queued before. Call it in the transaction that makes what the message
+/// tells, so that they commit together. It reads and inserts rows and waits for no lock that a sender holds.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer.
+pub async fn enqueue(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, StorageError> {
+    let mut queued = Vec::new();
+    // First the end of the old incident: then the news, under the same key, opens a new one and pages again.
+    if let Some(key) = message.closes() {
+        queued.extend(resolve(tx, message, &key).await?);
+    }
+    queued.extend(announce(tx, message).await?);
+    Ok(queued)
+}
+
+async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, StorageError> {
+    let (only, all_but) = match &message.audience {
+        Audience::Channels(_) => (None, None),
+        Audience::AllBut(target) => (None, Some(*target)),
+        Audience::Only(target) => (Some(*target), None),
+    };
+    let rows = fetch(
+        tx,
+        ENQUEUE,
+        &[
+            &message.level.name(),
+            &message.event.name(),
+            &text::title(message.event),
+            &text::sentence(message),
+            &message.experiment.as_ref().map(|named| &named.name),
+            &message.variant.as_ref().map(|named| &named.name),
+            &message.key(),
+            &message.subject.dedup_key(),
+            &only,
+            &channels(message),
+            &all_but,
+            &urgency(message.level),
+            &Json(message),
+        ],
+    )
+    .await?;
+    rows.iter().map(delivery_id).collect()
+}
+
+async fn resolve(
+    tx: &Transaction<'_>,
+    message: &Message,
+    key: &str,
+) -> Result<Vec<Uuid>, StorageError> {
+    let rows = fetch(
+        tx,
+        RESOLVE,
+        &[
+            &message.level.name(),
+            &message.event.name(),
+            &text::title(message.event),
+            &text::sentence(message),
+            &message.experiment.as_ref().map(|named| &named.name),
+            &message.variant.as_ref().map(|named| &named.name),
+            &message.key(),
+            &key,
+            &urgency(message.level),
+            &Json(message),
+        ],
+    )
+    .await?;
+    rows.iter().map(delivery_id).collect()
+}
+
+/// Channels that hear the news itself; what only closes an incident opens none.
+fn channels(message: &Message) -> Vec<&'static str> {
+    let wanted = match &message.audience {
+        Audience::Channels(channels) => channels.as_slice(),
+        Audience::AllBut(_) | Audience::Only(_) => Channel::ALL,
+    };
+    wanted
+        .iter()
+        .filter(|channel| **channel != Channel::Pagerduty || !message.only_closes())
+        .map(|channel| channel.name())
+        .collect()
+}
+
+const fn urgency(level: Level) -> i16 {
+    match level {
+        Level::Info => 0,
+        Level::Warning => 1,
+        Level::Critical => 2,
+    }
+}
+
+fn delivery_id(row: &tokio_postgres::Row) -> Result<Uuid, StorageError> {
+    crate::rows::column(row, "notification_outbox", "id")
+}
