@@ -6,6 +6,7 @@
 //! | [`evidence`] | everything that a decision may look at, read at one moment |
 //! | [`decide`] | evidence and configuration to a verdict with all its reasons; pure |
 //! | [`safety`] | the four safety checks; pure |
+//! | [`watch`] | alerts, guards, rollout steps: what is looked at all the time |
 //!
 //! A dry run differs from a real one in its last step alone: same evidence, same verdict, nothing written.
 
@@ -13,3 +14,4 @@ pub mod config;
 pub mod decide;
 pub mod evidence;
 pub mod safety;
+pub mod watch;

@@ -16,10 +16,13 @@
 //! | [`decisions`] | what rankings answered, and arms on first sight |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
+//! | [`alerts`] | what went wrong within the last hour, and whether it still does |
+//! | [`leases`] | who does a work that needs no second one |
 //! | [`rollouts`] | promotions while they are rolled out and watched |
 //! | [`analytics`], [`export`] | reading results |
 //! | [`outbox`] | messages to people, queued and sent |
 
+pub mod alerts;
 pub mod analytics;
 pub mod arms;
 pub mod assignments;
@@ -35,6 +38,7 @@ pub mod experiments;
 pub mod export;
 pub mod feed;
 pub mod fold;
+pub mod leases;
 pub mod migrate;
 mod numeric;
 pub mod outbox;
