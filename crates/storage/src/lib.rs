@@ -21,6 +21,7 @@
 //! | [`rollouts`] | promotions while they are rolled out and watched |
 //! | [`analytics`], [`export`] | reading results |
 //! | [`outbox`] | messages to people, queued and sent |
+//! | [`promotions`] | analyses, looks, promotions and what was decided |
 
 pub mod alerts;
 pub mod analytics;
@@ -42,6 +43,7 @@ pub mod leases;
 pub mod migrate;
 mod numeric;
 pub mod outbox;
+pub mod promotions;
 pub mod rebuild;
 pub mod retention;
 pub mod rollouts;
