@@ -15,7 +15,7 @@ use podium_domain::outcomes::Outcomes;
 use tokio_postgres::Row;
 
 use crate::analytics::outcomes::latencies;
-use crate::database::Link;
+use crate::database::{Link, Query};
 use crate::experiments::rows::fetch;
 use crate::rows::{column, decimal};
 use crate::{StorageError, outbox};
@@ -312,10 +312,10 @@ const LIST: &str = concat!(
   AND ($3::text IS NULL OR level = $3) AND ($4::bigint IS NULL OR id < $4) ORDER BY id DESC LIMIT $5"
 );
 
+/// Newest first; far more than a year's worth of anything that is tolerated.
 const CRITICAL: &str = "-- alerts::critical
-SELECT count(*) AS alerts FROM alerts
-WHERE experiment_id = $1 AND level = 'critical' AND (variant_id = $2 OR variant_id IS NULL)
-  AND (closed_at IS NULL OR opened_at >= now() - make_interval(secs => $3 * 3600))";
+SELECT variant_id, opened_at, closed_at IS NULL AS is_open FROM alerts
+WHERE experiment_id = $1 AND level = 'critical' ORDER BY id DESC LIMIT 1000";
 
 const COUNTS: &str = "-- alerts::counts
 SELECT level, count(*) AS alerts FROM alerts WHERE closed_at IS NULL GROUP BY 1";
@@ -450,20 +450,35 @@ pub async fn list(
     read_all(&rows)
 }
 
-/// Critical alerts on a variant, or on its experiment as a whole, that are open or opened within the last `hours`.
+/// A critical alert, as safety checks count them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Critical {
+    /// The variant; `None` for the experiment as a whole.
+    pub variant_id: Option<i64>,
+    /// When it opened.
+    pub opened_at: DateTime<Utc>,
+    /// Whether it still is.
+    pub is_open: bool,
+}
+
+/// Critical alerts of an experiment, newest first.
 ///
 /// # Errors
 /// As [`list`].
 pub async fn critical(
-    link: &mut Link,
+    link: &mut impl Query,
     experiment_id: i64,
-    variant_id: i64,
-    hours: f64,
-) -> Result<i64, StorageError> {
-    let row = link
-        .query_opt(CRITICAL, &[&experiment_id, &variant_id, &hours])
-        .await?;
-    row.map_or(Ok(0), |row| column(&row, "alerts", "alerts"))
+) -> Result<Vec<Critical>, StorageError> {
+    const T: &str = "alerts";
+    let rows = link.query(CRITICAL, &[&experiment_id]).await?;
+    let critical = rows.iter().map(|row| {
+        Ok(Critical {
+            variant_id: column(row, T, "variant_id")?,
+            opened_at: column(row, T, "opened_at")?,
+            is_open: column(row, T, "is_open")?,
+        })
+    });
+    critical.collect()
 }
 
 /// Open alerts by level.
