@@ -25,7 +25,8 @@ pub mod snapshot;
 pub mod tally;
 pub mod track;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -70,6 +71,8 @@ pub struct Serving {
     tallies: Tallies,
     assigner: Batcher<Assigner>,
     recorder: Batcher<Recorder>,
+    /// By experiment: units that the table was asked for, and those that got no answer in time.
+    asked: Mutex<HashMap<i64, (i64, i64)>>,
     keeper: Batcher<Keeper>,
     gallery: Gallery,
 }
@@ -115,6 +118,7 @@ impl Serving {
             tallies,
             assigner,
             recorder,
+            asked: Mutex::default(),
             keeper,
             gallery: Gallery::default(),
         }))
@@ -173,6 +177,36 @@ impl Serving {
         self.assigner.drain().await;
         self.recorder.drain().await;
         self.keeper.drain().await;
+    }
+
+    /// Takes what was counted since the last call: experiment, units that the table was asked for, and those among them
+    /// that got no answer in time.
+    #[must_use]
+    pub fn take_counts(&self) -> Vec<(i64, i64, i64)> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked
+            .drain()
+            .map(|(experiment, (asked, failed))| (experiment, asked, failed))
+            .collect()
+    }
+
+    /// Gives counts back that could not be stored.
+    pub fn give_back_counts(&self, counts: &[(i64, i64, i64)]) {
+        for (experiment, asked, failed) in counts {
+            self.add_counts(*experiment, *asked, *failed);
+        }
+    }
+
+    /// Counts a unit that memory did not know. Its answer waited for a commit, next to which a lock is nothing.
+    fn count(&self, experiment: i64, answered: bool) {
+        self.add_counts(experiment, 1, i64::from(!answered));
+    }
+
+    fn add_counts(&self, experiment: i64, asked: i64, failed: i64) {
+        let mut counts = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(experiment).or_default();
+        count.0 += asked;
+        count.1 += failed;
     }
 
     fn ask(&self, lookup: Lookup) -> Result<oneshot::Receiver<LookupAnswer>, StorageError> {
