@@ -23,6 +23,7 @@ pub mod analytics;
 pub mod arms;
 pub mod assignments;
 pub mod audit;
+pub mod bandit;
 pub mod batch;
 pub mod connect;
 pub mod database;

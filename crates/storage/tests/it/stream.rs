@@ -15,6 +15,7 @@ use podium_storage::experiments::covariates::{CovariateRow, Upload};
 use podium_storage::fold;
 use tokio_postgres::Client;
 
+use crate::bandit;
 use crate::support::{Rng, TestDatabase};
 
 const EXPERIMENTS: [i64; 3] = [1, 2, 3];
@@ -81,6 +82,7 @@ impl<'a> Stream<'a> {
              SELECT n, 'experiment ' || n, 's', 'running' FROM generate_series(1, 3) AS n ON CONFLICT DO NOTHING",
         )
         .await;
+        bandit::learn(db).await;
         let now = db
             .client()
             .await
@@ -119,7 +121,9 @@ impl<'a> Stream<'a> {
     /// Goes on with other numbers and the same names.
     pub(crate) async fn step(&mut self) {
         let kind = match self.rng.below(100) {
-            0..16 => self.assign().await,
+            0..2 => bandit::reset_one(self.db, &mut self.rng).await,
+            2..4 => bandit::update_one(self.db, &mut self.rng).await,
+            4..16 => self.assign().await,
             16..22 => self.hand_in().await,
             22..29 => self.log_in().await,
             29..59 => self.record().await,
@@ -272,7 +276,7 @@ impl<'a> Stream<'a> {
             latency_ms: None,
             is_error: (event_type == "request").then(|| self.rng.once_in(2)),
             session_id: some(&mut self.rng, "s"),
-            decision_id: None,
+            decision_id: some(&mut self.rng, "d"),
             is_bot,
             counted: !is_bot && !self.rng.once_in(15),
             occurred_at: self.rng.once_in(2).then(|| {
@@ -554,8 +558,8 @@ async fn insert_by_hand(client: &Client, e: &EventRow) {
         .await
         .unwrap();
     let sql = "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id,
-            position, value, is_error, session_id, is_bot, counted, occurred_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::bigint * 0.0001, $10, $11, $12, $13, coalesce($14, now()))";
+            position, value, is_error, session_id, is_bot, counted, occurred_at, decision_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::bigint * 0.0001, $10, $11, $12, $13, coalesce($14, now()), $15)";
     client
         .execute(
             sql,
@@ -574,6 +578,7 @@ async fn insert_by_hand(client: &Client, e: &EventRow) {
                 &e.is_bot,
                 &e.counted,
                 &e.occurred_at,
+                &e.decision_id,
             ],
         )
         .await
