@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use podium_bandit::history::Forgetting;
 use podium_bandit::student::ValueSums;
-use podium_bandit::{Arms, BanditError, Evidence, Prior, Snapshot as Policy};
+use podium_bandit::{Arms, BanditError, BetaPosterior, Evidence, Prior, Snapshot as Policy};
 use podium_domain::bandit::{ArmType, BanditOptions};
 use podium_storage::arms::{Glance, Loaded, Sums};
 use podium_storage::{Database, StorageError, arms};
@@ -31,6 +31,7 @@ const LEAST_PULLS: u64 = 100;
 pub struct Picture {
     policy: Policy,
     numbers: HashMap<String, usize>,
+    of_values: bool,
     /// A single arm nobody has played, for draws of candidates that are no arms yet.
     unknown: Policy,
 }
@@ -68,6 +69,7 @@ impl Picture {
         Ok(Self {
             policy,
             numbers,
+            of_values: matches!(loaded.sums, Sums::Values(_)),
             unknown,
         })
     }
@@ -99,6 +101,54 @@ impl Picture {
         known
             .or_else(|| self.unknown.sample(0, rng))
             .unwrap_or_default()
+    }
+}
+
+/// What is believed of an arm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Weight in force, floor included.
+    pub weight: f64,
+    /// Probability of being the best of all arms.
+    pub probability_best: f64,
+    /// What choosing it for good is expected to cost a pull.
+    pub expected_loss: f64,
+    /// Expected success rate, prior included; `None` for values.
+    pub expected: Option<f64>,
+    /// 95 % credible interval of the success rate; `None` for values.
+    pub interval: Option<(f64, f64)>,
+}
+
+impl Picture {
+    /// What is believed of every arm, by id.
+    ///
+    /// # Errors
+    /// [`BanditError`] where a quantile cannot be found.
+    pub fn standings(&self) -> Result<HashMap<&str, Standing>, BanditError> {
+        let best = self.policy.best();
+        let rates = if self.of_values {
+            Vec::new()
+        } else {
+            self.policy.arms().posteriors()
+        };
+        let mut standings = HashMap::with_capacity(self.numbers.len());
+        for (id, number) in &self.numbers {
+            let number = *number;
+            let at = |list: &[f64]| list.get(number).copied().unwrap_or_default();
+            let rate = rates.get(number);
+            let interval = |rate: &BetaPosterior| -> Result<(f64, f64), BanditError> {
+                Ok((rate.quantile(0.025)?, rate.quantile(0.975)?))
+            };
+            let standing = Standing {
+                weight: at(self.policy.weights()),
+                probability_best: at(&best.probability),
+                expected_loss: at(&best.expected_loss),
+                expected: rate.map(BetaPosterior::mean),
+                interval: rate.map(interval).transpose()?,
+            };
+            standings.insert(id.as_str(), standing);
+        }
+        Ok(standings)
     }
 }
 
