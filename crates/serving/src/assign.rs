@@ -242,9 +242,10 @@ impl Serving {
                 let known = self.known.get(self.known.key(experiment.id, session))?;
                 experiment.variant(known.stored?.variant_id)
             });
-            return Some(
-                by_session.map_or_else(|| default_answer(true), |v| v.answer(Reason::Sticky, true)),
-            );
+            return Some(by_session.map_or_else(
+                || default_answer(true),
+                |v| v.answer(experiment.reason_to_keep(), true),
+            ));
         }
         let absent = visitor.login_session().is_none() && self.known.is_absent(key, now);
         // Absent units outside the allocation stay so; the others become units now.
@@ -262,6 +263,9 @@ impl Serving {
     ) -> Option<(&'e Variant, Reason)> {
         let stored = known.stored?;
         let variant = experiment.variant(stored.variant_id)?;
+        if experiment.is_drawn() {
+            return Some((variant, Reason::Bandit));
+        }
         let is_split = if known.version == version {
             known.is_split
         } else {
@@ -289,11 +293,17 @@ impl Serving {
     }
 
     fn ask_for(&self, experiment: &Experiment, unit: &str, visitor: Visitor<'_>) -> Asked {
-        let candidate = experiment.place(unit).map(|variant| Candidate {
-            variant_id: variant.id,
+        let placed = experiment.place_new(unit);
+        let candidate = placed.map(|placed| Candidate {
+            variant_id: placed.variant.id,
             by_client: false,
+            propensity: placed.propensity,
         });
-        self.ask(lookup(experiment, unit, visitor, candidate)).ok()
+        let lookup = Lookup {
+            epoch: placed.map_or(experiment.epoch, |placed| placed.epoch),
+            ..lookup(experiment, unit, visitor, candidate)
+        };
+        self.ask(lookup).ok()
     }
 
     async fn assign_from_table(
@@ -343,9 +353,10 @@ impl Serving {
         key: u128,
         stored: Stored,
     ) -> Known {
-        let is_split = experiment
-            .place(unit)
-            .is_some_and(|placed| placed.id == stored.variant_id);
+        let is_split = !experiment.is_drawn()
+            && experiment
+                .place(unit)
+                .is_some_and(|placed| placed.id == stored.variant_id);
         let known = Known {
             stored: Some(stored),
             version,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use podium_domain::bandit::{self, BanditOptions};
-use podium_domain::bucketing::{Allocation, Bucketing, HashVersion, VariantTable};
+use podium_domain::bandit::{self as domain_bandit, BanditOptions, DEFAULT_CONTROL_SHARE};
+use podium_domain::bucketing::{Allocation, BanditSplit, Bucketing, HashVersion, VariantTable};
 use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::ids::VariantId;
+use podium_domain::metric::Metric;
 use podium_storage::definitions::{
     Definitions, ExperimentDefinition, UserDefinition, VariantDefinition,
 };
@@ -57,6 +58,27 @@ pub struct Experiment {
     overrides: HashMap<String, usize>,
     /// `None` when nobody can be assigned (no variant, no weight).
     bucketing: Option<Bucketing>,
+    /// How a bandit over its variants draws.
+    bandit: Option<Bandit>,
+}
+
+/// A bandit over variants.
+#[derive(Debug)]
+struct Bandit {
+    split: BanditSplit,
+    /// Epoch of the units that are split evenly.
+    control_epoch: i32,
+}
+
+/// What the rules give a unit that is new.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'e> {
+    /// The variant.
+    pub variant: &'e Variant,
+    /// Epoch that the unit belongs to.
+    pub epoch: i32,
+    /// Probability with which a bandit drew it.
+    pub propensity: Option<f64>,
 }
 
 /// Why a unit has its variant.
@@ -68,6 +90,8 @@ pub enum Reason {
     Sticky,
     /// Pinned for testing.
     Override,
+    /// A bandit drew it. Its weights move, so that saying whether today's give the same would change answers.
+    Bandit,
 }
 
 /// A variant with its answers.
@@ -80,18 +104,19 @@ pub struct Variant {
     /// How it ranks candidates; `None` when it leaves them as they are.
     pub ranking: Option<Arc<BanditOptions>>,
     /// `assign` answers, indexed by reason and whether they are degraded.
-    answers: [[Bytes; 2]; 3],
+    answers: [[Bytes; 2]; 4],
 }
 
 impl Variant {
     /// The ready answer of `assign`.
     #[must_use]
     pub fn answer(&self, reason: Reason, degraded: bool) -> Bytes {
-        let [split, sticky, pinned] = &self.answers;
+        let [split, sticky, pinned, drawn] = &self.answers;
         let [normal, marked] = match reason {
             Reason::Split => split,
             Reason::Sticky => sticky,
             Reason::Override => pinned,
+            Reason::Bandit => drawn,
         };
         if degraded {
             marked.clone()
@@ -206,6 +231,7 @@ impl Experiment {
             Status::Paused
         });
         let bucketing = bucketing(&definition);
+        let bandit = bandit(&definition);
         let variants: Vec<Variant> = definition
             .variants
             .iter()
@@ -225,6 +251,7 @@ impl Experiment {
             variants,
             overrides,
             bucketing,
+            bandit,
         }
     }
 
@@ -242,10 +269,50 @@ impl Experiment {
     /// The variant that today's weights give, if the unit takes part.
     #[must_use]
     pub fn place(&self, unit: &str) -> Option<&Variant> {
-        self.bucketing
-            .as_ref()?
-            .place(unit)
-            .and_then(|at| self.variants.get(at))
+        self.place_new(unit).map(|placed| placed.variant)
+    }
+
+    /// What a unit gets that has nothing yet, if it takes part.
+    #[must_use]
+    pub fn place_new(&self, unit: &str) -> Option<Placed<'_>> {
+        let bucketing = self.bucketing.as_ref()?;
+        let Some(bandit) = &self.bandit else {
+            let variant = self.variants.get(bucketing.place(unit)?)?;
+            return Some(Placed {
+                variant,
+                epoch: self.epoch,
+                propensity: None,
+            });
+        };
+        if !bucketing.takes_part(unit) {
+            return None;
+        }
+        let drawn = bandit.split.draw(&bucketing.salt, unit);
+        Some(Placed {
+            variant: self.variants.get(drawn.index)?,
+            epoch: if drawn.is_even {
+                bandit.control_epoch
+            } else {
+                self.epoch
+            },
+            propensity: Some(drawn.propensity),
+        })
+    }
+
+    /// The reason of a variant that is kept although it is not known what the weights give.
+    #[must_use]
+    pub const fn reason_to_keep(&self) -> Reason {
+        if self.is_drawn() {
+            Reason::Bandit
+        } else {
+            Reason::Sticky
+        }
+    }
+
+    /// Whether a bandit draws the variants.
+    #[must_use]
+    pub const fn is_drawn(&self) -> bool {
+        self.bandit.is_some()
     }
 
     /// A variant by id.
@@ -283,6 +350,41 @@ fn bucketing(definition: &ExperimentDefinition) -> Option<Bucketing> {
     })
 }
 
+/// A bandit of two or more variants. One whose options make no sense is split evenly.
+fn bandit(definition: &ExperimentDefinition) -> Option<Bandit> {
+    let epoch = definition.bandit.as_ref()?;
+    if definition.variants.len() < 2 {
+        return None;
+    }
+    let id = |variant: &VariantDefinition| VariantId::new(variant.id);
+    let table = |weight: &dyn Fn(&VariantDefinition) -> u64| {
+        let weights: Option<Vec<_>> = definition
+            .variants
+            .iter()
+            .map(|variant| Some((id(variant)?, weight(variant))))
+            .collect();
+        VariantTable::new(&weights?).ok()
+    };
+    let even = table(&|variant| u64::from(variant.traffic_weight.units() > 0))?;
+    let adaptive = epoch.weights.as_ref().and_then(|weights| {
+        let weight = |id: i64| weights.get(&id).map_or(0, |weight| weight.units());
+        table(&|variant| u64::try_from(weight(variant.id)).unwrap_or(0))
+    });
+    let options = domain_bandit::experiment_options(&definition.config, Metric::ConversionRate);
+    if let Err(faults) = &options {
+        tracing::error!(experiment.id = definition.id, %faults, "options of a bandit make no sense");
+    }
+    let share = options.map_or(DEFAULT_CONTROL_SHARE, |options| options.control_share);
+    Some(Bandit {
+        split: BanditSplit {
+            control_share: Allocation::from_fraction(share)?,
+            even,
+            adaptive,
+        },
+        control_epoch: epoch.control_epoch,
+    })
+}
+
 fn variant(experiment: &ExperimentDefinition, variant: &VariantDefinition) -> Variant {
     let both =
         |reason: &str| [false, true].map(|degraded| answer(experiment, variant, reason, degraded));
@@ -290,7 +392,7 @@ fn variant(experiment: &ExperimentDefinition, variant: &VariantDefinition) -> Va
         id: variant.id,
         name: variant.name.clone(),
         ranking: ranking(experiment, variant),
-        answers: [both("SPLIT"), both("STICKY"), both("OVERRIDE")],
+        answers: ["SPLIT", "STICKY", "OVERRIDE", "BANDIT"].map(both),
     }
 }
 
@@ -302,7 +404,7 @@ fn ranking(
     let is_bandit = experiment.experiment_type == ExperimentType::Bandit.name();
     let ranks = is_bandit && (!variant.is_control || experiment.variants.len() == 1);
     let config: serde_json::Value = serde_json::from_str(&variant.config).unwrap_or_default();
-    match bandit::variant_options(&config, &experiment.config, ranks) {
+    match domain_bandit::variant_options(&config, &experiment.config, ranks) {
         Ok(options) => options.map(Arc::new),
         Err(faults) => {
             tracing::error!(variant.id, %faults, "variant with options that make no sense does not rank");

@@ -270,6 +270,7 @@ impl Serving {
             .map(|variant| Candidate {
                 variant_id: variant.id,
                 by_client: true,
+                propensity: None,
             });
         let stored = self
             .stored(snapshot, experiment, unit, event.visitor, candidate, now)

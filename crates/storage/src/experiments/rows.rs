@@ -72,10 +72,13 @@ RETURNING ",
 const CANONICAL: &str = "-- experiments::canonical
 SELECT CASE WHEN $1::text::jsonb = $2::text::jsonb THEN $1::text ELSE $2::text::jsonb::text END AS config";
 
+/// A bandit's share that does not follow what is learned is split evenly, whatever the weights of its variants.
 const OPEN_EPOCH: &str = "-- experiments::open_epoch
 INSERT INTO experiment_epochs (experiment_id, epoch, traffic_allocation, weights)
 SELECT e.id, e.epoch, e.traffic_allocation,
-       coalesce((SELECT jsonb_object_agg(v.id::text, v.traffic_weight) FROM experiment_variants v
+       coalesce((SELECT jsonb_object_agg(v.id::text, CASE WHEN e.experiment_type = 'bandit' AND v.traffic_weight > 0
+                                                          THEN 1 ELSE v.traffic_weight END)
+                 FROM experiment_variants v
                  WHERE v.experiment_id = e.id), '{}')
 FROM experiments e WHERE e.id = $1";
 
