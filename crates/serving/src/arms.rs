@@ -251,7 +251,7 @@ fn rankings(definitions: &Snapshot) -> Vec<RankingVariant> {
             .filter_map(ranking)
             .collect::<Vec<_>>()
     };
-    definitions.running().iter().flat_map(|e| of(e)).collect()
+    definitions.served().iter().flat_map(|e| of(e)).collect()
 }
 
 /// Loads the arms and computes their weights on a thread of its own. `None`, and a line in the log, where the evidence

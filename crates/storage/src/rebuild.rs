@@ -180,7 +180,7 @@ CREATE TEMP TABLE recount_units ON COMMIT DROP AS
 SELECT a.experiment_id, a.user_id AS unit, a.variant_id, a.epoch, a.source, a.session_id, a.is_bot,
        coalesce(a.assigned_as, a.user_id) AS first_name,
        a.tx_id - CASE WHEN a.tx_id >= b.foreign_from OR a.tx_id < 0 THEN b.shift ELSE 0 END AS moment,
-       a.is_bot OR EXISTS (
+       a.is_bot OR a.source = 2 OR EXISTS (
            SELECT 1 FROM excluded_units x CROSS JOIN recount_scope b
            WHERE x.experiment_id = a.experiment_id AND (x.tx_id < b.watermark OR x.tx_id >= b.foreign_from)
              AND (x.unit = a.user_id
@@ -203,7 +203,8 @@ ORDER BY u.experiment_id, u.unit, c.moment DESC";
 /// Events that count, each under the unit that it counts for.
 const EVENTS: &str = "-- rebuild::events
 CREATE TEMP VIEW recount_events AS
-SELECT u.experiment_id, u.unit, u.variant_id, u.excluded, e.event_type, e.value, e.is_error, e.occurred_at,
+SELECT u.experiment_id, u.unit, u.variant_id, u.epoch, u.excluded, e.event_type, e.value, e.is_error, e.occurred_at,
+       e.latency_ms,
        e.session_id, e.item_id, e.brand_id, e.position,
        e.event_type IN ('impression', 'click', 'add_to_cart', 'purchase') AS of_funnel
 FROM recount_scope b
