@@ -12,6 +12,7 @@ mod admin;
 mod assign;
 mod attribution;
 mod bad_input;
+mod bandit;
 mod bulk;
 mod checklist;
 mod covariates;

@@ -54,8 +54,19 @@ pub struct ExperimentDefinition {
     pub variants: Vec<VariantDefinition>,
     /// Units pinned to a variant id.
     pub overrides: HashMap<String, i64>,
+    /// What is in force of a bandit.
+    pub bandit: Option<BanditEpoch>,
     /// The active promotion of a completed experiment.
     pub promotion: Option<PromotionDefinition>,
+}
+
+/// The epoch of a bandit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BanditEpoch {
+    /// Epoch of the share of units that is split evenly.
+    pub control_epoch: i32,
+    /// Weights by variant id, in percent; `None`: all units are split evenly.
+    pub weights: Option<HashMap<i64, Decimal4>>,
 }
 
 /// An active promotion as the storefront path needs it.
@@ -118,6 +129,12 @@ SELECT o.experiment_id, o.unit, o.variant_id
 FROM experiment_overrides o JOIN experiments e ON e.id = o.experiment_id
 WHERE e.status IN ('running', 'paused', 'completed')";
 
+const BANDITS: &str = "-- definitions::bandits
+SELECT e.id, coalesce(c.adaptive_of, c.epoch) AS control_epoch, c.adaptive_of IS NOT NULL AS is_adaptive,
+       w.key::bigint AS variant_id, w.value AS weight
+FROM experiments e JOIN experiment_epochs c ON c.experiment_id = e.id AND c.epoch = e.epoch
+CROSS JOIN LATERAL jsonb_each_text(c.weights) AS w (key, value)
+WHERE e.experiment_type = 'bandit' AND e.status IN ('running', 'paused', 'completed')";
 /// A promotion without a rollout was recorded past the engine: everybody has moved, and nobody watches.
 const PROMOTIONS: &str = "-- definitions::promotions
 SELECT p.experiment_id, p.id, p.promoted_variant_id, coalesce(r.steps, '{100}')::text[] AS steps, coalesce(r.step, 0) AS step,
@@ -173,6 +190,12 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
                 .insert(unit, column(&row, "experiment_overrides", "variant_id")?);
         }
     }
+    for row in link.query(BANDITS, &[]).await? {
+        let id: i64 = column(&row, "experiments", "id")?;
+        if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
+            add_weight(experiment.bandit.get_or_insert_default(), &row)?;
+        }
+    }
     for row in link.query(PROMOTIONS, &[]).await? {
         let id: i64 = column(&row, "experiment_promotions", "experiment_id")?;
         if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
@@ -207,6 +230,7 @@ fn experiment(row: &Row) -> Result<ExperimentDefinition, StorageError> {
         config: column(row, T, "config")?,
         variants: Vec::new(),
         overrides: HashMap::new(),
+        bandit: None,
         promotion: None,
     })
 }
@@ -227,6 +251,19 @@ fn promotion(row: &Row) -> Result<PromotionDefinition, StorageError> {
         holdback: decimal(row, T, "holdback")?,
         is_watched: column(row, T, "is_watched")?,
     })
+}
+
+fn add_weight(epoch: &mut BanditEpoch, row: &Row) -> Result<(), StorageError> {
+    const T: &str = "experiment_epochs";
+    epoch.control_epoch = column(row, T, "control_epoch")?;
+    if column(row, T, "is_adaptive")? {
+        let (variant, weight) = (column(row, T, "variant_id")?, decimal(row, T, "weight")?);
+        epoch
+            .weights
+            .get_or_insert_default()
+            .insert(variant, weight);
+    }
+    Ok(())
 }
 
 fn variant(row: &Row) -> Result<VariantDefinition, StorageError> {

@@ -361,17 +361,18 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
     )
     .await?;
     let snapshot = ctx.state.serving.snapshot();
-    let placed = snapshot
-        .find(ExperimentRef::Id(experiment.id))
-        .and_then(|known| {
-            known
-                .place(state.alias_of.as_deref().unwrap_or(&unit))
-                .map(|variant| variant.id)
-        });
+    let known = snapshot.find(ExperimentRef::Id(experiment.id));
+    let is_drawn = known.is_some_and(|known| known.is_drawn());
+    let placed = known.and_then(|known| {
+        known
+            .place(state.alias_of.as_deref().unwrap_or(&unit))
+            .map(|variant| variant.id)
+    });
     let pinned = state.pinned.map(|pin| pin.variant_id);
     let stored = state.assignment;
     let reason = match (pinned, &stored) {
         (Some(_), _) => "OVERRIDE",
+        (None, Some(_)) if is_drawn => "BANDIT",
         (None, Some(stored)) if placed == Some(stored.variant_id) => "SPLIT",
         (None, Some(_)) => "STICKY",
         (None, None) => "DEFAULT",
