@@ -115,7 +115,7 @@ fn values(
                 let (reward, squares) = (scaled(reward, weight), scaled(squares, weight));
                 // Rounding must not leave squares that no values have.
                 let least = reward.saturating_mul(reward).div_ceil(u128::from(plays));
-                sum.merge(ValueSums::new(plays, reward, squares.max(least))?)
+                sum.merge(ValueSums::from_sums(plays, reward, squares.max(least)))
             })
     };
     arms.iter().map(of_arm).collect()
