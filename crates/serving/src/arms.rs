@@ -271,7 +271,7 @@ fn rankings(definitions: &Snapshot) -> Vec<RankingVariant> {
             .filter_map(ranking)
             .collect::<Vec<_>>()
     };
-    definitions.running().iter().flat_map(|e| of(e)).collect()
+    definitions.served().iter().flat_map(|e| of(e)).collect()
 }
 
 /// The arms, where they are not what the picture was made of.

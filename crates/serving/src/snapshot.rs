@@ -9,9 +9,13 @@ use podium_domain::bandit::{self, BanditOptions};
 use podium_domain::bucketing::{Allocation, Bucketing, HashVersion, VariantTable};
 use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::ids::VariantId;
+use podium_domain::rollout::Told;
 use podium_storage::definitions::{
     Definitions, ExperimentDefinition, UserDefinition, VariantDefinition,
 };
+
+use crate::promotion::Promotion;
+use crate::tally::{Tallies, VariantTally};
 
 /// Placement that is meant when a request names none.
 pub const DEFAULT_PLACEMENT: &str = "newsfeed";
@@ -23,9 +27,9 @@ pub struct Snapshot {
     by_id: HashMap<i64, Arc<Experiment>>,
     by_name: HashMap<String, Arc<Experiment>>,
     by_variant: HashMap<i64, Arc<Experiment>>,
-    /// The newest running experiment of each placement.
+    /// The newest experiment of each placement that is served.
     by_target: HashMap<String, Arc<Experiment>>,
-    running: Vec<Arc<Experiment>>,
+    served: Vec<Arc<Experiment>>,
     users: HashMap<String, UserDefinition>,
 }
 
@@ -57,6 +61,8 @@ pub struct Experiment {
     overrides: HashMap<String, usize>,
     /// `None` when nobody can be assigned (no variant, no weight).
     bucketing: Option<Bucketing>,
+    /// The promotion that is active.
+    promotion: Option<Promotion>,
 }
 
 /// Why a unit has its variant.
@@ -68,6 +74,15 @@ pub enum Reason {
     Sticky,
     /// Pinned for testing.
     Override,
+    /// A promotion gives the winner instead of the unit's own variant.
+    Promoted,
+    /// A promotion holds the unit back on the control.
+    Holdback,
+}
+
+impl Reason {
+    /// Their words, in the order of their definition.
+    pub const NAMES: [&'static str; 5] = ["SPLIT", "STICKY", "OVERRIDE", "PROMOTED", "HOLDBACK"];
 }
 
 /// A variant with its answers.
@@ -80,18 +95,22 @@ pub struct Variant {
     /// How it ranks candidates; `None` when it leaves them as they are.
     pub ranking: Option<Arc<BanditOptions>>,
     /// `assign` answers, indexed by reason and whether they are degraded.
-    answers: [[Bytes; 2]; 3],
+    answers: [[Bytes; 2]; Reason::NAMES.len()],
+    tally: Arc<VariantTally>,
 }
 
 impl Variant {
-    /// The ready answer of `assign`.
+    /// The ready answer of `assign`; it is counted.
     #[must_use]
     pub fn answer(&self, reason: Reason, degraded: bool) -> Bytes {
-        let [split, sticky, pinned] = &self.answers;
+        self.tally.add(reason as usize, 1);
+        let [split, sticky, pinned, promoted, held_back] = &self.answers;
         let [normal, marked] = match reason {
             Reason::Split => split,
             Reason::Sticky => sticky,
             Reason::Override => pinned,
+            Reason::Promoted => promoted,
+            Reason::Holdback => held_back,
         };
         if degraded {
             marked.clone()
@@ -105,17 +124,31 @@ impl Variant {
 #[must_use]
 pub fn default_answer(degraded: bool) -> Bytes {
     Bytes::from_static(if degraded {
-        br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT","degraded":true}"#
+        DEGRADED_ANSWER
     } else {
-        br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT"}"#
+        DEFAULT_ANSWER
     })
+}
+
+static DEFAULT_ANSWER: &[u8] =
+    br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT"}"#;
+static DEGRADED_ANSWER: &[u8] =
+    br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT","degraded":true}"#;
+
+/// Whether these are the very bytes of a [`default_answer`], and of which.
+pub(crate) fn is_default(answer: &Bytes) -> Option<bool> {
+    if answer.as_ptr() == DEFAULT_ANSWER.as_ptr() {
+        Some(false)
+    } else {
+        (answer.as_ptr() == DEGRADED_ANSWER.as_ptr()).then_some(true)
+    }
 }
 
 impl Snapshot {
     /// Compiles definitions. An experiment whose rows make no sense is served as if it were paused and logged, so that
-    /// one bad row, written past the API, does not stop the others.
+    /// one bad row, written past the API, does not stop the others. Variants go on counting where `tallies` left off.
     #[must_use]
-    pub fn compile(definitions: Definitions) -> Self {
+    pub fn compile(definitions: Definitions, tallies: &Tallies) -> Self {
         let mut snapshot = Self {
             version: definitions.version,
             users: definitions.users,
@@ -125,7 +158,7 @@ impl Snapshot {
         for definition in definitions.experiments {
             let target = definition.target.clone();
             let age = (definition.start_date, definition.id);
-            let experiment = Arc::new(Experiment::compile(definition));
+            let experiment = Arc::new(Experiment::compile(definition, tallies));
             snapshot.by_id.insert(experiment.id, experiment.clone());
             snapshot
                 .by_name
@@ -133,12 +166,12 @@ impl Snapshot {
             for variant in &experiment.variants {
                 snapshot.by_variant.insert(variant.id, experiment.clone());
             }
-            if experiment.status == Status::Running {
+            if experiment.is_served() {
                 if starts.get(&target).is_none_or(|known| *known < age) {
                     starts.insert(target.clone(), age);
                     snapshot.by_target.insert(target, experiment.clone());
                 }
-                snapshot.running.push(experiment);
+                snapshot.served.push(experiment);
             }
         }
         snapshot
@@ -171,16 +204,21 @@ impl Snapshot {
         self.by_variant.get(&variant_id)
     }
 
-    /// The newest running experiment of a placement.
+    /// The newest experiment of a placement that is served.
     #[must_use]
     pub fn on_placement(&self, placement: &str) -> Option<&Arc<Experiment>> {
         self.by_target.get(placement)
     }
 
-    /// All running experiments, in id order.
+    /// Experiments in any state, in no order.
+    pub fn experiments(&self) -> impl Iterator<Item = &Arc<Experiment>> {
+        self.by_id.values()
+    }
+
+    /// All experiments that are served, running and promoted ones, in id order.
     #[must_use]
-    pub fn running(&self) -> &[Arc<Experiment>] {
-        &self.running
+    pub fn served(&self) -> &[Arc<Experiment>] {
+        &self.served
     }
 
     /// Experiments in any state.
@@ -197,7 +235,7 @@ impl Snapshot {
 }
 
 impl Experiment {
-    fn compile(definition: ExperimentDefinition) -> Self {
+    fn compile(definition: ExperimentDefinition, tallies: &Tallies) -> Self {
         let status = definition.status.parse().unwrap_or_else(|_| {
             tracing::error!(
                 experiment.id = definition.id,
@@ -206,10 +244,11 @@ impl Experiment {
             Status::Paused
         });
         let bucketing = bucketing(&definition);
+        let promotion = Promotion::compile(&definition);
         let variants: Vec<Variant> = definition
             .variants
             .iter()
-            .map(|v| variant(&definition, v))
+            .map(|v| variant(&definition, v, tallies))
             .collect();
         let overrides = definition
             .overrides
@@ -225,6 +264,48 @@ impl Experiment {
             variants,
             overrides,
             bucketing,
+            promotion,
+        }
+    }
+
+    /// Whether it has answers of its own: it runs, or its winner is promoted.
+    #[must_use]
+    pub const fn is_served(&self) -> bool {
+        matches!(self.status, Status::Running) || self.promotion.is_some()
+    }
+
+    /// The promotion that is active.
+    #[must_use]
+    pub const fn promotion(&self) -> Option<&Promotion> {
+        self.promotion.as_ref()
+    }
+
+    /// What an active promotion makes of a unit whose own variant is `own`; without one [`Told::Own`].
+    #[must_use]
+    pub fn told(&self, unit: &str, own: Option<&Variant>) -> Told {
+        self.promotion.as_ref().map_or(Told::Own, |promotion| {
+            promotion.told(unit, own.map(|own| own.id))
+        })
+    }
+
+    /// The answer of a unit that has been [told](Self::told) something, with the reason; `own` is its variant without the
+    /// promotion. `None` is the default answer: nothing of its own, and not moved to the winner.
+    #[must_use]
+    pub fn answer<'e>(
+        &'e self,
+        told: Told,
+        own: Option<(&'e Variant, Reason)>,
+    ) -> Option<(&'e Variant, Reason)> {
+        let of_promotion = |at: fn(&Promotion) -> Option<usize>, reason| {
+            let at = at(self.promotion.as_ref()?)?;
+            self.variants.get(at).map(|variant| (variant, reason))
+        };
+        match told {
+            Told::Own => own,
+            Told::Winner => of_promotion(|p| Some(p.winner()), Reason::Promoted).or(own),
+            Told::HeldBack => {
+                own.and_then(|own| of_promotion(Promotion::control, Reason::Holdback).or(Some(own)))
+            }
         }
     }
 
@@ -283,14 +364,19 @@ fn bucketing(definition: &ExperimentDefinition) -> Option<Bucketing> {
     })
 }
 
-fn variant(experiment: &ExperimentDefinition, variant: &VariantDefinition) -> Variant {
+fn variant(
+    experiment: &ExperimentDefinition,
+    variant: &VariantDefinition,
+    tallies: &Tallies,
+) -> Variant {
     let both =
         |reason: &str| [false, true].map(|degraded| answer(experiment, variant, reason, degraded));
     Variant {
         id: variant.id,
         name: variant.name.clone(),
         ranking: ranking(experiment, variant),
-        answers: [both("SPLIT"), both("STICKY"), both("OVERRIDE")],
+        answers: Reason::NAMES.map(both),
+        tally: tallies.variant(variant.id),
     }
 }
 

@@ -18,7 +18,8 @@
 //! transaction with a lower id than the assignment's. Such a transaction has ended when the assignment is folded, so the
 //! unit gets its covariate with its row of totals, and nothing changes it any more.
 //!
-//! **Exclusion.** A unit is left out when it is a bot, or when any name that it has or had was excluded.
+//! **Exclusion.** A unit is left out when it is a bot, when it was first seen while a promotion was active, or when any name
+//! that it has or had was excluded.
 
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ mod sql;
 
 #[cfg(test)]
 pub(crate) use sql::TOTALS;
-use sql::{ALIASES, ASSIGNMENTS, EVENTS, EXCLUSIONS, PENDING_EXCLUSIONS};
+use sql::{ALIASES, ASSIGNMENTS, EVENTS, EXCLUSIONS, PENDING_EXCLUSIONS, PROMOTIONS};
 pub(crate) use sql::{GOOD, NAMED, PRODUCTS};
 
 /// Rows of events that one pass takes at most (a larger single transaction is still taken whole).
@@ -213,6 +214,7 @@ async fn events(transaction: &Transaction<'_>, from: i64, to: i64) -> Result<i64
     let row = transaction
         .query_one(EVENTS.as_str(), &[&from, &to])
         .await?;
+    transaction.execute(PROMOTIONS, &[&from, &to]).await?;
     let strangers: i64 = column(&row, "experiment_events", "strangers")?;
     if strangers > 0 {
         tracing::error!(

@@ -158,7 +158,8 @@ CREATE TEMP TABLE recount_scope (watermark bigint, foreign_from bigint, shift bi
 const FILL_SCOPE: &str = "-- rebuild::fill_scope
 INSERT INTO recount_scope
 SELECT $1, $2, 1 + greatest(
-    (SELECT max(tx_id) FROM user_experiment_assignments), (SELECT max(tx_id) FROM unit_covariates), 0)";
+    (SELECT max(tx_id) FROM user_experiment_assignments), (SELECT max(tx_id) FROM unit_covariates),
+    (SELECT max(tx_id) FROM experiment_events), 0)";
 
 /// Experiments whose first assignment came before the first event that is still there: a part of their events may
 /// be gone.
@@ -177,7 +178,7 @@ CREATE TEMP TABLE recount_units ON COMMIT DROP AS
 SELECT a.experiment_id, a.user_id AS unit, a.variant_id, a.epoch, a.source, a.session_id, a.is_bot,
        coalesce(a.assigned_as, a.user_id) AS first_name,
        a.tx_id - CASE WHEN a.tx_id >= b.foreign_from OR a.tx_id < 0 THEN b.shift ELSE 0 END AS moment,
-       a.is_bot OR EXISTS (
+       a.is_bot OR a.source = 2 OR EXISTS (
            SELECT 1 FROM excluded_units x CROSS JOIN recount_scope b
            WHERE x.experiment_id = a.experiment_id AND (x.tx_id < b.watermark OR x.tx_id >= b.foreign_from)
              AND (x.unit = a.user_id
@@ -200,7 +201,8 @@ ORDER BY u.experiment_id, u.unit, c.moment DESC";
 /// Events that count, each under the unit that it counts for.
 const EVENTS: &str = "-- rebuild::events
 CREATE TEMP VIEW recount_events AS
-SELECT u.experiment_id, u.unit, u.variant_id, u.excluded, e.event_type, e.value, e.is_error, e.occurred_at,
+SELECT u.experiment_id, u.unit, u.variant_id, u.epoch, u.excluded, e.event_type, e.value, e.is_error, e.occurred_at,
+       e.latency_ms,
        e.session_id, e.item_id, e.brand_id, e.position,
        e.event_type IN ('impression', 'click', 'add_to_cart', 'purchase') AS of_funnel
 FROM recount_scope b
@@ -229,14 +231,14 @@ WHERE e.event_type = 'impression'
    OR (e.event_type IN ('click', 'add_to_cart', 'purchase') AND l.rewards ? e.event_type)";
 
 /// Rows with ids of another server get one that lies below every watermark, or folding would take them a second
-/// time when this server's own ids arrive there. Assignments and covariates keep their order.
+/// time when this server's own ids arrive there. Assignments, covariates and events keep their order.
 const RESTAMP: [&str; 7] = [
     "-- rebuild::restamp_assignments
 UPDATE user_experiment_assignments SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
     "-- rebuild::restamp_covariates
 UPDATE unit_covariates SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
     "-- rebuild::restamp_events
-UPDATE experiment_events SET tx_id = 0 WHERE tx_id >= $1",
+UPDATE experiment_events SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
     "-- rebuild::restamp_aliases
 UPDATE unit_aliases SET tx_id = 0 WHERE tx_id >= $1",
     "-- rebuild::restamp_exclusions

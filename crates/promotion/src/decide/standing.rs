@@ -123,7 +123,9 @@ pub fn new_looks(config: &PromotionConfig, evidence: &Evidence) -> Vec<(i64, Vec
     let Some(open) = &evidence.analysis else {
         return Vec::new();
     };
-    if evidence.experiment.status != "running" || !fresh || open.changed.is_some() {
+    let subject = &evidence.experiment;
+    let looked_at = subject.status == "running" && subject.experiment_type != "bandit";
+    if !looked_at || !fresh || open.changed.is_some() {
         return Vec::new();
     }
     let due = |treatment: &Treatment| match asked(config, evidence, treatment, &open.analysis) {

@@ -22,6 +22,7 @@ pub mod counts;
 pub(crate) mod fold;
 pub mod learning;
 mod totals;
+/// Weights that move.
 pub mod weights;
 
 pub use totals::reset;

@@ -126,7 +126,7 @@ INSERT INTO {0} ({1}) SELECT {1} FROM missing_{0} ON CONFLICT ({2}) DO {action}"
 }
 
 /// Tables in the order in which they are filled: later ones read earlier ones.
-pub(super) const TABLES: [Table; 13] = [
+pub(super) const TABLES: [Table; 16] = [
     Table {
         name: "unit_sessions",
         keys: &["experiment_id", "unit", "session_key"],
@@ -246,6 +246,57 @@ SELECT experiment_id, variant_id, epoch, count(*), sum(x), sum(x * x),
        sum(x * engagement), sum(x * requests), sum(x * errors), sum(x * sessions)
 FROM (SELECT *, covariate AS x FROM recount_unit_totals WHERE NOT excluded AND covariate IS NOT NULL) covered
 GROUP BY 1, 2, 3",
+    },
+    Table {
+        name: "variant_requests",
+        keys: &["experiment_id", "variant_id", "epoch"],
+        values: &["requesting_units"],
+        additive: true,
+        in_place: false,
+        recount: "-- rebuild::variant_requests
+INSERT INTO recount_variant_requests
+SELECT experiment_id, variant_id, epoch, count(*) FROM recount_unit_totals
+WHERE NOT excluded AND requests > 0 GROUP BY 1, 2, 3",
+    },
+    Table {
+        name: "variant_latencies",
+        keys: &["experiment_id", "variant_id", "epoch", "bucket"],
+        values: &["requests"],
+        additive: true,
+        in_place: false,
+        recount: "-- rebuild::variant_latencies
+INSERT INTO recount_variant_latencies
+SELECT experiment_id, variant_id, epoch, podium_latency_bucket(latency_ms), count(*) FROM recount_events
+WHERE NOT excluded AND event_type = 'request' AND latency_ms IS NOT NULL GROUP BY 1, 2, 3, 4",
+    },
+    Table {
+        name: "promotion_units",
+        keys: &["experiment_id", "unit", "promotion_id"],
+        values: &["requests", "requests_arm", "erred", "converted_step", "converted_arm"],
+        additive: false,
+        in_place: false,
+        recount: "-- rebuild::promotion_units
+INSERT INTO recount_promotion_units
+SELECT experiment_id, unit, promotion_id, count(*) FILTER (WHERE asked),
+       (array_agg(arm ORDER BY moment, created_at, id) FILTER (WHERE asked))[1],
+       coalesce(bool_or(is_error) FILTER (WHERE asked AND place <= requests_counted), false),
+       (array_agg(step ORDER BY moment, created_at, id) FILTER (WHERE converts))[1],
+       (array_agg(arm ORDER BY moment, created_at, id) FILTER (WHERE converts))[1]
+FROM (SELECT seen.*, count(*) FILTER (WHERE asked) OVER (
+                 PARTITION BY experiment_id, unit, promotion_id ORDER BY moment, created_at, id) AS place
+      FROM (SELECT e.experiment_id, coalesce(l.unit, e.user_id) AS unit, e.promotion_id, e.promotion_step AS step,
+                   e.promotion_arm AS arm, e.is_error, e.created_at, e.id, r.requests_counted,
+                   e.tx_id - CASE WHEN e.tx_id >= b.foreign_from OR e.tx_id < 0 THEN b.shift ELSE 0 END AS moment,
+                   e.event_type = 'request' AND e.promotion_arm > 0 AS asked,
+                   e.event_type = r.conversion_event AND (NOT r.conversion_needs_value OR e.value > 0)
+                       AND e.promotion_arm <> 3 AS converts
+            FROM recount_scope b
+            JOIN experiment_events e ON e.promotion_arm IS NOT NULL
+                AND (e.tx_id < b.watermark OR e.tx_id >= b.foreign_from)
+            JOIN promotion_rollouts r ON r.promotion_id = e.promotion_id
+            LEFT JOIN unit_aliases l ON l.experiment_id = e.experiment_id AND l.alias_unit = e.user_id
+            WHERE e.experiment_id NOT IN (SELECT experiment_id FROM recount_left_out)) seen) numbered
+WHERE asked OR converts GROUP BY 1, 2, 3",
     },
     Table {
         name: "variant_hours",

@@ -21,6 +21,8 @@ mod rebuild;
 #[cfg(test)]
 mod recording;
 #[cfg(test)]
+mod rollouts;
+#[cfg(test)]
 mod stream;
 #[cfg(test)]
 #[path = "../support/mod.rs"]

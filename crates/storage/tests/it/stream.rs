@@ -9,11 +9,12 @@ use podium_domain::decimal::Decimal4;
 use podium_storage::assignments::{Assigner, Candidate, Lookup};
 use podium_storage::audit::Origin;
 use podium_storage::batch::RunGroup;
-use podium_storage::events::{EventRow, Recorder, event_key};
+use podium_storage::events::{Arm, EventRow, Promoted, Recorder, event_key};
 use podium_storage::experiments::ExperimentRef;
 use podium_storage::experiments::covariates::{CovariateRow, Upload};
 use podium_storage::fold;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 use crate::bandit;
 use crate::support::{Rng, TestDatabase};
@@ -79,7 +80,12 @@ impl<'a> Stream<'a> {
     pub(crate) async fn new(db: &'a TestDatabase, seed: u64, folds: bool) -> Self {
         db.execute(
             "INSERT INTO experiments (id, name, salt, status)
-             SELECT n, 'experiment ' || n, 's', 'running' FROM generate_series(1, 3) AS n ON CONFLICT DO NOTHING",
+             SELECT n, 'experiment ' || n, 's', 'running' FROM generate_series(1, 3) AS n ON CONFLICT DO NOTHING;
+             INSERT INTO experiment_promotions
+                 (id, experiment_id, experiment_name, promoted_variant_id, promoted_variant_name, promotion_type)
+             VALUES ('00000000-0000-0000-0000-000000000001', 1, 'experiment 1', 10, 'b', 'auto') ON CONFLICT DO NOTHING;
+             INSERT INTO promotion_rollouts (promotion_id, watch_hours, requests_counted)
+             VALUES ('00000000-0000-0000-0000-000000000001', 24, 2) ON CONFLICT DO NOTHING",
         )
         .await;
         bandit::learn(db).await;
@@ -161,6 +167,7 @@ impl<'a> Stream<'a> {
             epoch: i32::try_from(1 + self.rng.below(2)).unwrap(),
             is_bot: self.rng.once_in(12),
             takes_new: true,
+            during_promotion: false,
         }
     }
 
@@ -253,6 +260,7 @@ impl<'a> Stream<'a> {
             _ => i64::try_from(self.rng.below(2_000_000)).unwrap(),
         };
         let is_bot = self.rng.once_in(15);
+        let promotion = self.promotion(experiment, is_bot);
         let some = |rng: &mut Rng, first: &str| {
             (!rng.once_in(3)).then(|| format!("{first}{}", rng.below(4)))
         };
@@ -273,16 +281,31 @@ impl<'a> Stream<'a> {
                 .then(|| Bytes::from_static(b"{\"a\": 1}")),
             value_e4: has_value.then_some(value),
             quantity: None,
-            latency_ms: None,
+            latency_ms: (event_type == "request" && !self.rng.once_in(4))
+                .then(|| f64::from(u32::try_from(self.rng.below(90_000)).unwrap()) / 16.0),
             is_error: (event_type == "request").then(|| self.rng.once_in(2)),
             session_id: some(&mut self.rng, "s"),
             decision_id: some(&mut self.rng, "d"),
             is_bot,
-            counted: !is_bot && !self.rng.once_in(15),
+            counted: !is_bot && promotion.is_none() && !self.rng.once_in(15),
+            promotion,
             occurred_at: self.rng.once_in(2).then(|| {
                 self.now - TimeDelta::minutes(i64::try_from(self.rng.below(4_000)).unwrap())
             }),
         }
+    }
+
+    /// Some events of the first experiment come while it is promoted.
+    fn promotion(&mut self, experiment: i64, is_bot: bool) -> Option<Promoted> {
+        (experiment == 1 && self.rng.once_in(2)).then(|| Promoted {
+            promotion_id: Uuid::from_u128(1),
+            step: i32::try_from(self.rng.below(2)).unwrap(),
+            arm: (!is_bot).then(|| {
+                *self
+                    .rng
+                    .pick(&[Arm::Own, Arm::Moved, Arm::HeldBack, Arm::Winner])
+            }),
+        })
     }
 
     fn some_events(&mut self) -> Vec<EventRow> {
