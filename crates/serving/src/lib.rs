@@ -161,12 +161,6 @@ impl Serving {
         self.gallery.follow(&self.database, &self.snapshot).await;
     }
 
-    /// What was answered and recorded since the process started.
-    #[must_use]
-    pub const fn tallies(&self) -> &Tallies {
-        &self.tallies
-    }
-
     /// The arms of an experiment as its first ranking variant chooses among them; `None` while nobody ranks such arms.
     #[must_use]
     pub fn picture(&self, experiment_id: i64, arm_type: ArmType) -> Option<Arc<Picture>> {
@@ -180,6 +174,12 @@ impl Serving {
     /// Looks for what was learned before its time: arms were made or reset.
     pub fn look_soon(&self) {
         self.gallery.look_soon();
+    }
+
+    /// What was answered and recorded since the process started.
+    #[must_use]
+    pub const fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// Jobs that wait for the writers: assignments and events.

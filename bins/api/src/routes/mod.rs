@@ -174,8 +174,8 @@ pub fn table() -> Vec<Route> {
     let mut table = storefront::routes();
     table.extend(admin::routes());
     table.extend(analytics::routes());
-    table.extend(promotion_stream::routes());
     table.extend(bandit::routes());
+    table.extend(promotion_stream::routes());
     table.extend(health::routes());
     table
 }
@@ -188,8 +188,8 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
         health::HealthApi::openapi(),
         admin::document(),
         analytics::AnalyticsApi::openapi(),
-        promotion_stream::PromotionStreamApi::openapi(),
         bandit::BanditApi::openapi(),
+        promotion_stream::PromotionStreamApi::openapi(),
     ]
 }
 

@@ -45,7 +45,7 @@ FROM (
     SELECT decision_id, experiment_id, arm_type, candidates, placed, propensities
     FROM bandit_decisions
     WHERE experiment_id = $1 AND arm_type = $2 AND ($3::bigint IS NULL OR variant_id = $3)
-      AND decided_at >= coalesce($4, '-infinity') AND decided_at < coalesce($5, 'infinity')
+      AND decided_at >= coalesce($4::timestamptz, '-infinity') AND decided_at < coalesce($5::timestamptz, 'infinity')
       AND NOT excluded AND propensities IS NOT NULL
     ORDER BY decided_at DESC LIMIT $6) d
 JOIN bandit_arms a ON a.experiment_id = d.experiment_id AND a.arm_type = d.arm_type AND a.arm_id = d.candidates[d.placed[1] + 1]

@@ -12,6 +12,7 @@ use super::rows::{fetch, lock, one};
 use crate::Database;
 use crate::analytics::context::{Arm, arm};
 use crate::audit::{self, Origin, Subject};
+use crate::bandit;
 use crate::rows::column;
 
 /// An arm to add.
@@ -41,14 +42,6 @@ const READ: &str = "-- arms::read
 SELECT id, arm_type, arm_id, arm_name, alpha, beta, total_pulls, trim_scale(total_reward)::text AS total_reward,
        average_reward, metadata, reset_at, created_at, updated_at
 FROM bandit_arms WHERE id = $1 AND experiment_id = $2 FOR UPDATE";
-
-const RESET: &str = "-- arms::reset
-UPDATE bandit_arms SET
-    reset_at = clock_timestamp(), reset_tx = pg_current_xact_id()::text::bigint, updated_at = now(),
-    alpha = 1, beta = 1, total_pulls = 0, total_reward = 0, average_reward = 0,
-    folded_pulls = 0, folded_successes = 0, folded_reward = 0
-WHERE id = $1 AND experiment_id = $2
-RETURNING id";
 
 /// Adds an arm that nobody has ranked yet.
 ///
@@ -100,7 +93,7 @@ pub async fn reset(
         .transaction(async |tx| {
             let experiment = open(tx, reference, precondition).await?;
             let before = read(tx, &experiment, row_id).await?;
-            fetch(tx, RESET, &[&row_id, &experiment.id]).await?;
+            bandit::reset(tx, experiment.id, row_id).await?;
             let after = read(tx, &experiment, row_id).await?;
             let subject = Subject::new("arm", "reset", &row_id, Some(experiment.id));
             let (old, new) = (summary(&before), summary(&after));

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use podium_bandit::Counts;
+use podium_domain::bandit::evidence::{ArmHistory, HourCounts};
 use podium_domain::bandit::{ArmType, BanditOptions, Rewards};
 use podium_domain::fault::code;
 use podium_domain::text;
 use podium_serving::arms::{Picture, Standing};
 use podium_storage::analytics::context::{self, Arm};
-use podium_storage::arms::{Loaded, Sums};
+use podium_storage::bandit::counts::ArmCounts;
 use podium_storage::experiments::arms as changes;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -173,14 +173,9 @@ async fn computed(arms: &[Arm]) -> Option<Arc<Picture>> {
     if arms.len() > COMPUTED {
         return None;
     }
-    let counts: Option<Vec<Counts>> = arms.iter().map(counts).collect();
-    let loaded = Loaded {
-        ids: arms.iter().map(|arm| arm.arm_id.clone()).collect(),
-        sums: Sums::Counts(counts?),
-        hour: 0,
-    };
+    let counts: Vec<ArmCounts> = arms.iter().map(counts).collect::<Option<_>>()?;
     let options = BanditOptions::with_rewards(Rewards::any());
-    let picture = web::block(move || Picture::new(0, &options, &loaded)).await;
+    let picture = web::block(move || Picture::new(0, &options, &counts, 0)).await;
     picture.ok()?.ok().map(Arc::new)
 }
 
@@ -189,9 +184,17 @@ async fn computed(arms: &[Arm]) -> Option<Arc<Picture>> {
     clippy::cast_sign_loss,
     reason = "the column holds 1 + a count"
 )]
-fn counts(arm: &Arm) -> Option<Counts> {
-    let pulls = u64::try_from(arm.total_pulls).ok()?;
-    Counts::new(pulls, (arm.alpha - 1.0).round() as u64).ok()
+fn counts(arm: &Arm) -> Option<ArmCounts> {
+    let all = HourCounts {
+        pulls: u64::try_from(arm.total_pulls).ok()?,
+        successes: (arm.alpha - 1.0).round() as u64,
+        ..HourCounts::default()
+    };
+    Some(ArmCounts {
+        row_id: arm.id,
+        arm_id: arm.arm_id.clone(),
+        history: ArmHistory { hours: vec![all] },
+    })
 }
 
 /// Adds an arm. Those that storefronts rank come by themselves.

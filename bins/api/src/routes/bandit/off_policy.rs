@@ -100,8 +100,9 @@ pub struct OffPolicyAnswer {
 /// Estimates of the mean reward.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Estimates {
-    /// Inverse propensity weighting: unbiased.
-    pub ipw: EstimateBody,
+    /// Inverse propensity weighting: unbiased, because `clip` does not hold for it; null where the weights without a
+    /// clip are too uneven.
+    pub ipw: Option<EstimateBody>,
     /// The same with normalised weights.
     pub snipw: EstimateBody,
     /// The reward model alone: no weights, as good as the model.
@@ -214,7 +215,7 @@ fn answer(
         warnings,
     };
     match outcome.evaluation {
-        Ok(evaluation) => fill(&mut answer, &evaluation),
+        Ok(evaluation) => fill(&mut answer, &evaluation, outcome.ipw),
         Err(BanditError::EffectiveSampleTooSmall { got, required }) => {
             answer.effective_sample_size = Some(got);
             answer.reason = Some(format!(
@@ -233,12 +234,12 @@ fn answer(
     Ok(answer)
 }
 
-fn fill(answer: &mut OffPolicyAnswer, evaluation: &Evaluation) {
+fn fill(answer: &mut OffPolicyAnswer, evaluation: &Evaluation, ipw: Option<Estimate>) {
     answer.effective_sample_size = Some(evaluation.effective_sample_size);
     answer.largest_weight = Some(evaluation.weight_max);
     answer.mean_weight = Some(evaluation.weight_mean);
     answer.estimates = Some(Estimates {
-        ipw: evaluation.ipw.into(),
+        ipw: ipw.map(Into::into),
         snipw: evaluation.snipw.into(),
         dm: evaluation.dm,
         dr: evaluation.dr.into(),

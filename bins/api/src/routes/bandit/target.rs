@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use podium_bandit::BanditError;
+use podium_bandit::adaptive::Estimate;
 use podium_bandit::off_policy::{self, Evaluation, LoggedChoice, LoggedRow, Replay, TargetPolicy};
 use podium_domain::fault::code;
 use podium_storage::analytics::logged::Logged;
@@ -52,6 +53,8 @@ pub(super) struct Outcome {
     pub(super) rows: usize,
     pub(super) logged_value: Option<f64>,
     pub(super) evaluation: Result<Evaluation, BanditError>,
+    /// IPW with the weights as they are, which alone is unbiased.
+    pub(super) ipw: Option<Estimate>,
     pub(super) replay: Option<Replay>,
 }
 
@@ -101,6 +104,9 @@ fn on_decisions(decisions: &[Logged], question: &Question) -> Result<Outcome, Ap
         rows: log.len(),
         logged_value: mean(log.iter().map(|choice| choice.reward)),
         evaluation: off_policy::evaluate_choices(&log, numbers.0.len(), question.clip),
+        ipw: off_policy::evaluate_choices(&log, numbers.0.len(), None)
+            .ok()
+            .map(|e| e.ipw),
         replay: replay.flatten(),
     })
 }
@@ -159,6 +165,9 @@ fn on_rows(rows: &[Row], arms: &[String], question: &Question) -> Result<Outcome
         rows: log.len(),
         logged_value: mean(log.iter().map(|row| row.reward)),
         evaluation: off_policy::evaluate(&log, &target, question.clip),
+        ipw: off_policy::evaluate(&log, &target, None)
+            .ok()
+            .map(|e| e.ipw),
         replay: replay.flatten(),
     })
 }
