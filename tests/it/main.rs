@@ -9,17 +9,20 @@
 
 mod access;
 mod admin;
+mod api_keys;
 mod assign;
 mod attribution;
 mod bad_input;
 mod bulk;
 mod checklist;
+mod cors;
 mod covariates;
 mod crash;
 mod drain;
 mod fuzz;
 mod http;
 mod idempotency;
+mod limits;
 mod login;
 mod migrations;
 mod openapi;
@@ -30,6 +33,7 @@ mod results;
 mod retention;
 mod sticky;
 mod tls;
+mod tokens;
 mod track;
 mod transport;
 

@@ -10,7 +10,7 @@
 //! | [`connect`], [`database`] | connection settings, TLS, pools, time-outs, transactions |
 //! | [`migrate`] | migrations under an advisory lock |
 //! | [`definitions`], [`feed`] | what every replica holds in memory, and news of changes |
-//! | [`experiments`], [`users`], [`audit`] | administration |
+//! | [`experiments`], [`users`], [`api_keys`], [`audit`] | administration |
 //! | [`batch`], [`assignments`], [`events`] | the write path: grouped, durable, idempotent |
 //! | [`decisions`] | what rankings answered, and arms on first sight |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
@@ -19,6 +19,7 @@
 //! | [`outbox`] | messages to people, queued and sent |
 
 pub mod analytics;
+pub mod api_keys;
 pub mod assignments;
 pub mod audit;
 pub mod batch;

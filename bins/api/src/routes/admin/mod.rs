@@ -7,6 +7,7 @@ use utoipa::OpenApi;
 
 use crate::routes::Route;
 
+pub mod api_keys;
 pub mod audit;
 pub mod bodies;
 pub mod common;
@@ -28,6 +29,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(covariates::routes());
     routes.extend(audit::routes());
     routes.extend(users::routes());
+    routes.extend(api_keys::routes());
     routes
 }
 
@@ -41,5 +43,6 @@ pub fn document() -> utoipa::openapi::OpenApi {
     document.merge(covariates::CovariatesApi::openapi());
     document.merge(audit::AuditApi::openapi());
     document.merge(users::UsersApi::openapi());
+    document.merge(api_keys::ApiKeysApi::openapi());
     document
 }
