@@ -9,6 +9,7 @@
 
 mod access;
 mod admin;
+mod api_keys;
 mod assign;
 mod attribution;
 mod bad_input;
@@ -16,12 +17,14 @@ mod bandit;
 mod bandit_arms;
 mod bulk;
 mod checklist;
+mod cors;
 mod covariates;
 mod crash;
 mod drain;
 mod fuzz;
 mod http;
 mod idempotency;
+mod limits;
 mod login;
 mod migrations;
 mod off_policy;
@@ -34,6 +37,7 @@ mod results;
 mod retention;
 mod sticky;
 mod tls;
+mod tokens;
 mod track;
 mod transport;
 

@@ -44,49 +44,49 @@ mod verdict;
 #[must_use]
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/performance",
             performance,
         ),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
-        Route::guarded(
+        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
+        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/position-analysis",
             position_analysis,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/time-series",
             time_series,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/top-items",
             top_items,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/top-brands",
             top_brands,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/assignments/{unit}",
             assignment,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/export/events.csv",
             export::events,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/export/assignments.csv",
             export::assignments,
         ),
-        Route::guarded(Method::POST, "/api/v1/admin/sample-size", plan::sample_size),
+        Route::report(Method::POST, "/api/v1/admin/sample-size", plan::sample_size),
     ]
 }
 
