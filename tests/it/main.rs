@@ -22,6 +22,7 @@ mod http;
 mod idempotency;
 mod login;
 mod migrations;
+mod notifications;
 mod openapi;
 mod outage;
 mod overrides;
