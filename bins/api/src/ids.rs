@@ -1,4 +1,4 @@
-//! The only place that reaches for randomness: ids that must be distinct, not secret, and jitter.
+//! The only place that reaches for randomness: ids that must be distinct, seeds of draws, and jitter; nothing secret.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -21,6 +21,12 @@ fn seeded() -> StdRng {
 /// 128 random bits.
 #[must_use]
 pub fn random() -> u128 {
+    GENERATOR.with_borrow_mut(RngExt::random)
+}
+
+/// The seed of one answer's draws.
+#[must_use]
+pub fn seed() -> u64 {
     GENERATOR.with_borrow_mut(RngExt::random)
 }
 

@@ -11,6 +11,7 @@ use actix_web::{App, HttpServer};
 use podium_notifications::{Sender, World};
 use podium_private_postgres::PrivatePostgres;
 use podium_serving::Serving;
+use podium_storage::bandit::weights;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
 use podium_storage::{ConnectSettings, Database, StorageError, fold, retention, winsorize};
@@ -122,6 +123,7 @@ pub async fn start(
                 .clone()
                 .follow(Feed::start(database.clone(), Some(direct.clone()))),
         ),
+        tokio::spawn(serving.clone().learn()),
         tokio::spawn(fold_for_ever(database.clone())),
         tokio::spawn(cap_values_for_ever(database.clone())),
         tokio::spawn(keep_partitions(
@@ -231,11 +233,19 @@ async fn fold_for_ever(database: Database) {
         ticks.tick().await;
         match fold::fold_once(&database).await {
             Ok(folded) if !folded.caught_up && !folded.busy => ticks.reset_immediately(),
+            Ok(folded) if !folded.busy => move_weights(&database).await,
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "folding failed and will be tried again");
             }
         }
+    }
+}
+
+/// What was folded may ask for other weights of a bandit's variants.
+async fn move_weights(database: &Database) {
+    if let Err(error) = weights::update(database).await {
+        tracing::warn!(error = %error.chain(), "weights of bandits were not updated and will be tried again");
     }
 }
 

@@ -20,6 +20,7 @@ use crate::state::SharedState;
 
 pub mod admin;
 pub mod analytics;
+pub mod bandit;
 pub mod health;
 pub mod promotion_stream;
 pub mod storefront;
@@ -174,6 +175,7 @@ pub fn table() -> Vec<Route> {
     table.extend(admin::routes());
     table.extend(analytics::routes());
     table.extend(promotion_stream::routes());
+    table.extend(bandit::routes());
     table.extend(health::routes());
     table
 }
@@ -187,6 +189,7 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
         admin::document(),
         analytics::AnalyticsApi::openapi(),
         promotion_stream::PromotionStreamApi::openapi(),
+        bandit::BanditApi::openapi(),
     ]
 }
 
