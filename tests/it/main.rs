@@ -27,6 +27,7 @@ mod idempotency;
 mod limits;
 mod login;
 mod migrations;
+mod notifications;
 mod off_policy;
 mod openapi;
 mod outage;
