@@ -40,6 +40,8 @@ pub struct Config {
     pub jwt_trust_roles: bool,
     /// `PODIUM_BOOTSTRAP_ADMIN`: admin while the table of users is empty.
     pub bootstrap_admin: String,
+    /// What people are told, and how.
+    pub notifications: podium_notifications::Settings,
 }
 
 /// Secrets that stand in published texts, so that anybody could sign with them.
@@ -88,6 +90,7 @@ impl Config {
             jwt_audience: text(source, "JWT_AUDIENCE"),
             jwt_trust_roles: flag(source, "JWT_TRUST_ROLES", false)?,
             bootstrap_admin: text(source, "PODIUM_BOOTSTRAP_ADMIN").unwrap_or_else(|| "1".into()),
+            notifications: podium_notifications::Settings::read(source)?,
         })
     }
 

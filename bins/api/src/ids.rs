@@ -1,4 +1,4 @@
-//! The only place that reaches for randomness: ids that must be distinct, and seeds of draws; nothing secret.
+//! The only place that reaches for randomness: ids that must be distinct, seeds of draws, and jitter; nothing secret.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -27,6 +27,12 @@ pub fn random() -> u128 {
 /// The seed of one answer's draws.
 #[must_use]
 pub fn seed() -> u64 {
+    GENERATOR.with_borrow_mut(RngExt::random)
+}
+
+/// A number uniform in [0, 1).
+#[must_use]
+pub fn chance() -> f64 {
     GENERATOR.with_borrow_mut(RngExt::random)
 }
 

@@ -12,6 +12,7 @@ pub mod json;
 pub mod openapi;
 pub mod private;
 pub mod problem;
+pub mod promotion_feed;
 pub mod request;
 pub mod routes;
 pub mod server;

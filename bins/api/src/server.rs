@@ -8,18 +8,22 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
+use podium_notifications::{Sender, World};
 use podium_private_postgres::PrivatePostgres;
 use podium_serving::Serving;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
 use podium_storage::{ConnectSettings, Database, StorageError, fold, retention, winsorize};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Secret};
+use crate::ids;
 use crate::private::{self, PrivateError};
+use crate::promotion_feed::PromotionFeed;
 use crate::routes;
 use crate::state::AppState;
 
@@ -38,6 +42,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("the database cannot be used: {}", .0.chain())]
     Storage(#[from] StorageError),
+    /// Notifications cannot be sent.
+    #[error(transparent)]
+    Notifications(#[from] podium_notifications::StartError),
     /// The address cannot be bound.
     #[error("cannot listen on {address}")]
     Bind {
@@ -58,6 +65,8 @@ pub struct Running {
     http: ServerHandle,
     serving_http: JoinHandle<std::io::Result<()>>,
     background: Vec<JoinHandle<()>>,
+    sending: JoinHandle<()>,
+    stop_sending: watch::Sender<bool>,
     private: Option<PrivatePostgres>,
 }
 
@@ -99,11 +108,19 @@ pub async fn start(
         Some(url) => ConnectSettings::parse(url.expose())?,
         None => settings,
     };
+    let promotions = Arc::new(PromotionFeed::default());
+    let notifications = Sender::new(
+        database.clone(),
+        config.notifications.clone(),
+        world(&clock),
+    )?;
+    let (stop_sending, stopped) = watch::channel(false);
+    let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
     let background = vec![
         tokio::spawn(
             serving
                 .clone()
-                .follow(Feed::start(database.clone(), Some(direct))),
+                .follow(Feed::start(database.clone(), Some(direct.clone()))),
         ),
         tokio::spawn(serving.clone().learn()),
         tokio::spawn(fold_for_ever(database.clone())),
@@ -113,6 +130,7 @@ pub async fn start(
             config.event_retention_days,
         )),
         tokio::spawn(probe_for_ever(database.clone())),
+        tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
     let auth = Auth::new(&config, &resources.jwt_secret);
     let state = Data::new(AppState {
@@ -120,6 +138,8 @@ pub async fn start(
         serving,
         database,
         clock,
+        notifications,
+        promotions,
         started,
         config,
     });
@@ -131,8 +151,19 @@ pub async fn start(
         http,
         serving_http,
         background,
+        sending,
+        stop_sending,
         private: resources.private,
     })
+}
+
+/// The clock, and dice for the jitter of retries.
+fn world(clock: &Arc<dyn Clock>) -> World {
+    let clock = clock.clone();
+    World {
+        now: Arc::new(move || clock.now()),
+        chance: Arc::new(ids::chance),
+    }
 }
 
 fn listen(
@@ -159,9 +190,13 @@ fn listen(
 }
 
 impl Running {
-    /// Stops in order: no new connections, requests in flight end, what was accepted is written, the private
-    /// database stops.
+    /// Stops in order: no new connections, requests in flight end, what was accepted is written, notifications on their
+    /// way arrive, the private database stops.
     pub async fn stop(self) {
+        // A send that fails means that nobody waits for it any more.
+        let _ = self.stop_sending.send(true);
+        // Streams have no end of their own, and the HTTP server waits for theirs.
+        self.state.promotions.close();
         self.http.stop(true).await;
         let _ = self.serving_http.await;
         if tokio::time::timeout(Duration::from_secs(5), self.state.serving.drain())
@@ -172,6 +207,7 @@ impl Running {
                 "accepted writes were not finished in time; their clients were not told that they were"
             );
         }
+        let _ = self.sending.await;
         for task in self.background {
             task.abort();
         }

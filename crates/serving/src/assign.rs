@@ -116,19 +116,19 @@ impl Serving {
             None => snapshot.on_placement(request.placement.unwrap_or(DEFAULT_PLACEMENT)),
         };
         let Some(experiment) = found.filter(|e| e.is_served()) else {
-            return Ok(default_answer(false));
+            return Ok(self.tallies.answered(default_answer(false)));
         };
         if let Some(answer) =
             self.assign_from_memory(experiment, snapshot.version(), unit, request.visitor, now)
         {
-            return Ok(answer);
+            return Ok(self.tallies.answered(answer));
         }
         let (experiment, version) = (experiment.clone(), snapshot.version());
         // The guard of the snapshot is not held over the wait.
         drop(snapshot);
         // In a place of its own: it would make the future of every answer from memory large.
         let from_table = self.assign_from_table(&experiment, version, unit, request.visitor, now);
-        Ok(Box::pin(from_table).await)
+        Ok(self.tallies.answered(Box::pin(from_table).await))
     }
 
     /// All experiments of one unit that are served, without those that it does not take part in.
@@ -164,6 +164,7 @@ impl Serving {
         Ok(answers
             .into_iter()
             .flatten()
+            .map(|answer| self.tallies.answered(answer))
             .filter(|answer| *answer != default && *answer != degraded)
             .collect())
     }
@@ -184,7 +185,10 @@ impl Serving {
             .find(experiment)
             .ok_or(AssignError::UnknownExperiment)?;
         if !experiment.is_served() {
-            return Ok(vec![default_answer(false); users.len()]);
+            let answers = users
+                .iter()
+                .map(|_| self.tallies.answered(default_answer(false)));
+            return Ok(answers.collect());
         }
         let version = snapshot.version();
         let mut asked = Vec::with_capacity(users.len());
@@ -204,13 +208,14 @@ impl Serving {
         let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
         let mut answers = Vec::with_capacity(users.len());
         for (user, asked) in users.iter().zip(asked) {
-            answers.push(match asked {
+            let answer = match asked {
                 Ok(answer) => answer,
                 Err(asked) => {
                     let stored = wait(asked, deadline).await;
                     self.conclude(experiment, version, user, stored, now)
                 }
-            });
+            };
+            answers.push(self.tallies.answered(answer));
         }
         Ok(answers)
     }

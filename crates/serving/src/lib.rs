@@ -14,6 +14,7 @@
 //! | [`arms`] | arms of rankings with the weights in force |
 //! | [`rank`] | orders of candidates |
 //! | [`track`] | attribution and recording of events |
+//! | [`tally`] | counts of what was answered and recorded |
 
 pub mod arms;
 pub mod assign;
@@ -21,6 +22,7 @@ pub mod known;
 pub mod promotion;
 pub mod rank;
 pub mod snapshot;
+pub mod tally;
 pub mod track;
 
 use std::collections::HashMap;
@@ -39,6 +41,7 @@ use tokio::sync::oneshot;
 use crate::arms::Gallery;
 use crate::known::KnownUnits;
 use crate::snapshot::Snapshot;
+use crate::tally::Tallies;
 
 /// Sizes and times of the storefront path.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +68,7 @@ pub struct Serving {
     snapshot: ArcSwap<Snapshot>,
     refreshing: tokio::sync::Mutex<()>,
     known: KnownUnits,
+    tallies: Tallies,
     assigner: Batcher<Assigner>,
     recorder: Batcher<Recorder>,
     /// By experiment: units that the table was asked for, and those that got no answer in time.
@@ -79,7 +83,8 @@ impl Serving {
     /// # Errors
     /// [`StorageError`] when the definitions cannot be read.
     pub async fn start(database: Database, settings: Settings) -> Result<Arc<Self>, StorageError> {
-        let snapshot = Snapshot::compile(definitions::load(&database).await?);
+        let tallies = Tallies::default();
+        let snapshot = Snapshot::compile(definitions::load(&database).await?, &tallies);
         let (assigner, _) = Batcher::start(
             Assigner::new(database.clone()),
             Sizes {
@@ -110,6 +115,7 @@ impl Serving {
             snapshot: ArcSwap::from_pointee(snapshot),
             refreshing: tokio::sync::Mutex::new(()),
             known: KnownUnits::new(settings.known_units),
+            tallies,
             assigner,
             recorder,
             asked: Mutex::default(),
@@ -132,8 +138,8 @@ impl Serving {
         // One at a time, so that an older reading cannot replace a newer one.
         let _turn = self.refreshing.lock().await;
         let definitions = definitions::load(&self.database).await?;
-        self.snapshot
-            .store(Arc::new(Snapshot::compile(definitions)));
+        let snapshot = Snapshot::compile(definitions, &self.tallies);
+        self.snapshot.store(Arc::new(snapshot));
         Ok(())
     }
 
@@ -152,6 +158,12 @@ impl Serving {
     /// Keeps the weights of rankings up to date, for ever.
     pub async fn learn(self: Arc<Self>) {
         self.gallery.follow(&self.database, &self.snapshot).await;
+    }
+
+    /// What was answered and recorded since the process started.
+    #[must_use]
+    pub const fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// Jobs that wait for the writers: assignments and events.

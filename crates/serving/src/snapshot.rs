@@ -15,6 +15,7 @@ use podium_storage::definitions::{
 };
 
 use crate::promotion::Promotion;
+use crate::tally::{Tallies, VariantTally};
 
 /// Placement that is meant when a request names none.
 pub const DEFAULT_PLACEMENT: &str = "newsfeed";
@@ -79,6 +80,11 @@ pub enum Reason {
     Holdback,
 }
 
+impl Reason {
+    /// Their words, in the order of their definition.
+    pub const NAMES: [&'static str; 5] = ["SPLIT", "STICKY", "OVERRIDE", "PROMOTED", "HOLDBACK"];
+}
+
 /// A variant with its answers.
 #[derive(Debug)]
 pub struct Variant {
@@ -89,13 +95,15 @@ pub struct Variant {
     /// How it ranks candidates; `None` when it leaves them as they are.
     pub ranking: Option<Arc<BanditOptions>>,
     /// `assign` answers, indexed by reason and whether they are degraded.
-    answers: [[Bytes; 2]; 5],
+    answers: [[Bytes; 2]; Reason::NAMES.len()],
+    tally: Arc<VariantTally>,
 }
 
 impl Variant {
-    /// The ready answer of `assign`.
+    /// The ready answer of `assign`; it is counted.
     #[must_use]
     pub fn answer(&self, reason: Reason, degraded: bool) -> Bytes {
+        self.tally.add(reason as usize, 1);
         let [split, sticky, pinned, promoted, held_back] = &self.answers;
         let [normal, marked] = match reason {
             Reason::Split => split,
@@ -116,17 +124,31 @@ impl Variant {
 #[must_use]
 pub fn default_answer(degraded: bool) -> Bytes {
     Bytes::from_static(if degraded {
-        br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT","degraded":true}"#
+        DEGRADED_ANSWER
     } else {
-        br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT"}"#
+        DEFAULT_ANSWER
     })
+}
+
+static DEFAULT_ANSWER: &[u8] =
+    br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT"}"#;
+static DEGRADED_ANSWER: &[u8] =
+    br#"{"experiment_id":null,"variant":"default","params":{},"reason":"DEFAULT","degraded":true}"#;
+
+/// Whether these are the very bytes of a [`default_answer`], and of which.
+pub(crate) fn is_default(answer: &Bytes) -> Option<bool> {
+    if answer.as_ptr() == DEFAULT_ANSWER.as_ptr() {
+        Some(false)
+    } else {
+        (answer.as_ptr() == DEGRADED_ANSWER.as_ptr()).then_some(true)
+    }
 }
 
 impl Snapshot {
     /// Compiles definitions. An experiment whose rows make no sense is served as if it were paused and logged, so that
-    /// one bad row, written past the API, does not stop the others.
+    /// one bad row, written past the API, does not stop the others. Variants go on counting where `tallies` left off.
     #[must_use]
-    pub fn compile(definitions: Definitions) -> Self {
+    pub fn compile(definitions: Definitions, tallies: &Tallies) -> Self {
         let mut snapshot = Self {
             version: definitions.version,
             users: definitions.users,
@@ -136,7 +158,7 @@ impl Snapshot {
         for definition in definitions.experiments {
             let target = definition.target.clone();
             let age = (definition.start_date, definition.id);
-            let experiment = Arc::new(Experiment::compile(definition));
+            let experiment = Arc::new(Experiment::compile(definition, tallies));
             snapshot.by_id.insert(experiment.id, experiment.clone());
             snapshot
                 .by_name
@@ -188,6 +210,11 @@ impl Snapshot {
         self.by_target.get(placement)
     }
 
+    /// Experiments in any state, in no order.
+    pub fn experiments(&self) -> impl Iterator<Item = &Arc<Experiment>> {
+        self.by_id.values()
+    }
+
     /// All experiments that are served, running and promoted ones, in id order.
     #[must_use]
     pub fn served(&self) -> &[Arc<Experiment>] {
@@ -208,7 +235,7 @@ impl Snapshot {
 }
 
 impl Experiment {
-    fn compile(definition: ExperimentDefinition) -> Self {
+    fn compile(definition: ExperimentDefinition, tallies: &Tallies) -> Self {
         let status = definition.status.parse().unwrap_or_else(|_| {
             tracing::error!(
                 experiment.id = definition.id,
@@ -221,7 +248,7 @@ impl Experiment {
         let variants: Vec<Variant> = definition
             .variants
             .iter()
-            .map(|v| variant(&definition, v))
+            .map(|v| variant(&definition, v, tallies))
             .collect();
         let overrides = definition
             .overrides
@@ -337,14 +364,19 @@ fn bucketing(definition: &ExperimentDefinition) -> Option<Bucketing> {
     })
 }
 
-fn variant(experiment: &ExperimentDefinition, variant: &VariantDefinition) -> Variant {
+fn variant(
+    experiment: &ExperimentDefinition,
+    variant: &VariantDefinition,
+    tallies: &Tallies,
+) -> Variant {
     let both =
         |reason: &str| [false, true].map(|degraded| answer(experiment, variant, reason, degraded));
     Variant {
         id: variant.id,
         name: variant.name.clone(),
         ranking: ranking(experiment, variant),
-        answers: ["SPLIT", "STICKY", "OVERRIDE", "PROMOTED", "HOLDBACK"].map(both),
+        answers: Reason::NAMES.map(both),
+        tally: tallies.variant(variant.id),
     }
 }
 

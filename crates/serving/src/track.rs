@@ -131,7 +131,10 @@ impl Serving {
         event: &Event<'_>,
         now: DateTime<Utc>,
     ) -> Result<Tracked, TrackError> {
-        self.in_time(self.track_at_leisure(event, now)).await?
+        let outcome = self.in_time(self.track_at_leisure(event, now)).await;
+        let outcome = outcome.and_then(std::convert::identity);
+        self.tallies.tracked(event.kind, &outcome);
+        outcome
     }
 
     /// Ends a wait that a frozen database would make endless. What was queued may still be written; the client repeats
@@ -173,7 +176,11 @@ impl Serving {
         now: DateTime<Utc>,
     ) -> Vec<Result<Tracked, TrackError>> {
         let outcomes = self.in_time(self.track_batch_at_leisure(events, now)).await;
-        outcomes.unwrap_or_else(|error| vec![Err(error); events.len()])
+        let outcomes = outcomes.unwrap_or_else(|error| vec![Err(error); events.len()]);
+        for (event, outcome) in events.iter().zip(&outcomes) {
+            self.tallies.tracked(event.kind, outcome);
+        }
+        outcomes
     }
 
     async fn track_batch_at_leisure(

@@ -20,14 +20,16 @@
 //! | [`leases`] | who does a work that needs no second one |
 //! | [`rollouts`] | promotions while they are rolled out and watched |
 //! | [`analytics`], [`export`] | reading results |
-//! | [`outbox`] | messages to people, queued and sent |
 //! | [`promotions`] | analyses, looks, promotions and what was decided |
+//! | [`promotion_events`] | what happened to promotions, as it happens |
+//! | [`outbox`], [`notification_configs`], [`notification_logs`] | messages to people: queued, where to, what became of them |
 
 pub mod alerts;
 pub mod analytics;
 pub mod arms;
 pub mod assignments;
 pub mod audit;
+pub mod bandit;
 pub mod batch;
 pub mod connect;
 pub mod database;
@@ -41,8 +43,11 @@ pub mod feed;
 pub mod fold;
 pub mod leases;
 pub mod migrate;
+pub mod notification_configs;
+pub mod notification_logs;
 mod numeric;
 pub mod outbox;
+pub mod promotion_events;
 pub mod promotions;
 pub mod rebuild;
 pub mod retention;

@@ -197,7 +197,7 @@ fn event_rollups(sign: &str) -> String {
 /// Counting events with the unit that their `user_id` stands for. Units are looked up event by event, and everything
 /// behind reads this alone: a join between two intermediate results has no statistics, and the planner may well run it
 /// as a nested loop over both.
-const GOOD: &str = "good AS MATERIALIZED (
+pub(crate) const GOOD: &str = "good AS MATERIALIZED (
     SELECT s.*, coalesce(o.unit, u.unit) AS unit, coalesce(o.variant_id, u.variant_id) AS variant_id,
            coalesce(o.epoch, u.epoch) AS epoch, coalesce(o.excluded, u.excluded, true) AS excluded
     FROM src s
@@ -446,7 +446,7 @@ ON CONFLICT (experiment_id, unit, promotion_id) DO UPDATE SET
 
 /// Units that have to go: their name, or a name that they had before they logged in, was excluded in `[$1, $2)`, or
 /// was excluded earlier and became theirs since.
-const NAMED: &str = "named AS (
+pub(crate) const NAMED: &str = "named AS (
     SELECT x.experiment_id, x.unit FROM excluded_units x WHERE x.tx_id >= $1 AND x.tx_id < $2
     UNION
     SELECT x.experiment_id, a.unit FROM excluded_units x

@@ -5,6 +5,8 @@ mod admin;
 #[cfg(test)]
 mod analytics;
 #[cfg(test)]
+mod bandit;
+#[cfg(test)]
 mod covariates;
 #[cfg(test)]
 mod export;

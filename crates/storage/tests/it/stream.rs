@@ -16,6 +16,7 @@ use podium_storage::fold;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::bandit;
 use crate::support::{Rng, TestDatabase};
 
 const EXPERIMENTS: [i64; 3] = [1, 2, 3];
@@ -87,6 +88,7 @@ impl<'a> Stream<'a> {
              VALUES ('00000000-0000-0000-0000-000000000001', 24, 2) ON CONFLICT DO NOTHING",
         )
         .await;
+        bandit::learn(db).await;
         let now = db
             .client()
             .await
@@ -125,7 +127,9 @@ impl<'a> Stream<'a> {
     /// Goes on with other numbers and the same names.
     pub(crate) async fn step(&mut self) {
         let kind = match self.rng.below(100) {
-            0..16 => self.assign().await,
+            0..2 => bandit::reset_one(self.db, &mut self.rng).await,
+            2..4 => bandit::update_one(self.db, &mut self.rng).await,
+            4..16 => self.assign().await,
             16..22 => self.hand_in().await,
             22..29 => self.log_in().await,
             29..59 => self.record().await,
@@ -281,7 +285,7 @@ impl<'a> Stream<'a> {
                 .then(|| f64::from(u32::try_from(self.rng.below(90_000)).unwrap()) / 16.0),
             is_error: (event_type == "request").then(|| self.rng.once_in(2)),
             session_id: some(&mut self.rng, "s"),
-            decision_id: None,
+            decision_id: some(&mut self.rng, "d"),
             is_bot,
             counted: !is_bot && promotion.is_none() && !self.rng.once_in(15),
             promotion,
@@ -577,8 +581,8 @@ async fn insert_by_hand(client: &Client, e: &EventRow) {
         .await
         .unwrap();
     let sql = "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id,
-            position, value, is_error, session_id, is_bot, counted, occurred_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::bigint * 0.0001, $10, $11, $12, $13, coalesce($14, now()))";
+            position, value, is_error, session_id, is_bot, counted, occurred_at, decision_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::bigint * 0.0001, $10, $11, $12, $13, coalesce($14, now()), $15)";
     client
         .execute(
             sql,
@@ -597,6 +601,7 @@ async fn insert_by_hand(client: &Client, e: &EventRow) {
                 &e.is_bot,
                 &e.counted,
                 &e.occurred_at,
+                &e.decision_id,
             ],
         )
         .await
