@@ -42,6 +42,8 @@ pub struct Config {
     pub bootstrap_admin: String,
     /// What people are told, and how.
     pub notifications: podium_notifications::Settings,
+    /// `AUTO_PROMOTION_…` and `AUTO_NOTIFY_ALERTS`.
+    pub promotion: podium_promotion::config::Environment,
 }
 
 /// Secrets that stand in published texts, so that anybody could sign with them.
@@ -91,6 +93,8 @@ impl Config {
             jwt_trust_roles: flag(source, "JWT_TRUST_ROLES", false)?,
             bootstrap_admin: text(source, "PODIUM_BOOTSTRAP_ADMIN").unwrap_or_else(|| "1".into()),
             notifications: podium_notifications::Settings::read(source)?,
+            promotion: podium_promotion::config::Environment::read(|name| source.get(name))
+                .map_err(|error| ConfigError::Promotion(error.to_string()))?,
         })
     }
 

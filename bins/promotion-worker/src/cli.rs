@@ -145,6 +145,7 @@ fn parse_reason(text: &str) -> Result<String, String> {
 pub(crate) struct Worker {
     pub(crate) database: Database,
     pub(crate) engine: Engine,
+    pub(crate) notifications: podium_notifications::Settings,
     pub(crate) json: bool,
 }
 
@@ -167,17 +168,19 @@ fn start(cli: Cli) -> Result<(), WorkerError> {
     start_logging(json_logs);
     let addresses = DatabaseSettings::read(&source)?;
     let promotion = config::Environment::read(|name| source.get(name))?;
+    let notifications = podium_notifications::Settings::read(&source)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(execute(cli, addresses, promotion))
+    runtime.block_on(execute(cli, addresses, promotion, notifications))
 }
 
 async fn execute(
     cli: Cli,
     addresses: DatabaseSettings,
     promotion: config::Environment,
+    notifications: podium_notifications::Settings,
 ) -> Result<(), WorkerError> {
     let url = addresses.url.as_ref().ok_or(WorkerError::NoDatabase)?;
     let settings = ConnectSettings::parse(url.expose())?;
@@ -190,6 +193,7 @@ async fn execute(
     let worker = Worker {
         engine: Engine::new(database.clone(), promotion),
         database,
+        notifications,
         json: cli.json,
     };
     match cli.command {

@@ -1,14 +1,19 @@
-//! `run`: scans, watches and moves rollouts on until it is asked to stop.
+//! `run`: scans, watches, moves rollouts on and sends notifications until it is asked to stop.
 //!
 //! A lease makes one daemon the one that works; another waits and takes over within half a minute when the first one is
 //! killed. Every change is one transaction, so being stopped anywhere leaves nothing half done.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use podium_notifications::{Sender, World};
 use podium_promotion::EngineError;
 use podium_promotion::config::Request;
-use podium_storage::leases;
+use podium_settings::clock::{Clock as _, SystemClock};
+use podium_settings::ids;
+use podium_storage::{StorageError, leases};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use uuid::Uuid;
 
@@ -34,6 +39,13 @@ pub(crate) async fn run(
         signal(SignalKind::interrupt())?,
     );
     let holder = Uuid::now_v7();
+    let (stop_sending, stopped) = watch::channel(false);
+    let sender = Sender::new(
+        worker.database.clone(),
+        worker.notifications.clone(),
+        world(),
+    )?;
+    let sending = tokio::spawn(podium_notifications::run(sender, stopped));
     tracing::info!(every_seconds = every.as_secs(), "the worker runs");
     let work = work(worker, holder, every, request);
     let mut work = std::pin::pin!(work);
@@ -43,25 +55,38 @@ pub(crate) async fn run(
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping");
-    // Dropping the work rolls back what it had begun.
-    let give_back = leases::give_back(&worker.database, leases::WORKER, holder);
-    match tokio::time::timeout(PATIENCE, give_back).await {
+    let _ = stop_sending.send(true);
+    let end = async {
+        // What it had begun and not committed is rolled back by the database.
+        leases::give_back(&worker.database, leases::WORKER, holder).await?;
+        let _ = sending.await;
+        Ok::<_, StorageError>(())
+    };
+    match tokio::time::timeout(PATIENCE, end).await {
         Ok(Ok(())) => {}
-        _ => tracing::warn!("the lease was not given back; it ends by itself"),
+        _ => tracing::warn!("the lease, or what was on its way, ends by itself"),
     }
     tracing::info!("stopped");
     Ok(())
 }
 
+/// The clock, and dice for the jitter of retries.
+fn world() -> World {
+    World {
+        now: Arc::new(|| SystemClock.now()),
+        chance: Arc::new(ids::chance),
+    }
+}
+
 async fn work(worker: &Worker, holder: Uuid, every: Duration, request: &Request) {
-    let (mut renew, mut watch, mut scan) = (ticks(RENEW), ticks(WATCH), ticks(every));
+    let (mut renew, mut looks, mut scans) = (ticks(RENEW), ticks(WATCH), ticks(every));
     let mut leads = false;
     loop {
         tokio::select! {
             biased;
             _ = renew.tick() => leads = lead(worker, holder, leads).await,
-            _ = watch.tick(), if leads => alongside(worker, holder, look(worker)).await,
-            _ = scan.tick(), if leads => alongside(worker, holder, scan_once(worker, request)).await,
+            _ = looks.tick(), if leads => alongside(worker, holder, look(worker)).await,
+            _ = scans.tick(), if leads => alongside(worker, holder, scan_once(worker, request)).await,
         }
     }
 }
@@ -127,7 +152,7 @@ async fn scan_once(worker: &Worker, request: &Request) {
             "scanned"
         ),
         Err(EngineError::Scanning) => {
-            tracing::info!("another scan is running; this one is left out")
+            tracing::info!("another scan is running; this one is left out");
         }
         Err(error) => tracing::warn!(%error, "the scan failed and will be tried again"),
     }

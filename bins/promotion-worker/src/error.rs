@@ -22,6 +22,9 @@ pub(crate) enum WorkerError {
     /// The database failed.
     #[error("the database cannot be used: {}", .0.chain())]
     Storage(#[from] StorageError),
+    /// Notifications cannot be sent.
+    #[error(transparent)]
+    Notifications(#[from] podium_notifications::StartError),
     /// The engine refuses.
     #[error(transparent)]
     Engine(EngineError),
