@@ -119,6 +119,9 @@ pub enum Conflict {
         "the first user must be an enabled admin: from then on the bootstrap admin has no access of his own"
     )]
     FirstUserNotAdmin,
+    /// A key that was revoked stays as it is.
+    #[error("the key is revoked; make another one")]
+    KeyRevoked,
     /// Nobody could let others in.
     #[error("this is the last enabled admin; make somebody else admin first")]
     LastAdmin,

@@ -46,49 +46,49 @@ mod verdict;
 #[must_use]
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/performance",
             performance,
         ),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
-        Route::guarded(
+        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
+        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/position-analysis",
             position_analysis,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/time-series",
             time_series,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/top-items",
             top_items,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/top-brands",
             top_brands,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/assignments/{unit}",
             assignment,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/export/events.csv",
             export::events,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/export/assignments.csv",
             export::assignments,
         ),
-        Route::guarded(Method::POST, "/api/v1/admin/sample-size", plan::sample_size),
+        Route::report(Method::POST, "/api/v1/admin/sample-size", plan::sample_size),
     ]
 }
 
@@ -369,17 +369,18 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
     )
     .await?;
     let snapshot = ctx.state.serving.snapshot();
-    let placed = snapshot
-        .find(ExperimentRef::Id(experiment.id))
-        .and_then(|known| {
-            known
-                .place(state.alias_of.as_deref().unwrap_or(&unit))
-                .map(|variant| variant.id)
-        });
+    let known = snapshot.find(ExperimentRef::Id(experiment.id));
+    let is_drawn = known.is_some_and(|known| known.is_drawn());
+    let placed = known.and_then(|known| {
+        known
+            .place(state.alias_of.as_deref().unwrap_or(&unit))
+            .map(|variant| variant.id)
+    });
     let pinned = state.pinned.map(|pin| pin.variant_id);
     let stored = state.assignment;
     let reason = match (pinned, &stored) {
         (Some(_), _) => "OVERRIDE",
+        (None, Some(_)) if is_drawn => "BANDIT",
         (None, Some(stored)) if placed == Some(stored.variant_id) => "SPLIT",
         (None, Some(_)) => "STICKY",
         (None, None) => "DEFAULT",

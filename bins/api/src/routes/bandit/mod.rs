@@ -21,10 +21,10 @@ pub fn routes() -> Vec<Route> {
     const RESET: &str = "/api/v1/admin/experiments/{id}/bandit-arms/{rowId}/reset";
     const OFF_POLICY: &str = "/api/v1/admin/experiments/{id}/off-policy";
     vec![
-        Route::guarded(Method::GET, ARMS, arms::list),
+        Route::report(Method::GET, ARMS, arms::list),
         Route::guarded(Method::POST, ARMS, arms::create),
         Route::guarded(Method::POST, RESET, arms::reset),
-        Route::guarded(Method::POST, OFF_POLICY, off_policy::evaluate),
+        Route::report(Method::POST, OFF_POLICY, off_policy::evaluate),
     ]
 }
 
