@@ -5,6 +5,7 @@ use std::rc::Rc;
 use actix_web::HttpResponse;
 use actix_web::http::Method;
 use chrono::{DateTime, NaiveDate, Utc};
+use podium_domain::bandit::ArmType;
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
 use podium_serving::snapshot::ExperimentRef;
@@ -15,6 +16,7 @@ use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
+use podium_storage::arms;
 use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
@@ -254,12 +256,18 @@ async fn compute<T: Send + 'static>(
         (status = 503, content_type = "application/problem+json", body = Problem)))]
 pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
-    let rows =
-        dimensions::positions(&mut ctx.state.database.report().await?, experiment.id).await?;
+    let mut link = ctx.state.database.report().await?;
+    let rows = dimensions::positions(&mut link, experiment.id).await?;
+    let randomised = arms::randomised(&mut link, experiment.id, ArmType::Item).await?;
     let figures = Figures::without_sums(&experiment);
     let positions = figures.positions(&rows);
     let tests = figures.position_tests(&positions);
-    admin_json(200, PositionAnalysis { positions, tests })
+    let analysis = PositionAnalysis {
+        positions,
+        tests,
+        examination: assemble::examined(&randomised),
+    };
+    admin_json(200, analysis)
 }
 
 /// What happened by hour, day or week, and the metric and its lift from the start on with their intervals.
