@@ -26,6 +26,7 @@ mod openapi;
 mod outage;
 mod overrides;
 mod pressure;
+mod promotion;
 mod results;
 mod retention;
 mod sticky;

@@ -9,6 +9,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use podium_private_postgres::PrivatePostgres;
+use podium_promotion::Engine;
 use podium_serving::Serving;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
@@ -115,7 +116,9 @@ pub async fn start(
         tokio::spawn(probe_for_ever(database.clone())),
     ];
     let auth = Auth::new(&config, &resources.jwt_secret);
+    let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
+        engine,
         auth,
         serving,
         database,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use podium_domain::decision::look::{Look, Snapshot, unspent_at_end};
 use podium_domain::experiment::Action;
 use podium_storage::audit::Origin;
+use podium_storage::experiments::Precondition;
 use podium_storage::experiments::model::{Experiment, ExperimentRef};
 use podium_storage::promotions::analyses::{self, NewLooks, Reopening, StoredAnalysis, StoredLook};
 use podium_storage::promotions::commands::{self, Rollback};
@@ -247,8 +248,13 @@ impl Engine {
                 && may_restart
             {
                 let which = ExperimentRef::Id(checked.experiment.id);
-                self.restart_because(&which, &format!("{what} changed"), origin)
-                    .await?;
+                self.restart_because(
+                    &which,
+                    &Precondition::Any,
+                    &format!("{what} changed"),
+                    origin,
+                )
+                .await?;
                 continue;
             }
             let new = if wanted {
@@ -348,21 +354,23 @@ impl Engine {
     pub async fn restart(
         &self,
         which: &ExperimentRef,
+        when: &Precondition,
         origin: &Origin,
     ) -> Result<Restarted, EngineError> {
         self.refresh().await;
-        self.restart_because(which, "restarted by a person", origin)
+        self.restart_because(which, when, "restarted by a person", origin)
             .await
     }
 
     async fn restart_because(
         &self,
         which: &ExperimentRef,
+        when: &Precondition,
         reason: &str,
         origin: &Origin,
     ) -> Result<Restarted, EngineError> {
         let done = self.database.transaction_of_one_moment(async |tx| {
-            commands::lock(tx, which).await?;
+            commands::lock(tx, which, when).await?;
             let gathered = read::gather(tx, which).await?;
             let gathered = gathered.ok_or(EngineError::NotFound("this experiment"))?;
             let layer = experiment_layer(&gathered.experiment);

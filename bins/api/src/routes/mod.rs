@@ -21,6 +21,7 @@ use crate::state::SharedState;
 pub mod admin;
 pub mod analytics;
 pub mod health;
+pub mod promotion;
 pub mod storefront;
 
 /// Who may call a route.
@@ -172,6 +173,7 @@ pub fn table() -> Vec<Route> {
     let mut table = storefront::routes();
     table.extend(admin::routes());
     table.extend(analytics::routes());
+    table.extend(promotion::routes());
     table.extend(health::routes());
     table
 }
@@ -184,6 +186,7 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
         health::HealthApi::openapi(),
         admin::document(),
         analytics::AnalyticsApi::openapi(),
+        promotion::PromotionApi::openapi(),
     ]
 }
 

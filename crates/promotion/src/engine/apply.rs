@@ -1,6 +1,7 @@
 //! The last step: everything is read again under a lock, decided again, and written, all in one transaction.
 
 use podium_storage::audit::Origin;
+use podium_storage::experiments::Precondition;
 use podium_storage::experiments::model::ExperimentRef;
 use podium_storage::outbox;
 use podium_storage::promotions::commands::{self, Attempt, Made, NewPromotion};
@@ -76,7 +77,7 @@ impl Engine {
             if by_engine {
                 scan::count_alone(tx).await?;
             }
-            commands::lock(tx, which).await?;
+            commands::lock(tx, which, &Precondition::Any).await?;
             let gathered = read::gather(tx, which).await?;
             let gathered = gathered.ok_or(EngineError::NotFound("this experiment"))?;
             let checked = self.judge(gathered, &asked.question, &asked.request)?;
