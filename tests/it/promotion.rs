@@ -63,6 +63,23 @@ const CLEAR: [i64; 2] = [2_000, 2_400];
 /// No difference.
 const EQUAL: [i64; 2] = [2_000, 2_000];
 
+/// Equal, but for what a moment more of runtime changes in numbers.
+fn alike(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            let (one, other) = (one.as_f64().unwrap(), other.as_f64().unwrap());
+            (one - other).abs() <= 1e-4 * other.abs().max(1.0)
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(a, b)| alike(a, b))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len() && one.iter().all(|(key, value)| alike(value, &other[key]))
+        }
+        _ => one == other,
+    }
+}
+
 async fn post(app: &TestApp, body: &Value) -> Answer {
     app.admin(Method::POST, ROUTE, Some(body)).await
 }
@@ -169,7 +186,7 @@ async fn the_calls_of_the_earlier_system_work_as_they_are_written() {
     assert_eq!(promoted["success"], true);
     assert_eq!(promoted["promotedVariantName"], "variant-b");
     assert_eq!(promoted["notificationsSent"], 0);
-    assert_eq!(promoted["confidence"], checked["confidence"]);
+    assert!(alike(&promoted["confidence"], &checked["confidence"]));
     let id = promoted["promotionId"].as_str().unwrap().to_owned();
     let rolled_back = call(&format!(
         r#"{{"action": "rollback", "promotionId": "{id}", "reason": "Performance regression detected in production"}}"#
@@ -313,9 +330,9 @@ async fn a_dry_run_answers_like_a_live_run_and_writes_nothing() {
         for member in ["promotionId", "decisionId"] {
             answer[member] = live[member].clone();
         }
-        // Time goes on between the two, and the runtime with it.
-        answer["check"]["criteria"] = live["check"]["criteria"].clone();
-        assert_eq!(answer, live);
+        // The totals are as old as they are.
+        answer["check"]["criteria"][6] = live["check"]["criteria"][6].clone();
+        assert!(alike(&answer, &live), "{answer} is not {live}");
     }
     let mut refused = refused.problem(409, "not_eligible");
     let mut as_well = post(
@@ -326,10 +343,10 @@ async fn a_dry_run_answers_like_a_live_run_and_writes_nothing() {
     .problem(409, "not_eligible");
     for answer in [&mut refused, &mut as_well] {
         answer["requestId"] = Value::Null;
-        answer["data"]["criteria"] = Value::Null;
         answer["data"]["eligibleAt"] = Value::Null;
+        answer["data"]["criteria"][6] = Value::Null;
     }
-    assert_eq!(refused, as_well);
+    assert!(alike(&refused, &as_well), "{refused} is not {as_well}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -501,12 +518,14 @@ async fn whoever_races_one_promotion_comes_of_it() {
             .map(|answer| answer.json()["data"]["promoted"].as_i64().unwrap())
             .sum::<i64>();
         assert_eq!(i64::try_from(won).unwrap() + scanned, 1, "round {round}");
-        assert!(
-            answers
-                .iter()
-                .all(|answer| matches!(answer.status, 200 | 409)),
-            "round {round}"
-        );
+        for answer in &answers {
+            assert!(
+                matches!(answer.status, 200 | 409),
+                "round {round}: {} {}",
+                answer.status,
+                answer.text()
+            );
+        }
         for (table, column) in [
             ("experiment_promotions", "experiment_id"),
             (
@@ -697,7 +716,7 @@ async fn stale_totals_promote_nothing() {
     experiment(&app, 1, "cta", &CLEAR).await;
     let held = podium_tests::database::connect(app.database().url()).await;
     // Nobody folds while somebody else has the lock.
-    held.batch_execute("SELECT pg_advisory_lock(8101822160137486338)")
+    held.batch_execute("SELECT pg_advisory_lock(8101804658767233026)")
         .await
         .unwrap();
     app.database()
@@ -743,7 +762,7 @@ async fn what_is_in_force_is_shown_with_its_sources() {
         .admin(Method::GET, &format!("{BESIDE}?experimentName=cta"), None)
         .await
         .data();
-    assert_eq!(of_one["config"]["thresholds"]["minImprovement"], 7);
+    assert_eq!(of_one["config"]["thresholds"]["minImprovement"], 7.0);
     assert_eq!(
         of_one["sources"]["thresholds"]["minImprovement"],
         "experiment"

@@ -276,7 +276,7 @@ impl From<EngineError> for ApiError {
                 Self::conflict(text).with_data(data)
             }
             EngineError::Scanning | EngineError::LimitReached { .. } => Self::conflict(text),
-            EngineError::Contended => Self::unavailable(),
+            EngineError::Contended | EngineError::Interrupted(_) => Self::unavailable(),
             EngineError::Unspendable | EngineError::Unwritable(_) => Self::internal(&text),
             EngineError::Change(error) => error.into(),
             EngineError::Storage(error) => error.into(),
