@@ -8,19 +8,26 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
+use podium_notifications::{Sender, World};
 use podium_private_postgres::PrivatePostgres;
 use podium_promotion::Engine;
 use podium_serving::Serving;
+use podium_storage::bandit::weights;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
 use podium_storage::{ConnectSettings, Database, StorageError, fold, retention, winsorize};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::auth::Auth;
+use crate::auth::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Secret};
+use crate::ids;
+use crate::limits::Limits;
 use crate::private::{self, PrivateError};
+use crate::promotion_feed::PromotionFeed;
 use crate::routes;
 use crate::state::AppState;
 
@@ -39,6 +46,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("the database cannot be used: {}", .0.chain())]
     Storage(#[from] StorageError),
+    /// Notifications cannot be sent.
+    #[error(transparent)]
+    Notifications(#[from] podium_notifications::StartError),
     /// The address cannot be bound.
     #[error("cannot listen on {address}")]
     Bind {
@@ -59,6 +69,8 @@ pub struct Running {
     http: ServerHandle,
     serving_http: JoinHandle<std::io::Result<()>>,
     background: Vec<JoinHandle<()>>,
+    sending: JoinHandle<()>,
+    stop_sending: watch::Sender<bool>,
     private: Option<PrivatePostgres>,
 }
 
@@ -66,8 +78,8 @@ pub struct Running {
 pub struct Resources {
     /// Address of the database.
     pub database_url: Secret,
-    /// Signing secret in force.
-    pub jwt_secret: Secret,
+    /// Signing secret in force; `None` where tokens are verified with public keys.
+    pub jwt_secret: Option<Secret>,
     /// The private server, where there is one.
     pub private: Option<PrivatePostgres>,
 }
@@ -100,11 +112,19 @@ pub async fn start(
         Some(url) => ConnectSettings::parse(url.expose())?,
         None => settings,
     };
-    let background = vec![
+    let promotions = Arc::new(PromotionFeed::default());
+    let notifications = Sender::new(
+        database.clone(),
+        config.notifications.clone(),
+        world(&clock),
+    )?;
+    let (stop_sending, stopped) = watch::channel(false);
+    let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
+    let mut background = vec![
         tokio::spawn(
             serving
                 .clone()
-                .follow(Feed::start(database.clone(), Some(direct))),
+                .follow(Feed::start(database.clone(), Some(direct.clone()))),
         ),
         tokio::spawn(serving.clone().learn()),
         tokio::spawn(fold_for_ever(database.clone())),
@@ -114,18 +134,23 @@ pub async fn start(
             config.event_retention_days,
         )),
         tokio::spawn(probe_for_ever(database.clone())),
+        tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
-    let auth = Auth::new(&config, &resources.jwt_secret);
     let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
         engine,
-        auth,
+        auth: Auth::new(&config, resources.jwt_secret.as_ref()),
+        refusals: Refusals::default(),
+        limits: config.rates.as_ref().map(Limits::new),
         serving,
         database,
         clock,
+        notifications,
+        promotions,
         started,
         config,
     });
+    background.push(tokio::spawn(store_notes_for_ever(state.clone())));
     let (http, address, server) = listen(&state)?;
     let serving_http = tokio::spawn(server);
     Ok(Running {
@@ -134,8 +159,19 @@ pub async fn start(
         http,
         serving_http,
         background,
+        sending,
+        stop_sending,
         private: resources.private,
     })
+}
+
+/// The clock, and dice for the jitter of retries.
+fn world(clock: &Arc<dyn Clock>) -> World {
+    let clock = clock.clone();
+    World {
+        now: Arc::new(move || clock.now()),
+        chance: Arc::new(ids::chance),
+    }
 }
 
 fn listen(
@@ -162,9 +198,13 @@ fn listen(
 }
 
 impl Running {
-    /// Stops in order: no new connections, requests in flight end, what was accepted is written, the private
-    /// database stops.
+    /// Stops in order: no new connections, requests in flight end, what was accepted is written, notifications on their
+    /// way arrive, the private database stops.
     pub async fn stop(self) {
+        // A send that fails means that nobody waits for it any more.
+        let _ = self.stop_sending.send(true);
+        // Streams have no end of their own, and the HTTP server waits for theirs.
+        self.state.promotions.close();
         self.http.stop(true).await;
         let _ = self.serving_http.await;
         if tokio::time::timeout(Duration::from_secs(5), self.state.serving.drain())
@@ -175,9 +215,11 @@ impl Running {
                 "accepted writes were not finished in time; their clients were not told that they were"
             );
         }
+        let _ = self.sending.await;
         for task in self.background {
             task.abort();
         }
+        store_notes(&self.state).await;
         if let Some(private) = self.private {
             let stopped = tokio::task::spawn_blocking(move || private.stop()).await;
             if let Ok(Err(error)) = stopped {
@@ -199,11 +241,19 @@ async fn fold_for_ever(database: Database) {
         ticks.tick().await;
         match fold::fold_once(&database).await {
             Ok(folded) if !folded.caught_up && !folded.busy => ticks.reset_immediately(),
+            Ok(folded) if !folded.busy => move_weights(&database).await,
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "folding failed and will be tried again");
             }
         }
+    }
+}
+
+/// What was folded may ask for other weights of a bandit's variants.
+async fn move_weights(database: &Database) {
+    if let Err(error) = weights::update(database).await {
+        tracing::warn!(error = %error.chain(), "weights of bandits were not updated and will be tried again");
     }
 }
 
@@ -221,6 +271,26 @@ async fn cap_values_for_ever(database: Database) {
         if let Err(error) = winsorize::refresh(&database, CAPS_KEPT).await {
             tracing::warn!(error = %error.chain(), "caps of values were not computed and will be tried again");
         }
+    }
+}
+
+/// How often notes of keys and refusals are stored.
+const STORE_NOTES_EVERY: Duration = Duration::from_secs(60);
+
+async fn store_notes_for_ever(state: Data<AppState>) {
+    loop {
+        tokio::time::sleep(STORE_NOTES_EVERY).await;
+        store_notes(&state).await;
+    }
+}
+
+/// Stores when API keys were used, and which changes were refused.
+pub async fn store_notes(state: &AppState) {
+    if let Err(error) = state.auth.uses.store(&state.database).await {
+        tracing::warn!(error = %error.chain(), "the last uses of API keys were not stored and will be tried again");
+    }
+    if let Err(error) = state.refusals.store(&state.database).await {
+        tracing::warn!(error = %error.chain(), "refused changes are not in the audit log yet and will be tried again");
     }
 }
 

@@ -10,8 +10,11 @@ use podium_serving::Serving;
 use podium_storage::Database;
 
 use crate::auth::Auth;
+use crate::auth::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::limits::Limits;
+use crate::promotion_feed::PromotionFeed;
 
 /// What handlers work with. Wiring happens in [`crate::server`].
 pub struct AppState {
@@ -25,8 +28,16 @@ pub struct AppState {
     pub engine: Engine,
     /// Checks tokens.
     pub auth: Auth,
+    /// Refused changes that the audit log has not been told of.
+    pub refusals: Refusals,
+    /// Rate limits, unless they are switched off.
+    pub limits: Option<Limits>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Sends what waits in the outbox.
+    pub notifications: Arc<podium_notifications::Sender>,
+    /// What happens to promotions, for whoever listens.
+    pub promotions: Arc<PromotionFeed>,
     /// When the process started.
     pub started: Instant,
 }

@@ -21,7 +21,10 @@ use crate::event::EventType;
 use crate::metric::{Metric, MetricKind, UnitTotal};
 use crate::words::wire_names;
 
+pub mod evidence;
 mod read;
+pub mod truth;
+pub mod weights;
 
 pub use read::{MEMBERS, check_config, experiment_options, variant_options};
 
