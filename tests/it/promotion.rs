@@ -327,7 +327,7 @@ async fn a_dry_run_answers_like_a_live_run_and_writes_nothing() {
     assert!(live["promotionId"].is_string());
     for mut answer in dry {
         assert_eq!(answer["promotionId"], Value::Null);
-        for member in ["promotionId", "decisionId"] {
+        for member in ["promotionId", "decisionId", "detectableDrop"] {
             answer[member] = live[member].clone();
         }
         // The totals are as old as they are.

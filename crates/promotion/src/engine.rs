@@ -388,11 +388,7 @@ impl Engine {
             let gathered = gathered.ok_or(EngineError::NotFound("this experiment"))?;
             let layer = experiment_layer(&gathered.experiment);
             // A configuration that is wrong must not keep anybody from a restart: the design alone matters here.
-            let standing = self
-                .environment
-                .resolve(layer.as_ref(), &Request::default());
-            let standing =
-                standing.map_or_else(|_| self.environment.preset.config(), |found| found.config);
+            let standing = self.environment.standing(layer.as_ref());
             let evidence = evidence(&gathered, &standing, &|_| SafetyReading::default());
             let ending = ending(&gathered, &evidence)?;
             let unspent = unspent(&evidence, &standing)?;

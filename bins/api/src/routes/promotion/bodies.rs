@@ -305,6 +305,9 @@ pub struct PromotedBody {
     pub promotion_id: Option<Uuid>,
     /// Deliveries that were queued; 0 in a dry run.
     pub notifications_sent: usize,
+    /// The smallest relative drop in conversion that the guard finds with 80 % within the watch at present traffic (0.2 is
+    /// 20 %); null in a dry run, and where nothing is compared.
+    pub detectable_drop: Option<f64>,
     /// Whether it was not eligible and was forced.
     pub forced: bool,
     /// Record of the decision; null in a dry run.
@@ -327,6 +330,7 @@ impl From<&Promoted> for PromotedBody {
             improvement: figures.and_then(|figures| figures.improvement),
             promotion_id: promoted.promotion.as_ref().map(|promotion| promotion.id),
             notifications_sent: promoted.notifications,
+            detectable_drop: promoted.detectable_drop,
             forced: promoted.forced,
             decision_id: promoted.record_id,
             check: CheckBody::from(&**checked),
