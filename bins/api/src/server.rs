@@ -147,7 +147,9 @@ pub async fn start(
         tokio::spawn(probe_for_ever(database.clone())),
         tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
+    let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
+        engine,
         auth: Auth::new(&config, resources.jwt_secret.as_ref()),
         refusals: Refusals::default(),
         limits: config.rates.as_ref().map(Limits::new),

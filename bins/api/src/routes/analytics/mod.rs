@@ -8,6 +8,9 @@ use chrono::{DateTime, NaiveDate, Utc};
 use podium_domain::bandit::ArmType;
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
+use podium_promotion::config::Environment;
+use podium_promotion::gather::{experiment_layer, open_analysis};
+use podium_promotion::sums::Sums;
 use podium_serving::snapshot::ExperimentRef;
 use podium_storage::analytics::capped::{self, CappedTotal};
 use podium_storage::analytics::context::Epoch;
@@ -20,6 +23,7 @@ use podium_storage::arms;
 use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
+use podium_storage::promotions::analyses;
 use utoipa::OpenApi;
 
 use self::assemble::Figures;
@@ -27,7 +31,7 @@ use self::bodies::{
     LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
     UnitBody, UnitTotalsBody,
 };
-use self::compare::Evidence;
+use self::compare::{Evidence, Standing};
 use crate::auth::{Granted, Viewer};
 use crate::problem::{ApiError, Problem};
 use crate::request::{Ctx, admin_json};
@@ -145,7 +149,12 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
 pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
     let metric = metric(&ctx, &experiment)?;
-    let read = Read::now(&mut ctx.state.database.report().await?, experiment).await?;
+    let read = Read::now(
+        &mut ctx.state.database.report().await?,
+        experiment,
+        ctx.state.engine.environment(),
+    )
+    .await?;
     let report = compute(move || read.figures().metric(metric)).await?;
     let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` hold at any moment, those in `sequential` count a look in every slot since the start";
     admin_json(200, Lift { report, note })
@@ -166,7 +175,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
     let positions = dimensions::positions(&mut link, id).await?;
     let items = dimensions::top(&mut link, id, Dimension::Item, 10).await?;
     let brands = dimensions::top(&mut link, id, Dimension::Brand, 10).await?;
-    let read = Read::now(&mut link, experiment).await?;
+    let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
     drop(link);
     let report = compute(move || {
         let (figures, experiment) = (read.figures(), &read.experiment);
@@ -206,11 +215,27 @@ struct Read {
     rows: Vec<VariantMoments>,
     covariates: Vec<VariantCovariates>,
     capped: Vec<CappedTotal>,
+    standing: Standing,
     now: DateTime<Utc>,
 }
 
 impl Read {
-    async fn now(link: &mut Link, experiment: Experiment) -> Result<Self, ApiError> {
+    async fn now(
+        link: &mut Link,
+        experiment: Experiment,
+        environment: &Environment,
+    ) -> Result<Self, ApiError> {
+        let analysis = analyses::open(link, experiment.id).await?;
+        let looks = match &analysis {
+            Some(open) => analyses::looks(link, experiment.id, open.number).await?,
+            None => Vec::new(),
+        };
+        let config = environment.standing(experiment_layer(&experiment).as_ref());
+        let standing = Standing {
+            open: open_analysis(&experiment, analysis.as_ref(), &config),
+            looks,
+            config,
+        };
         // One statement, so that all sums are of the same moment.
         let covariates = covariates::now(link, experiment.id).await?;
         let capped = match experiment.design.winsorize_upper {
@@ -222,6 +247,7 @@ impl Read {
             rows: covariates.iter().map(|part| part.of.clone()).collect(),
             covariates,
             capped,
+            standing,
             now: context::freshness(link).await?.now,
             experiment,
         })
@@ -229,11 +255,15 @@ impl Read {
 
     fn figures(&self) -> Figures<'_> {
         Figures::new(Evidence {
-            experiment: &self.experiment,
-            epochs: &self.epochs,
-            rows: &self.rows,
+            sums: Sums {
+                experiment: &self.experiment,
+                epochs: &self.epochs,
+                rows: &self.rows,
+                capped: &self.capped,
+                from_epoch: 1,
+            },
             covariates: &self.covariates,
-            capped: &self.capped,
+            standing: Some(&self.standing),
             now: self.now,
         })
     }
