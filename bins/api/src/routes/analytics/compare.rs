@@ -5,6 +5,7 @@ use podium_domain::analysis::{self, EpochArms, Reading};
 use podium_domain::decision::design::{DesignInput, DesignSettings, FrozenDesign};
 use podium_domain::decision::look::{Analysis, Answer, Snapshot, Wait, take};
 use podium_domain::decision::verdict::{Gates, judge};
+use podium_domain::experiment::ExperimentType;
 use podium_domain::metric::{Metric, MetricKind};
 use podium_domain::moments::{CoveredMoments, Moments};
 use podium_domain::stats::StatsError;
@@ -187,7 +188,8 @@ impl Evidence<'_> {
             sample: is_primary
                 .then(|| self.sample(control.id, variant.id, treatments, metric))
                 .flatten(),
-            sequential: is_primary
+            // A bandit's winner is found by another rule, and no look is ever taken.
+            sequential: (is_primary && self.experiment.experiment_type != ExperimentType::Bandit)
                 .then(|| self.sequential(&epochs, treatments, metric))
                 .flatten(),
             ..with_fixed(blank(variant, reason), &reading)
