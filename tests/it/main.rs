@@ -9,28 +9,36 @@
 
 mod access;
 mod admin;
+mod api_keys;
 mod assign;
 mod attribution;
 mod bad_input;
 mod bandit;
+mod bandit_arms;
 mod bulk;
 mod checklist;
+mod cors;
 mod covariates;
 mod crash;
 mod drain;
 mod fuzz;
 mod http;
 mod idempotency;
+mod limits;
 mod login;
 mod migrations;
+mod notifications;
+mod off_policy;
 mod openapi;
 mod outage;
 mod overrides;
 mod pressure;
+mod rank;
 mod results;
 mod retention;
 mod sticky;
 mod tls;
+mod tokens;
 mod track;
 mod transport;
 

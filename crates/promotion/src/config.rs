@@ -17,6 +17,8 @@ mod tests;
 pub use environment::{Environment, EnvironmentError};
 pub use layers::{Effective, Request};
 
+use podium_domain::bucketing::Allocation;
+use podium_storage::rollouts::Plan;
 use serde::{Deserialize, Serialize};
 
 /// Everything that is asked of a promotion.
@@ -119,6 +121,30 @@ pub struct Guard {
     pub watch_hours: f64,
     /// Whether proved harm takes the promotion back without a person.
     pub auto_rollback: bool,
+}
+
+impl PromotionConfig {
+    /// How a promotion under this configuration is rolled out and watched.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        Plan {
+            steps: self.rollout.steps.iter().map(|step| share(*step)).collect(),
+            step_hours: self.rollout.step_hours,
+            holdback: share(self.rollout.holdback_percent),
+            watch_hours: self.guard.watch_hours,
+            auto_rollback: self.guard.auto_rollback,
+        }
+    }
+}
+
+/// A percent that was checked, to four decimals.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between 0 and 100; the conversion saturates"
+)]
+fn share(percent: f64) -> Allocation {
+    Allocation::from_units((10_000.0 * percent).round() as u32).unwrap_or(Allocation::FULL)
 }
 
 /// A ready-made strategy.

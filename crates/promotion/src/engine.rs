@@ -7,9 +7,11 @@
 mod apply;
 mod error;
 mod scan;
+mod watch;
 
 pub use error::EngineError;
 pub use scan::{Item, Outcome, Scan};
+pub use watch::Watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +31,7 @@ use uuid::Uuid;
 use crate::config::{Effective, Environment, PromotionConfig, Request};
 use crate::decide::{DECISION_VERSION, Decision, Question, Requester, decide, new_looks};
 use crate::evidence::{Evidence, SafetyReading, Treatment};
-use crate::gather::{evidence, experiment_layer};
+use crate::gather::{evidence, experiment_layer, safety};
 use crate::message;
 
 /// How often a promotion is tried again when the slot turned or somebody else was at it.
@@ -111,6 +113,9 @@ pub struct Promoted {
     pub variant_name: String,
     /// Whether it was not eligible and was forced.
     pub forced: bool,
+    /// The smallest relative drop in conversion that the guard finds with 80 % within the watch at present traffic; `None`
+    /// in a dry run, and where nothing is compared.
+    pub detectable_drop: Option<f64>,
     /// Deliveries that were queued.
     pub notifications: usize,
     /// The record of the decision; none in a dry run.
@@ -194,7 +199,9 @@ impl Engine {
             .environment
             .resolve(layer.as_ref(), &Request::default())?
             .config;
-        let evidence = evidence(&gathered, &standing, &|_| SafetyReading::default());
+        let lookback = effective.config.safety_checks.alert_lookback_hours;
+        let safety = |variant| safety(&gathered, variant, lookback);
+        let evidence = evidence(&gathered, &standing, &safety);
         let decision = decide(&effective.config, &evidence, question);
         Ok(Checked {
             experiment: gathered.experiment.clone(),

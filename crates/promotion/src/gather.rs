@@ -7,7 +7,10 @@ use podium_domain::decision::design::{DesignInput, DesignSettings, FrozenDesign}
 use podium_domain::decision::look::{Analysis, Look};
 use podium_domain::experiment::ExperimentType;
 use podium_domain::metric::Metric;
+use podium_domain::outcomes::Outcomes;
 use podium_domain::report;
+use podium_domain::stats::quantile::RankedLimit;
+use podium_domain::stats::sketch::GROWTH;
 use podium_storage::bandit::units::by_epoch;
 use podium_storage::experiments::model::{Experiment, Variant};
 use podium_storage::promotions::analyses::StoredAnalysis;
@@ -16,7 +19,8 @@ use serde_json::Value;
 
 use crate::config::PromotionConfig;
 use crate::evidence::{
-    Arm, BanditReading, Evidence, History, OpenAnalysis, SafetyReading, Subject, Traffic, Treatment,
+    Arm, BanditReading, Evidence, History, Latency, OpenAnalysis, SafetyReading, Subject, Traffic,
+    Treatment, UnitCounts,
 };
 use crate::sums::Sums;
 
@@ -169,6 +173,46 @@ pub fn evidence(
 /// A rollback of before the analysis began is forgiven: a person has restarted it.
 fn since(at: Option<DateTime<Utc>>, began: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
     at.filter(|at| began.is_none_or(|began| *at >= began))
+}
+
+/// What the safety checks look at in a variant: requests of its units in the open analysis, and critical alerts on it, or
+/// on the experiment as a whole, within the last `lookback_hours`.
+#[must_use]
+pub fn safety(gathered: &Gathered, variant_id: i64, lookback_hours: i64) -> SafetyReading {
+    let from_epoch = gathered.analysis.as_ref().map_or(1, |open| open.from_epoch);
+    let parts = gathered.outcomes.iter();
+    let parts = parts.filter(|part| part.variant_id == variant_id && part.epoch >= from_epoch);
+    let mut outcomes = Outcomes::default();
+    let merged = parts
+        .map(|part| outcomes.merge(&part.outcomes))
+        .all(|done| done.is_ok());
+    let since = TimeDelta::try_hours(lookback_hours)
+        .and_then(|hours| gathered.freshness.now.checked_sub_signed(hours));
+    let critical = gathered.critical.iter().filter(|alert| {
+        alert.variant_id.is_none_or(|id| id == variant_id)
+            && (alert.is_open || since.is_none_or(|since| alert.opened_at >= since))
+    });
+    SafetyReading {
+        errors: (outcomes.units > 0).then_some(UnitCounts {
+            units: outcomes.units,
+            with_error: if merged { outcomes.erring_units } else { -1 },
+        }),
+        latency: (outcomes.latencies.count() > 0).then(|| latency(&outcomes, merged)),
+        critical_alerts: i64::try_from(critical.count()).ok(),
+    }
+}
+
+/// The 95 % point with limits that take in the width of a bucket; no number where there are too few units for a limit.
+fn latency(outcomes: &Outcomes, merged: bool) -> Latency {
+    let half_bucket = GROWTH.sqrt();
+    let p95 = outcomes.p95(report::CONFIDENCE).ok().filter(|_| merged);
+    let limit = |limit: Option<RankedLimit>| limit.map_or(f64::NAN, |limit| limit.value);
+    Latency {
+        units: outcomes.units,
+        p95_ms: p95.map_or(f64::NAN, |p95| p95.value),
+        lower_ms: p95.map_or(f64::NAN, |p95| limit(p95.lower) / half_bucket),
+        upper_ms: p95.map_or(f64::NAN, |p95| limit(p95.upper) * half_bucket),
+    }
 }
 
 fn subject(experiment: &Experiment) -> Subject {

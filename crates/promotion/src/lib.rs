@@ -9,6 +9,7 @@
 //! | [`safety`] | the four safety checks; pure |
 //! | [`engine`] | check, promote, roll back, scan, restart |
 //! | [`replay`] | a stored decision computed again; pure |
+//! | [`watch`] | alerts, guards, rollout steps: what is looked at all the time |
 //!
 //! A dry run differs from a real one in its last step alone: same evidence, same verdict, nothing written. To add a
 //! criterion: a function in `decide::criteria`, with the words that its reason is found by, and what it needs in
@@ -25,3 +26,4 @@ pub mod safety;
 pub mod sums;
 
 pub use engine::{Engine, EngineError};
+pub mod watch;

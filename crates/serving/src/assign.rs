@@ -246,6 +246,9 @@ impl Serving {
                 let own = experiment.variant(known.stored?.variant_id)?;
                 experiment.answer(known.told, Some((own, experiment.reason(false))))
             });
+            if by_session.is_none() {
+                self.count(experiment.id, false);
+            }
             return Some(bytes(by_session, true));
         }
         let absent = visitor.login_session().is_none() && self.known.is_absent(key, now);
@@ -309,6 +312,7 @@ impl Serving {
         stored: Option<Option<Stored>>,
         now: DateTime<Utc>,
     ) -> Bytes {
+        self.count(experiment.id, stored.is_some());
         let Some(stored) = stored else {
             return default_answer(true);
         };

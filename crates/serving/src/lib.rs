@@ -25,10 +25,12 @@ pub mod snapshot;
 pub mod tally;
 pub mod track;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use podium_domain::bandit::ArmType;
 use podium_storage::assignments::{Assigner, Lookup, LookupAnswer};
 use podium_storage::batch::{Batcher, Sizes};
 use podium_storage::decisions::Keeper;
@@ -37,9 +39,9 @@ use podium_storage::feed::Feed;
 use podium_storage::{Database, StorageError, definitions};
 use tokio::sync::oneshot;
 
-use crate::arms::Gallery;
+use crate::arms::{Gallery, Picture};
 use crate::known::KnownUnits;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ExperimentRef, Snapshot, Variant};
 use crate::tally::Tallies;
 
 /// Sizes and times of the storefront path.
@@ -70,6 +72,8 @@ pub struct Serving {
     tallies: Tallies,
     assigner: Batcher<Assigner>,
     recorder: Batcher<Recorder>,
+    /// By experiment: units that the table was asked for, and those that got no answer in time.
+    asked: Mutex<HashMap<i64, (i64, i64)>>,
     keeper: Batcher<Keeper>,
     gallery: Gallery,
 }
@@ -115,6 +119,7 @@ impl Serving {
             tallies,
             assigner,
             recorder,
+            asked: Mutex::default(),
             keeper,
             gallery: Gallery::default(),
         }))
@@ -156,6 +161,21 @@ impl Serving {
         self.gallery.follow(&self.database, &self.snapshot).await;
     }
 
+    /// The arms of an experiment as its first ranking variant chooses among them; `None` while nobody ranks such arms.
+    #[must_use]
+    pub fn picture(&self, experiment_id: i64, arm_type: ArmType) -> Option<Arc<Picture>> {
+        let snapshot = self.snapshot();
+        let experiment = snapshot.find(ExperimentRef::Id(experiment_id))?;
+        let pictures = self.gallery.pictures();
+        let of = |variant: &Variant| pictures.get(&(variant.id, arm_type)).cloned();
+        experiment.variants.iter().find_map(of)
+    }
+
+    /// Looks for what was learned before its time: arms were made or reset.
+    pub fn look_soon(&self) {
+        self.gallery.look_soon();
+    }
+
     /// What was answered and recorded since the process started.
     #[must_use]
     pub const fn tallies(&self) -> &Tallies {
@@ -173,6 +193,36 @@ impl Serving {
         self.assigner.drain().await;
         self.recorder.drain().await;
         self.keeper.drain().await;
+    }
+
+    /// Takes what was counted since the last call: experiment, units that the table was asked for, and those among them
+    /// that got no answer in time.
+    #[must_use]
+    pub fn take_counts(&self) -> Vec<(i64, i64, i64)> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked
+            .drain()
+            .map(|(experiment, (asked, failed))| (experiment, asked, failed))
+            .collect()
+    }
+
+    /// Gives counts back that could not be stored.
+    pub fn give_back_counts(&self, counts: &[(i64, i64, i64)]) {
+        for (experiment, asked, failed) in counts {
+            self.add_counts(*experiment, *asked, *failed);
+        }
+    }
+
+    /// Counts a unit that memory did not know. Its answer waited for a commit, next to which a lock is nothing.
+    fn count(&self, experiment: i64, answered: bool) {
+        self.add_counts(experiment, 1, i64::from(!answered));
+    }
+
+    fn add_counts(&self, experiment: i64, asked: i64, failed: i64) {
+        let mut counts = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(experiment).or_default();
+        count.0 += asked;
+        count.1 += failed;
     }
 
     fn ask(&self, lookup: Lookup) -> Result<oneshot::Receiver<LookupAnswer>, StorageError> {

@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 use podium_bandit::order::{self, Placed};
 use podium_domain::bandit::{ArmType, BanditOptions, Draw, INPUT_ORDER};
 use podium_domain::experiment::Status;
-use podium_storage::decisions::{Decision, Learning, NewArm};
+use podium_storage::bandit::learning;
+use podium_storage::decisions::{Decision, NewArm};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
@@ -146,6 +147,9 @@ impl Serving {
             return unranked(request, true);
         };
         let choice = self.choose(request, variant, chance.seed);
+        if choice.is_first {
+            self.begin(experiment.id, request.arm_type, variant).await;
+        }
         let decision = decision(
             request,
             chance,
@@ -154,7 +158,7 @@ impl Serving {
             unit,
             &choice,
         );
-        let first_sight = decision.is_first_sight();
+        let first_sight = !decision.new_arms.is_empty();
         let kept = self.keeper.submit(decision).ok();
         let decision_id = kept.is_some().then_some(chance.decision_id);
         if let Some(kept) = kept.filter(|_| first_sight) {
@@ -167,6 +171,14 @@ impl Serving {
             policy: choice.policy,
             order: choice.order,
             degraded: !self.database.is_reachable(),
+        }
+    }
+
+    /// Lets the experiment learn about arms of this type. Should that fail, the next ranking tries again.
+    async fn begin(&self, experiment_id: i64, arm_type: ArmType, variant: &Variant) {
+        if let Some(options) = &variant.ranking {
+            let begun = learning::begin_ranking(&self.database, experiment_id, arm_type, options);
+            let _ = tokio::time::timeout(self.settings.assign_wait, begun).await;
         }
     }
 
@@ -247,7 +259,8 @@ struct Choice {
     propensities: Option<Vec<f64>>,
     /// Candidates that are no arms yet.
     unknown: Vec<usize>,
-    learning: Option<Learning>,
+    /// Whether nothing is known of arms of this type yet.
+    is_first: bool,
 }
 
 impl Choice {
@@ -265,7 +278,7 @@ impl Choice {
             order: (0..shown).map(place).collect(),
             propensities: None,
             unknown: Vec::new(),
-            learning: None,
+            is_first: false,
         }
     }
 
@@ -302,7 +315,7 @@ impl Choice {
             version: picture.map(Picture::version),
             order: order.iter().map(place).collect(),
             unknown: unknown.collect(),
-            learning: picture.is_none().then(|| Learning::from(options)),
+            is_first: picture.is_none(),
             propensities,
         }
     }
@@ -359,6 +372,5 @@ fn decision(
         propensities: choice.propensities.clone(),
         excluded,
         new_arms: choice.unknown.iter().filter_map(new_arm).collect(),
-        learning: choice.learning.clone(),
     }
 }

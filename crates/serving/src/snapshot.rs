@@ -11,6 +11,7 @@ use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::ids::VariantId;
 use podium_domain::metric::Metric;
 use podium_domain::rollout::Told;
+use podium_storage::api_keys::ApiKeyDefinition;
 use podium_storage::definitions::{
     Definitions, ExperimentDefinition, UserDefinition, VariantDefinition,
 };
@@ -32,6 +33,8 @@ pub struct Snapshot {
     by_target: HashMap<String, Arc<Experiment>>,
     served: Vec<Arc<Experiment>>,
     users: HashMap<String, UserDefinition>,
+    /// By prefix.
+    api_keys: HashMap<String, ApiKeyDefinition>,
 }
 
 /// How a request names an experiment.
@@ -179,6 +182,11 @@ impl Snapshot {
         let mut snapshot = Self {
             version: definitions.version,
             users: definitions.users,
+            api_keys: definitions
+                .api_keys
+                .into_iter()
+                .map(|key| (key.prefix.clone(), key))
+                .collect(),
             ..Self::default()
         };
         let mut starts: HashMap<String, (Option<DateTime<Utc>>, i64)> = HashMap::new();
@@ -214,6 +222,18 @@ impl Snapshot {
     #[must_use]
     pub const fn users(&self) -> &HashMap<String, UserDefinition> {
         &self.users
+    }
+
+    /// The API key with this prefix, unless it was revoked.
+    #[must_use]
+    pub fn api_key(&self, prefix: &str) -> Option<&ApiKeyDefinition> {
+        self.api_keys.get(prefix)
+    }
+
+    /// Whether there are API keys.
+    #[must_use]
+    pub fn has_api_keys(&self) -> bool {
+        !self.api_keys.is_empty()
     }
 
     /// An experiment by id or name.

@@ -1,4 +1,4 @@
-//! What every replica holds in memory: experiments, variants, overrides, promotions, people.
+//! What every replica holds in memory: experiments, variants, overrides, promotions, people, API keys.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,13 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use crate::api_keys::{self, ApiKeyDefinition};
 use crate::database::Link;
 use crate::rows::{column, decimal};
 use crate::{Database, StorageError};
 
 /// All definitions at one version.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Definitions {
     /// Rises with every change; see [`version`].
     pub version: i64,
@@ -21,6 +22,8 @@ pub struct Definitions {
     pub experiments: Vec<ExperimentDefinition>,
     /// People by id.
     pub users: HashMap<String, UserDefinition>,
+    /// API keys that were not revoked.
+    pub api_keys: Vec<ApiKeyDefinition>,
 }
 
 /// An experiment as the storefront path needs it.
@@ -206,10 +209,15 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
     for row in link.query(USERS, &[]).await? {
         users.insert(column(&row, "podium_users", "id")?, user(&row)?);
     }
+    let mut keys = Vec::new();
+    for row in link.query(api_keys::IN_FORCE, &[]).await? {
+        keys.push(api_keys::definition(&row)?);
+    }
     Ok(Definitions {
         version,
         experiments,
         users,
+        api_keys: keys,
     })
 }
 

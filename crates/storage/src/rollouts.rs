@@ -217,6 +217,8 @@ pub struct Watched {
     pub share_before: ShareBefore,
     /// Whether a proved regression takes it back.
     pub auto_rollback: bool,
+    /// When it was read, by the clock of the database.
+    pub now: DateTime<Utc>,
     /// Whether the guard watches, by the clock of the database.
     pub is_watched: bool,
     /// Whether the time of the watch is over and its end is still to be written.
@@ -229,7 +231,7 @@ const WATCHED: &str = "-- rollouts::watched
 SELECT p.id, p.experiment_id, p.experiment_name, p.promoted_variant_id, p.promoted_variant_name, p.promoted_at,
        r.steps::text[] AS steps, r.holdback::text AS holdback, e.traffic_allocation::text AS traffic_allocation,
        w.weight::text AS weight, w.total::text AS total, r.auto_rollback, r.requesting_units_before, r.erring_units_before,
-       r.watch_ended_at IS NULL AND r.watch_hours > 0 AS open,
+       now() AS now, r.watch_ended_at IS NULL AND r.watch_hours > 0 AS open,
        now() >= p.promoted_at + make_interval(secs => r.watch_hours * 3600) AS over
 FROM experiment_promotions p JOIN promotion_rollouts r ON r.promotion_id = p.id JOIN experiments e ON e.id = p.experiment_id
 CROSS JOIN LATERAL (
@@ -271,6 +273,7 @@ fn read(row: &Row) -> Result<Watched, StorageError> {
         holdback: allocation(row, R, "holdback")?,
         share_before: share_before(row)?,
         auto_rollback: column(row, R, "auto_rollback")?,
+        now: column(row, P, "now")?,
         is_watched: open && !over,
         watch_is_over: open && over,
         requesting_units_before: column(row, R, "requesting_units_before")?,

@@ -7,6 +7,7 @@ use podium_storage::promotions::commands::{self, Attempt, Made, NewPromotion};
 use podium_storage::promotions::model::Metadata;
 use podium_storage::promotions::records::NewRecord;
 use podium_storage::promotions::{read, scan};
+use podium_storage::rollouts;
 
 use super::{Asked, Checked, Engine, EngineError, Promoted, ROUNDS};
 use crate::decide::{DECISION_VERSION, Requester, new_looks};
@@ -103,6 +104,9 @@ impl Engine {
             }
             let mut promoted = would(asked, checked)?;
             let made = commands::promote(tx, origin, planned(asked, &promoted, origin)?).await?;
+            let config = &promoted.checked.effective.config;
+            let begun = rollouts::begin(tx, made.promotion.id, &config.plan()).await?;
+            promoted.detectable_drop = begun.detectable_drop;
             let message = message::promoted(
                 &promoted.checked.effective.config,
                 &made.promotion,
@@ -172,6 +176,7 @@ fn would(asked: &Asked, checked: Checked) -> Result<Promoted, EngineError> {
         variant_id: winner.arm.variant_id,
         variant_name: winner.arm.name.clone(),
         forced: !eligible,
+        detectable_drop: None,
         notifications: 0,
         record_id: None,
         checked: Box::new(checked),

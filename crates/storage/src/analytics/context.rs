@@ -174,7 +174,7 @@ pub async fn arms(
         .collect()
 }
 
-fn arm(row: &Row) -> Result<Arm, StorageError> {
+pub(crate) fn arm(row: &Row) -> Result<Arm, StorageError> {
     const T: &str = "bandit_arms";
     Ok(Arm {
         id: column(row, T, "id")?,

@@ -6,7 +6,7 @@ use podium_domain::outcomes::Outcomes;
 use tokio_postgres::Row;
 
 use crate::StorageError;
-use crate::database::Link;
+use crate::database::Query;
 use crate::rows::column;
 
 /// Request outcomes of the units of a variant that were assigned in one epoch. Excluded units are in none.
@@ -39,7 +39,7 @@ WHERE m.experiment_id = $1 AND m.sum_requests > 0 ORDER BY m.variant_id, m.epoch
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
 pub async fn now(
-    link: &mut Link,
+    link: &mut impl Query,
     experiment_id: i64,
 ) -> Result<Vec<VariantOutcomes>, StorageError> {
     let rows = link.query(NOW, &[&experiment_id]).await?;

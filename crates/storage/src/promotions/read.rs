@@ -6,9 +6,11 @@ use uuid::Uuid;
 
 use super::analyses::{self, StoredAnalysis, StoredLook};
 use super::model::{Promotion, promotion, promotion_columns};
+use crate::alerts::{self, Critical};
 use crate::analytics::capped::{self, CappedTotal};
 use crate::analytics::context::{self, Epoch, Freshness};
 use crate::analytics::moments::{self, VariantMoments};
+use crate::analytics::outcomes::{self, VariantOutcomes};
 use crate::database::Query;
 use crate::experiments::model::{Experiment, ExperimentRef};
 use crate::experiments::query;
@@ -38,6 +40,10 @@ pub struct Gathered {
     pub active: Option<Uuid>,
     /// When a promotion was rolled back last.
     pub rolled_back_at: Option<DateTime<Utc>>,
+    /// How requests ended, per variant and epoch.
+    pub outcomes: Vec<VariantOutcomes>,
+    /// Its critical alerts, newest first.
+    pub critical: Vec<Critical>,
     /// Lift and standard error in percent of the promotions that were not forced, newest first, of all experiments.
     pub effects: Vec<(f64, f64)>,
 }
@@ -89,6 +95,8 @@ pub async fn gather(
         capped,
         analysis,
         looks,
+        outcomes: outcomes::now(&mut link, id).await?,
+        critical: alerts::critical(&mut link, id).await?,
         active: column(&history, T, "active")?,
         rolled_back_at: column(&history, T, "rolled_back_at")?,
         effects: effects

@@ -8,6 +8,7 @@ use utoipa::OpenApi;
 
 use crate::routes::Route;
 
+pub mod api_keys;
 pub mod audit;
 pub mod bodies;
 pub mod common;
@@ -33,6 +34,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(users::routes());
     routes.extend(notification_configs::routes());
     routes.extend(notification_logs::routes());
+    routes.extend(api_keys::routes());
     routes
 }
 
@@ -48,5 +50,6 @@ pub fn document() -> utoipa::openapi::OpenApi {
     document.merge(users::UsersApi::openapi());
     document.merge(notification_configs::NotificationConfigsApi::openapi());
     document.merge(notification_logs::NotificationLogsApi::openapi());
+    document.merge(api_keys::ApiKeysApi::openapi());
     document
 }

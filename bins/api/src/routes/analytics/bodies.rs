@@ -674,30 +674,6 @@ pub struct TimeSeries {
     pub cumulative: Vec<CumulativeRow>,
 }
 
-/// An arm of a bandit.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ArmRow {
-    /// Row.
-    pub id: i64,
-    /// `item`, `brand`, `category` or `algorithm`.
-    pub arm_type: String,
-    /// The item, brand, category or algorithm.
-    pub arm_id: String,
-    /// Its name.
-    pub arm_name: Option<String>,
-    /// First parameter of the posterior.
-    pub alpha: f64,
-    /// Second parameter of the posterior.
-    pub beta: f64,
-    /// How often it was shown.
-    pub total_pulls: i64,
-    /// What it earned.
-    pub total_reward: Money,
-    /// Earned per pull.
-    pub average_reward: f64,
-}
-
 /// What one unit has, and why.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -23,8 +23,8 @@ use utoipa::OpenApi;
 
 use self::assemble::Figures;
 use self::bodies::{
-    ArmRow, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
-    UnitBody, UnitTotalsBody,
+    BanditBody, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries,
+    TopRow, UnitBody, UnitTotalsBody,
 };
 use self::compare::Evidence;
 use crate::auth::{Granted, Viewer};
@@ -46,54 +46,49 @@ mod verdict;
 #[must_use]
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/performance",
             performance,
         ),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
-        Route::guarded(
+        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
+        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/position-analysis",
             position_analysis,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/time-series",
             time_series,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/top-items",
             top_items,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/top-brands",
             top_brands,
         ),
-        Route::guarded(
-            Method::GET,
-            "/api/v1/admin/experiments/{id}/bandit-arms",
-            bandit_arms,
-        ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/assignments/{unit}",
             assignment,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/export/events.csv",
             export::events,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/export/assignments.csv",
             export::assignments,
         ),
-        Route::guarded(Method::POST, "/api/v1/admin/sample-size", plan::sample_size),
+        Route::report(Method::POST, "/api/v1/admin/sample-size", plan::sample_size),
     ]
 }
 
@@ -107,7 +102,6 @@ pub fn routes() -> Vec<Route> {
     time_series,
     top_items,
     top_brands,
-    bandit_arms,
     assignment,
     export::events,
     export::assignments,
@@ -380,42 +374,6 @@ async fn top(ctx: &Ctx, dimension: Dimension) -> Result<HttpResponse, ApiError> 
     )
     .await?;
     admin_json(200, Figures::without_sums(&experiment).top(&rows))
-}
-
-/// Arms of a bandit; an empty list where there are none.
-#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/bandit-arms", operation_id = "banditArms", tag = "Analytics", security(("bearer" = [])),
-    params(("id" = String, Path, description = "Id or name"), ("armType" = Option<String>, Query, description = "item, brand, category or algorithm")),
-    responses((status = 200, body = Answer<Vec<ArmRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
-        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
-        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn bandit_arms(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
-    let arm_type = ctx.query("armType");
-    if let Some(text) = &arm_type {
-        podium_domain::text::check_key(text)
-            .map_err(|f| ApiError::field("/armType", f.code(), f.to_string()))?;
-    }
-    let experiment = found(&ctx).await?;
-    let arms = context::arms(
-        &mut ctx.state.database.report().await?,
-        experiment.id,
-        arm_type.as_deref(),
-    )
-    .await?;
-    let rows: Vec<ArmRow> = arms
-        .into_iter()
-        .map(|arm| ArmRow {
-            id: arm.id,
-            arm_type: arm.arm_type,
-            arm_id: arm.arm_id,
-            arm_name: arm.arm_name,
-            alpha: arm.alpha,
-            beta: arm.beta,
-            total_pulls: arm.total_pulls,
-            total_reward: Money::new(&arm.total_reward),
-            average_reward: arm.average_reward,
-        })
-        .collect();
-    admin_json(200, rows)
 }
 
 /// What one unit has in an experiment, and why.
