@@ -296,6 +296,7 @@ pub(super) fn performance(rows: &[VariantTotals]) -> Vec<PerformanceRow> {
             conversion_rate: percent(row.purchases, row.impressions),
             total_value: Money::new(&row.total_value),
             avg_value_per_user: Money::new(&row.value_per_unit),
+            bandit: None,
         })
         .collect()
 }

@@ -6,6 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::Method;
 use chrono::{DateTime, NaiveDate, Utc};
 use podium_domain::bandit::ArmType;
+use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
 use podium_promotion::config::Environment;
@@ -28,8 +29,8 @@ use utoipa::OpenApi;
 
 use self::assemble::Figures;
 use self::bodies::{
-    LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
-    UnitBody, UnitTotalsBody,
+    BanditBody, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries,
+    TopRow, UnitBody, UnitTotalsBody,
 };
 use self::compare::{Evidence, Standing};
 use crate::auth::{Granted, Viewer};
@@ -39,6 +40,7 @@ use crate::routes::Route;
 use crate::routes::admin::common::{Answer, experiment as reference, unit as unit_of_path};
 
 mod assemble;
+mod bandit;
 pub mod bodies;
 mod compare;
 mod cumulative;
@@ -136,8 +138,19 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
         to: day(&ctx, "endDate")?,
     };
     let experiment = found(&ctx).await?;
-    let rows = totals::totals(&mut ctx.state.database.report().await?, experiment.id, days).await?;
-    admin_json(200, assemble::performance(&rows))
+    let mut link = ctx.state.database.report().await?;
+    let mut rows = assemble::performance(&totals::totals(&mut link, experiment.id, days).await?);
+    if experiment.experiment_type == ExperimentType::Bandit && days == Days::default() {
+        let read = Read::now(&mut link, experiment).await?;
+        drop(link);
+        let arms = compute(move || read.bandit()).await?;
+        for arm in arms.map(|body| body.arms).unwrap_or_default() {
+            let row = rows.iter_mut().find(|row| row.variant_id == arm.variant_id);
+            row.into_iter()
+                .for_each(|row| row.bandit = Some(arm.clone()));
+        }
+    }
+    admin_json(200, rows)
 }
 
 /// Lift of each treatment against the control.
@@ -155,9 +168,16 @@ pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
         ctx.state.engine.environment(),
     )
     .await?;
-    let report = compute(move || read.figures().metric(metric)).await?;
+    let (report, bandit) = compute(move || (read.figures().metric(metric), read.bandit())).await?;
     let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` hold at any moment, those in `sequential` count a look in every slot since the start";
-    admin_json(200, Lift { report, note })
+    admin_json(
+        200,
+        Lift {
+            report,
+            bandit,
+            note,
+        },
+    )
 }
 
 /// Everything that a decision needs.
@@ -180,7 +200,13 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
     let report = compute(move || {
         let (figures, experiment) = (read.figures(), &read.experiment);
         let (split, metrics) = (figures.split(), figures.metrics());
-        let verdict = verdict::verdict(experiment.status, &metrics, &split);
+        let bandit = read.bandit();
+        let verdict = match &bandit {
+            Some(body) if experiment.status == Status::Running && !split.mismatch => {
+                bandit::verdict(body)
+            }
+            _ => verdict::verdict(experiment.status, &metrics, &split),
+        };
         Report {
             experiment_id: id,
             experiment_name: experiment.name.clone(),
@@ -194,6 +220,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
             verdict,
             split,
             metrics,
+            bandit,
             positions: figures.positions(&positions),
             top_items: figures.top(&items),
             top_brands: figures.top(&brands),
@@ -251,6 +278,10 @@ impl Read {
             now: context::freshness(link).await?.now,
             experiment,
         })
+    }
+
+    fn bandit(&self) -> Option<BanditBody> {
+        bandit::bandit(&self.experiment, &self.epochs, &self.rows)
     }
 
     fn figures(&self) -> Figures<'_> {
