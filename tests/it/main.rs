@@ -9,6 +9,7 @@
 
 mod access;
 mod admin;
+mod alerts;
 mod assign;
 mod attribution;
 mod bad_input;
@@ -18,6 +19,7 @@ mod covariates;
 mod crash;
 mod drain;
 mod fuzz;
+mod guard;
 mod http;
 mod idempotency;
 mod login;
@@ -32,6 +34,7 @@ mod sticky;
 mod tls;
 mod track;
 mod transport;
+mod worker;
 
 /// The program that [`podium_tests::ApiProcess`] starts.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_podium-api-under-test");

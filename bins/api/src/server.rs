@@ -119,10 +119,12 @@ pub async fn start(
         world(&clock),
     )?;
     let (stop_sending, stopped) = watch::channel(false);
-    let engine = Engine::new(database.clone(), config.promotion.clone());
-    let watched = database.clone();
+    let watched = (
+        Engine::new(database.clone(), config.promotion.clone()),
+        database.clone(),
+    );
     let watching = on_a_thread(
-        async move || watch_for_ever(engine, watched).await,
+        async move || watch_for_ever(watched.0, watched.1).await,
         stopped.clone(),
     );
     let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
@@ -145,7 +147,9 @@ pub async fn start(
         tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
     let auth = Auth::new(&config, &resources.jwt_secret);
+    let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
+        engine,
         auth,
         serving,
         database,

@@ -13,12 +13,14 @@ use podium_storage::analytics::capped::CappedTotal;
 use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::covariates::VariantCovariates;
 use podium_storage::analytics::moments::VariantMoments;
+use podium_storage::analytics::outcomes::VariantOutcomes;
 use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{
     AnytimeBody, BayesianBody, CupedBody, GuardrailBody, LiftBody, MetricComparison, Range,
     SampleBody, SequentialBody, StratifiedBody,
 };
+use super::latency;
 
 /// What automatic promotion asks for where nobody asked for something else: the balanced preset.
 const BALANCED: Requirements = Requirements {
@@ -47,6 +49,8 @@ pub(super) struct Evidence<'e> {
     pub(super) covariates: &'e [VariantCovariates],
     /// Totals of values with their sums under a cap.
     pub(super) capped: &'e [CappedTotal],
+    /// How requests ended.
+    pub(super) outcomes: &'e [VariantOutcomes],
     pub(super) now: DateTime<Utc>,
 }
 
@@ -154,6 +158,9 @@ impl Evidence<'_> {
                     variant,
                     Some("there is no control to compare with".to_owned()),
                 ),
+                Some(control) if metric == Metric::P95LatencyMs => {
+                    latency::comparison(self, control, variant, role)
+                }
                 Some(control) => self.comparison(control, variant, treatments.len(), metric, role),
             })
             .collect()
@@ -364,7 +371,7 @@ fn waiting(wait: &Wait) -> String {
     }
 }
 
-fn blank(variant: &Variant, reason: Option<String>) -> MetricComparison {
+pub(super) fn blank(variant: &Variant, reason: Option<String>) -> MetricComparison {
     MetricComparison {
         variant_id: variant.id,
         variant_name: variant.name.clone(),

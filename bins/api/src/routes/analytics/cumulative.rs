@@ -42,6 +42,7 @@ fn of_day(
         rows: sums,
         covariates: &[],
         capped: &[],
+        outcomes: &[],
         now: experiment.updated_at,
     };
     let control = experiment

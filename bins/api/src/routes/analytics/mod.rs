@@ -13,6 +13,7 @@ use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::covariates::{self, VariantCovariates};
 use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
+use podium_storage::analytics::outcomes::{self, VariantOutcomes};
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
 use podium_storage::database::Link;
@@ -37,6 +38,7 @@ pub mod bodies;
 mod compare;
 mod cumulative;
 pub mod export;
+mod latency;
 pub mod plan;
 mod verdict;
 
@@ -210,6 +212,7 @@ struct Read {
     rows: Vec<VariantMoments>,
     covariates: Vec<VariantCovariates>,
     capped: Vec<CappedTotal>,
+    outcomes: Vec<VariantOutcomes>,
     now: DateTime<Utc>,
 }
 
@@ -223,6 +226,7 @@ impl Read {
         };
         Ok(Self {
             epochs: context::epochs(link, experiment.id).await?,
+            outcomes: outcomes::now(link, experiment.id).await?,
             rows: covariates.iter().map(|part| part.of.clone()).collect(),
             covariates,
             capped,
@@ -238,6 +242,7 @@ impl Read {
             rows: &self.rows,
             covariates: &self.covariates,
             capped: &self.capped,
+            outcomes: &self.outcomes,
             now: self.now,
         })
     }
