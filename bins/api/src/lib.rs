@@ -4,11 +4,14 @@
 
 pub use podium_settings::{clock, ids};
 
+pub mod address;
 pub mod auth;
 pub mod bots;
 pub mod cli;
 pub mod config;
+pub mod cors;
 pub mod json;
+pub mod limits;
 pub mod openapi;
 pub mod private;
 pub mod problem;

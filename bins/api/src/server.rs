@@ -13,6 +13,7 @@ use podium_private_postgres::PrivatePostgres;
 use podium_promotion::Engine;
 use podium_serving::Serving;
 use podium_storage::audit::Origin;
+use podium_storage::bandit::weights;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
 use podium_storage::{
@@ -23,9 +24,11 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::auth::Auth;
+use crate::auth::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Secret};
 use crate::ids;
+use crate::limits::Limits;
 use crate::private::{self, PrivateError};
 use crate::promotion_feed::PromotionFeed;
 use crate::routes;
@@ -78,8 +81,8 @@ pub struct Running {
 pub struct Resources {
     /// Address of the database.
     pub database_url: Secret,
-    /// Signing secret in force.
-    pub jwt_secret: Secret,
+    /// Signing secret in force; `None` where tokens are verified with public keys.
+    pub jwt_secret: Option<Secret>,
     /// The private server, where there is one.
     pub private: Option<PrivatePostgres>,
 }
@@ -128,7 +131,7 @@ pub async fn start(
         stopped.clone(),
     );
     let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
-    let background = vec![
+    let mut background = vec![
         tokio::spawn(
             serving
                 .clone()
@@ -146,11 +149,12 @@ pub async fn start(
         tokio::spawn(probe_for_ever(database.clone())),
         tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
-    let auth = Auth::new(&config, &resources.jwt_secret);
     let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
         engine,
-        auth,
+        auth: Auth::new(&config, resources.jwt_secret.as_ref()),
+        refusals: Refusals::default(),
+        limits: config.rates.as_ref().map(Limits::new),
         serving,
         database,
         clock,
@@ -159,6 +163,7 @@ pub async fn start(
         started,
         config,
     });
+    background.push(tokio::spawn(store_notes_for_ever(state.clone())));
     let (http, address, server) = listen(&state)?;
     let serving_http = tokio::spawn(server);
     Ok(Running {
@@ -227,6 +232,7 @@ impl Running {
         for task in self.background {
             task.abort();
         }
+        store_notes(&self.state).await;
         if let Some(private) = self.private {
             let stopped = tokio::task::spawn_blocking(move || private.stop()).await;
             if let Ok(Err(error)) = stopped {
@@ -248,11 +254,19 @@ async fn fold_for_ever(database: Database) {
         ticks.tick().await;
         match fold::fold_once(&database).await {
             Ok(folded) if !folded.caught_up && !folded.busy => ticks.reset_immediately(),
+            Ok(folded) if !folded.busy => move_weights(&database).await,
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "folding failed and will be tried again");
             }
         }
+    }
+}
+
+/// What was folded may ask for other weights of a bandit's variants.
+async fn move_weights(database: &Database) {
+    if let Err(error) = weights::update(database).await {
+        tracing::warn!(error = %error.chain(), "weights of bandits were not updated and will be tried again");
     }
 }
 
@@ -270,6 +284,26 @@ async fn cap_values_for_ever(database: Database) {
         if let Err(error) = winsorize::refresh(&database, CAPS_KEPT).await {
             tracing::warn!(error = %error.chain(), "caps of values were not computed and will be tried again");
         }
+    }
+}
+
+/// How often notes of keys and refusals are stored.
+const STORE_NOTES_EVERY: Duration = Duration::from_secs(60);
+
+async fn store_notes_for_ever(state: Data<AppState>) {
+    loop {
+        tokio::time::sleep(STORE_NOTES_EVERY).await;
+        store_notes(&state).await;
+    }
+}
+
+/// Stores when API keys were used, and which changes were refused.
+pub async fn store_notes(state: &AppState) {
+    if let Err(error) = state.auth.uses.store(&state.database).await {
+        tracing::warn!(error = %error.chain(), "the last uses of API keys were not stored and will be tried again");
+    }
+    if let Err(error) = state.refusals.store(&state.database).await {
+        tracing::warn!(error = %error.chain(), "refused changes are not in the audit log yet and will be tried again");
     }
 }
 

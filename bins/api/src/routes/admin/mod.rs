@@ -9,6 +9,7 @@ use utoipa::OpenApi;
 use crate::routes::Route;
 
 pub mod alerts;
+pub mod api_keys;
 pub mod audit;
 pub mod bodies;
 pub mod common;
@@ -35,6 +36,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(users::routes());
     routes.extend(notification_configs::routes());
     routes.extend(notification_logs::routes());
+    routes.extend(api_keys::routes());
     routes
 }
 
@@ -51,5 +53,6 @@ pub fn document() -> utoipa::openapi::OpenApi {
     document.merge(users::UsersApi::openapi());
     document.merge(notification_configs::NotificationConfigsApi::openapi());
     document.merge(notification_logs::NotificationLogsApi::openapi());
+    document.merge(api_keys::ApiKeysApi::openapi());
     document
 }
