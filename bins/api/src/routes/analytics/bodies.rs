@@ -561,6 +561,26 @@ pub struct PositionAnalysis {
     pub positions: Vec<PositionRow>,
     /// Tests.
     pub tests: Vec<PositionTest>,
+    /// Attention by position, from items that a variant with the algorithm `uniform` has placed at random; empty where
+    /// there are none.
+    pub examination: Vec<ExaminationRow>,
+}
+
+/// How much attention a position gets.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExaminationRow {
+    /// From 1.
+    pub position: usize,
+    /// Impressions whose outcome is known.
+    pub pulls: u64,
+    /// Those that were rewarded.
+    pub rewarded: u64,
+    /// Rewarded per impression.
+    pub rate: Option<f64>,
+    /// Wilson's 95 % interval of the rate.
+    pub interval: [f64; 2],
+    /// The rate over that of the first position; null for fewer than 25 rewards in either.
+    pub weight: Option<f64>,
 }
 
 /// What happened with an item or a brand.

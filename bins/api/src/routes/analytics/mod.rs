@@ -5,9 +5,13 @@ use std::rc::Rc;
 use actix_web::HttpResponse;
 use actix_web::http::Method;
 use chrono::{DateTime, NaiveDate, Utc};
+use podium_domain::bandit::ArmType;
 use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
+use podium_promotion::config::Environment;
+use podium_promotion::gather::{experiment_layer, open_analysis};
+use podium_promotion::sums::Sums;
 use podium_serving::snapshot::ExperimentRef;
 use podium_storage::analytics::capped::{self, CappedTotal};
 use podium_storage::analytics::context::Epoch;
@@ -16,9 +20,11 @@ use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
+use podium_storage::arms;
 use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
+use podium_storage::promotions::analyses;
 use utoipa::OpenApi;
 
 use self::assemble::Figures;
@@ -26,7 +32,7 @@ use self::bodies::{
     BanditBody, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries,
     TopRow, UnitBody, UnitTotalsBody,
 };
-use self::compare::Evidence;
+use self::compare::{Evidence, Standing};
 use crate::auth::{Granted, Viewer};
 use crate::problem::{ApiError, Problem};
 use crate::request::{Ctx, admin_json};
@@ -156,7 +162,12 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
 pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
     let metric = metric(&ctx, &experiment)?;
-    let read = Read::now(&mut ctx.state.database.report().await?, experiment).await?;
+    let read = Read::now(
+        &mut ctx.state.database.report().await?,
+        experiment,
+        ctx.state.engine.environment(),
+    )
+    .await?;
     let (report, bandit) = compute(move || (read.figures().metric(metric), read.bandit())).await?;
     let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` hold at any moment, those in `sequential` count a look in every slot since the start";
     admin_json(
@@ -184,7 +195,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
     let positions = dimensions::positions(&mut link, id).await?;
     let items = dimensions::top(&mut link, id, Dimension::Item, 10).await?;
     let brands = dimensions::top(&mut link, id, Dimension::Brand, 10).await?;
-    let read = Read::now(&mut link, experiment).await?;
+    let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
     drop(link);
     let report = compute(move || {
         let (figures, experiment) = (read.figures(), &read.experiment);
@@ -231,11 +242,27 @@ struct Read {
     rows: Vec<VariantMoments>,
     covariates: Vec<VariantCovariates>,
     capped: Vec<CappedTotal>,
+    standing: Standing,
     now: DateTime<Utc>,
 }
 
 impl Read {
-    async fn now(link: &mut Link, experiment: Experiment) -> Result<Self, ApiError> {
+    async fn now(
+        link: &mut Link,
+        experiment: Experiment,
+        environment: &Environment,
+    ) -> Result<Self, ApiError> {
+        let analysis = analyses::open(link, experiment.id).await?;
+        let looks = match &analysis {
+            Some(open) => analyses::looks(link, experiment.id, open.number).await?,
+            None => Vec::new(),
+        };
+        let config = environment.standing(experiment_layer(&experiment).as_ref());
+        let standing = Standing {
+            open: open_analysis(&experiment, analysis.as_ref(), &config),
+            looks,
+            config,
+        };
         // One statement, so that all sums are of the same moment.
         let covariates = covariates::now(link, experiment.id).await?;
         let capped = match experiment.design.winsorize_upper {
@@ -247,6 +274,7 @@ impl Read {
             rows: covariates.iter().map(|part| part.of.clone()).collect(),
             covariates,
             capped,
+            standing,
             now: context::freshness(link).await?.now,
             experiment,
         })
@@ -258,11 +286,15 @@ impl Read {
 
     fn figures(&self) -> Figures<'_> {
         Figures::new(Evidence {
-            experiment: &self.experiment,
-            epochs: &self.epochs,
-            rows: &self.rows,
+            sums: Sums {
+                experiment: &self.experiment,
+                epochs: &self.epochs,
+                rows: &self.rows,
+                capped: &self.capped,
+                from_epoch: 1,
+            },
             covariates: &self.covariates,
-            capped: &self.capped,
+            standing: Some(&self.standing),
             now: self.now,
         })
     }
@@ -285,12 +317,18 @@ async fn compute<T: Send + 'static>(
         (status = 503, content_type = "application/problem+json", body = Problem)))]
 pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
-    let rows =
-        dimensions::positions(&mut ctx.state.database.report().await?, experiment.id).await?;
+    let mut link = ctx.state.database.report().await?;
+    let rows = dimensions::positions(&mut link, experiment.id).await?;
+    let randomised = arms::randomised(&mut link, experiment.id, ArmType::Item).await?;
     let figures = Figures::without_sums(&experiment);
     let positions = figures.positions(&rows);
     let tests = figures.position_tests(&positions);
-    admin_json(200, PositionAnalysis { positions, tests })
+    let analysis = PositionAnalysis {
+        positions,
+        tests,
+        examination: assemble::examined(&randomised),
+    };
+    admin_json(200, analysis)
 }
 
 /// What happened by hour, day or week, and the metric and its lift from the start on with their intervals.
