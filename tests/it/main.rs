@@ -35,6 +35,7 @@ mod openapi;
 mod outage;
 mod overrides;
 mod pressure;
+mod promotion;
 mod rank;
 mod results;
 mod retention;

@@ -9,6 +9,7 @@ use podium_domain::moments::Moments;
 use podium_domain::report;
 use podium_domain::stats::proportion::{Proportion, equal_rates, wilson};
 use podium_domain::stats::{StatsError, srm};
+use podium_promotion::sums::Sums;
 use podium_storage::analytics::dimensions::{DimensionTotals, PositionTotals, TopEntry};
 use podium_storage::analytics::moments::{VariantMoments, by_variant};
 use podium_storage::analytics::performance::VariantTotals;
@@ -36,7 +37,7 @@ pub(super) struct Figures<'e> {
 
 impl<'e> Figures<'e> {
     pub(super) fn new(evidence: Evidence<'e>) -> Self {
-        let (experiment, rows) = (evidence.experiment, evidence.rows);
+        let (experiment, rows) = (evidence.sums.experiment, evidence.sums.rows);
         let mut sums = by_variant(rows);
         let mut variants: Vec<(&Variant, Moments)> = experiment
             .variants
@@ -56,12 +57,16 @@ impl<'e> Figures<'e> {
     /// Without comparisons: for lists and values of variants.
     pub(super) fn of_sums(experiment: &'e Experiment, rows: &'e [VariantMoments]) -> Self {
         Self::new(Evidence {
-            experiment,
-            epochs: &[],
-            rows,
+            sums: Sums {
+                experiment,
+                epochs: &[],
+                rows,
+                capped: &[],
+                from_epoch: 1,
+            },
             covariates: &[],
-            capped: &[],
             outcomes: &[],
+            standing: None,
             now: experiment.updated_at,
         })
     }
@@ -103,7 +108,7 @@ impl<'e> Figures<'e> {
             metric: metric.name(),
             kind: metric.kind().name(),
             role,
-            winsorized: self.evidence.capped(metric).map(WinsorizedBody::from),
+            winsorized: self.evidence.sums.capped(metric).map(WinsorizedBody::from),
             variants,
             comparisons,
         }
@@ -146,7 +151,7 @@ impl<'e> Figures<'e> {
                 ),
             };
         }
-        let splits = self.evidence.splits();
+        let splits = self.evidence.sums.splits();
         let anytime = analysis::split_p_value(&splits);
         // Over several epochs the counts together follow no weights at all.
         let with_units: Vec<_> = splits
@@ -297,6 +302,7 @@ pub(super) fn performance(rows: &[VariantTotals]) -> Vec<PerformanceRow> {
             conversion_rate: percent(row.purchases, row.impressions),
             total_value: Money::new(&row.total_value),
             avg_value_per_user: Money::new(&row.value_per_unit),
+            bandit: None,
         })
         .collect()
 }

@@ -45,7 +45,7 @@ pub(super) fn comparison(
         let part = parts.find(|part| part.variant_id == id && part.epoch == epoch);
         part.map(|part| &part.outcomes)
     };
-    let epochs = evidence.epochs.iter().map(|epoch| epoch.epoch);
+    let epochs = evidence.sums.epochs.iter().map(|epoch| epoch.epoch);
     let pairs: Vec<_> = epochs
         .filter_map(|epoch| of(control.id, epoch).zip(of(variant.id, epoch)))
         .collect();
