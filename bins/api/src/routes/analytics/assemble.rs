@@ -65,8 +65,8 @@ impl<'e> Figures<'e> {
                 from_epoch: 1,
             },
             covariates: &[],
-            standing: None,
             outcomes: &[],
+            standing: None,
             now: experiment.updated_at,
         })
     }

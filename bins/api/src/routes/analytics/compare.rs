@@ -39,10 +39,10 @@ pub(super) struct Evidence<'e> {
     pub(super) sums: Sums<'e>,
     /// Sums over units that have a covariate.
     pub(super) covariates: &'e [VariantCovariates],
-    /// What promotions ask; none where nothing is decided.
-    pub(super) standing: Option<&'e Standing>,
     /// How requests ended.
     pub(super) outcomes: &'e [VariantOutcomes],
+    /// What promotions ask; none where nothing is decided.
+    pub(super) standing: Option<&'e Standing>,
     pub(super) now: DateTime<Utc>,
 }
 

@@ -46,8 +46,8 @@ fn of_day(
             from_epoch: 1,
         },
         covariates: &[],
-        standing: None,
         outcomes: &[],
+        standing: None,
         now: experiment.updated_at,
     };
     let control = experiment

@@ -244,8 +244,8 @@ struct Read {
     rows: Vec<VariantMoments>,
     covariates: Vec<VariantCovariates>,
     capped: Vec<CappedTotal>,
-    standing: Standing,
     outcomes: Vec<VariantOutcomes>,
+    standing: Standing,
     now: DateTime<Utc>,
 }
 
@@ -298,8 +298,8 @@ impl Read {
                 from_epoch: 1,
             },
             covariates: &self.covariates,
-            standing: Some(&self.standing),
             outcomes: &self.outcomes,
+            standing: Some(&self.standing),
             now: self.now,
         })
     }
