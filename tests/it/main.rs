@@ -9,6 +9,7 @@
 
 mod access;
 mod admin;
+mod alerts;
 mod api_keys;
 mod assign;
 mod attribution;
@@ -22,6 +23,7 @@ mod covariates;
 mod crash;
 mod drain;
 mod fuzz;
+mod guard;
 mod http;
 mod idempotency;
 mod limits;
@@ -42,6 +44,7 @@ mod tls;
 mod tokens;
 mod track;
 mod transport;
+mod worker;
 
 /// The program that [`podium_tests::ApiProcess`] starts.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_podium-api-under-test");

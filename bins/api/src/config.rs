@@ -62,8 +62,6 @@ pub struct Config {
     pub proxies: Proxies,
     /// `CORS_ALLOWED_ORIGINS`
     pub cors: Option<Origins>,
-    /// `AUTO_PROMOTION_…` and `AUTO_NOTIFY_ALERTS`.
-    pub promotion: podium_promotion::config::Environment,
 }
 
 /// Secrets that stand in published texts, so that anybody could sign with them.
@@ -135,8 +133,6 @@ impl Config {
                 "CORS_ALLOWED_ORIGINS",
                 "* or origins such as https://shop.example, separated by commas",
             )?,
-            promotion: podium_promotion::config::Environment::read(|name| source.get(name))
-                .map_err(|error| ConfigError::Promotion(error.to_string()))?,
         })
     }
 

@@ -48,9 +48,6 @@ pub enum ConfigError {
         /// What it may be.
         wanted: &'static str,
     },
-    /// A setting of automatic promotion cannot be used; the text names the variable.
-    #[error("{0}")]
-    Promotion(String),
     /// The file of a `NAME_FILE` variable cannot be read.
     #[error("{name}_FILE names a file that cannot be read: {reason}")]
     File {

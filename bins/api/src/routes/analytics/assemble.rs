@@ -21,6 +21,7 @@ use super::bodies::{
     PositionTest, Range, SeriesRow, SplitCheck, TopRow, TopVariant, WinsorizedBody,
 };
 use super::compare::{Evidence, adjust};
+use super::latency;
 
 /// A split is called off below this p-value.
 const SPLIT_THRESHOLD: f64 = 0.001;
@@ -65,6 +66,7 @@ impl<'e> Figures<'e> {
             },
             covariates: &[],
             standing: None,
+            outcomes: &[],
             now: experiment.updated_at,
         })
     }
@@ -87,7 +89,10 @@ impl<'e> Figures<'e> {
         let variants = self
             .variants
             .iter()
-            .map(|(variant, moments)| metric_value(variant, moments, metric))
+            .map(|(variant, moments)| match metric {
+                Metric::P95LatencyMs => latency::value(&self.evidence, variant),
+                _ => metric_value(variant, moments, metric),
+            })
             .collect();
         let (control, treatments) = match self.variants.split_first() {
             Some((control, rest)) if control.0.is_control => (Some(control), rest),
@@ -126,6 +131,7 @@ impl<'e> Figures<'e> {
     pub(super) fn metrics(&self) -> Vec<MetricReport> {
         let order = ["primary", "secondary", "guardrail", "other"];
         let mut metrics: Vec<MetricReport> = report::reported()
+            .chain([Metric::P95LatencyMs])
             .map(|metric| self.metric(metric))
             .collect();
         metrics.sort_by_key(|metric| order.iter().position(|role| *role == metric.role));

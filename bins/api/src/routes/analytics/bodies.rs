@@ -189,7 +189,7 @@ pub struct MetricComparison {
     pub difference: Option<f64>,
     /// 95 % interval of `difference`.
     pub difference_interval: Option<Range>,
-    /// `two_proportion_z`, `welch_t` or `delta_method`.
+    /// `two_proportion_z`, `welch_t`, `delta_method` or `log_quantile_ratio`.
     pub method: Option<&'static str>,
     /// z or t.
     pub statistic: Option<f64>,
@@ -407,7 +407,7 @@ impl From<&CappedTotal> for WinsorizedBody {
 pub struct MetricReport {
     /// Name.
     pub metric: &'static str,
-    /// `proportion`, `mean` or `ratio`.
+    /// `proportion`, `mean`, `ratio` or `quantile`.
     pub kind: &'static str,
     /// `primary`, `secondary`, `guardrail` or `other`.
     pub role: &'static str,

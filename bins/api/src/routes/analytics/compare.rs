@@ -14,6 +14,7 @@ use podium_promotion::config::PromotionConfig;
 use podium_promotion::evidence::OpenAnalysis;
 use podium_promotion::sums::Sums;
 use podium_storage::analytics::covariates::VariantCovariates;
+use podium_storage::analytics::outcomes::VariantOutcomes;
 use podium_storage::experiments::model::Variant;
 use podium_storage::promotions::analyses::StoredLook;
 
@@ -21,6 +22,7 @@ use super::bodies::{
     AnytimeBody, BayesianBody, CupedBody, GuardrailBody, LiftBody, MetricComparison, Range,
     SampleBody, SequentialBody, StratifiedBody,
 };
+use super::latency;
 
 /// What promotions ask of an experiment, with the looks that were recorded.
 pub(super) struct Standing {
@@ -39,6 +41,8 @@ pub(super) struct Evidence<'e> {
     pub(super) covariates: &'e [VariantCovariates],
     /// What promotions ask; none where nothing is decided.
     pub(super) standing: Option<&'e Standing>,
+    /// How requests ended.
+    pub(super) outcomes: &'e [VariantOutcomes],
     pub(super) now: DateTime<Utc>,
 }
 
@@ -70,6 +74,9 @@ impl Evidence<'_> {
                     variant,
                     Some("there is no control to compare with".to_owned()),
                 ),
+                Some(control) if metric == Metric::P95LatencyMs => {
+                    latency::comparison(self, control, variant, role)
+                }
                 Some(control) => self.comparison(control, variant, treatments.len(), metric, role),
             })
             .collect()
@@ -248,7 +255,7 @@ impl Evidence<'_> {
     }
 }
 
-fn blank(variant: &Variant, reason: Option<String>) -> MetricComparison {
+pub(super) fn blank(variant: &Variant, reason: Option<String>) -> MetricComparison {
     MetricComparison {
         variant_id: variant.id,
         variant_name: variant.name.clone(),

@@ -47,6 +47,7 @@ fn of_day(
         },
         covariates: &[],
         standing: None,
+        outcomes: &[],
         now: experiment.updated_at,
     };
     let control = experiment

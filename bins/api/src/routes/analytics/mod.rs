@@ -18,6 +18,7 @@ use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::covariates::{self, VariantCovariates};
 use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
+use podium_storage::analytics::outcomes::{self, VariantOutcomes};
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
 use podium_storage::arms;
@@ -45,6 +46,7 @@ pub mod bodies;
 mod compare;
 mod cumulative;
 pub mod export;
+mod latency;
 pub mod plan;
 mod verdict;
 
@@ -141,7 +143,7 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
     let mut link = ctx.state.database.report().await?;
     let mut rows = assemble::performance(&totals::totals(&mut link, experiment.id, days).await?);
     if experiment.experiment_type == ExperimentType::Bandit && days == Days::default() {
-        let read = Read::now(&mut link, experiment).await?;
+        let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
         drop(link);
         let arms = compute(move || read.bandit()).await?;
         for arm in arms.map(|body| body.arms).unwrap_or_default() {
@@ -243,6 +245,7 @@ struct Read {
     covariates: Vec<VariantCovariates>,
     capped: Vec<CappedTotal>,
     standing: Standing,
+    outcomes: Vec<VariantOutcomes>,
     now: DateTime<Utc>,
 }
 
@@ -271,6 +274,7 @@ impl Read {
         };
         Ok(Self {
             epochs: context::epochs(link, experiment.id).await?,
+            outcomes: outcomes::now(link, experiment.id).await?,
             rows: covariates.iter().map(|part| part.of.clone()).collect(),
             covariates,
             capped,
@@ -295,6 +299,7 @@ impl Read {
             },
             covariates: &self.covariates,
             standing: Some(&self.standing),
+            outcomes: &self.outcomes,
             now: self.now,
         })
     }
