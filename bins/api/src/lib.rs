@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod cors;
+pub mod idempotency;
 pub mod ids;
 pub mod json;
 pub mod limits;

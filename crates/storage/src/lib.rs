@@ -15,6 +15,8 @@
 //! | [`decisions`] | what rankings answered, and arms on first sight |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
+//! | [`idempotency`] | answers that are repeated |
+//! | [`seals`] | the chain of hashes over the audit logs |
 //! | [`analytics`], [`export`] | reading results |
 //! | [`outbox`] | messages to people, queued and sent |
 
@@ -33,12 +35,14 @@ pub mod experiments;
 pub mod export;
 pub mod feed;
 pub mod fold;
+pub mod idempotency;
 pub mod migrate;
 mod numeric;
 pub mod outbox;
 pub mod rebuild;
 pub mod retention;
 pub mod rows;
+pub mod seals;
 pub mod users;
 pub mod winsorize;
 
