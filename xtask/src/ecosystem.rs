@@ -1,7 +1,8 @@
 //! Published client packages against a running API, as its users would run them.
 //!
 //! The scripts lie in `xtask/ecosystem`, the packages in `requirements.txt` beside them. To add a check, write a script
-//! that takes the API's address and ends with status 0 or a message, and name it in [`SCRIPTS`].
+//! that takes the API's address and ends with status 0 or a message, and name it in [`SCRIPTS`]; one that needs an API with
+//! a configuration of its own takes the program instead, and stands in [`PROGRAM_SCRIPTS`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,12 @@ use crate::{step, tools};
 /// The name of a step and its script.
 const SCRIPTS: &[(&str, &str)] = &[("openapi: the document is valid", "openapi.py")];
 
+/// The name of a step and its script, which starts the program itself.
+const PROGRAM_SCRIPTS: &[(&str, &str)] = &[(
+    "notifications: as their receivers read them",
+    "notifications.py",
+)];
+
 /// Runs every script against one fresh API.
 ///
 /// # Errors
@@ -24,7 +31,7 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
     let python = packages(&folder)?;
     let program = build()?;
     let server = step::step("start podium-api", || {
-        Server::start(Command::new(program), &folder)
+        Server::start(Command::new(&program), &folder)
     })?;
     step::say(&format!("it listens on {}", server.url));
     for (name, script) in SCRIPTS {
@@ -35,7 +42,16 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
                 .arg(&server.url),
         )?;
     }
-    step::step("stop podium-api", || server.stop())
+    step::step("stop podium-api", || server.stop())?;
+    for (name, script) in PROGRAM_SCRIPTS {
+        step::run(
+            name,
+            Command::new(&python)
+                .arg(scripts().join(script))
+                .arg(&program),
+        )?;
+    }
+    Ok(())
 }
 
 /// The folder for what these checks need and leave: beside the folder of debug binaries.

@@ -8,13 +8,19 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
+use podium_notifications::{Sender, World};
 use podium_private_postgres::PrivatePostgres;
+use podium_promotion::Engine;
 use podium_serving::Serving;
+use podium_storage::audit::Origin;
+use podium_storage::bandit::weights;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
 use podium_storage::{
-    ConnectSettings, Database, StorageError, fold, idempotency, retention, seals, winsorize,
+    ConnectSettings, Database, StorageError, alerts, fold, idempotency, leases, retention, seals,
+    winsorize,
 };
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -22,8 +28,10 @@ use crate::auth::Auth;
 use crate::auth::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Secret};
+use crate::ids;
 use crate::limits::Limits;
 use crate::private::{self, PrivateError};
+use crate::promotion_feed::PromotionFeed;
 use crate::routes;
 use crate::state::AppState;
 
@@ -42,6 +50,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("the database cannot be used: {}", .0.chain())]
     Storage(#[from] StorageError),
+    /// Notifications cannot be sent.
+    #[error(transparent)]
+    Notifications(#[from] podium_notifications::StartError),
     /// The address cannot be bound.
     #[error("cannot listen on {address}")]
     Bind {
@@ -62,6 +73,8 @@ pub struct Running {
     http: ServerHandle,
     serving_http: JoinHandle<std::io::Result<()>>,
     background: Vec<JoinHandle<()>>,
+    sending: JoinHandle<()>,
+    stop_sending: watch::Sender<bool>,
     private: Option<PrivatePostgres>,
 }
 
@@ -103,12 +116,29 @@ pub async fn start(
         Some(url) => ConnectSettings::parse(url.expose())?,
         None => settings,
     };
+    let promotions = Arc::new(PromotionFeed::default());
+    let notifications = Sender::new(
+        database.clone(),
+        config.notifications.clone(),
+        world(&clock),
+    )?;
+    let (stop_sending, stopped) = watch::channel(false);
+    let engine = Engine::new(database.clone(), config.promotion.clone());
+    let watched = database.clone();
+    let watching = on_a_thread(
+        async move || watch_for_ever(engine, watched).await,
+        stopped.clone(),
+    );
+    let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
     let mut background = vec![
         tokio::spawn(
             serving
                 .clone()
-                .follow(Feed::start(database.clone(), Some(direct))),
+                .follow(Feed::start(database.clone(), Some(direct.clone()))),
         ),
+        tokio::spawn(serving.clone().learn()),
+        tokio::spawn(count_assignments(serving.clone(), database.clone())),
+        watching,
         tokio::spawn(fold_for_ever(database.clone())),
         tokio::spawn(seal_for_ever(database.clone())),
         tokio::spawn(cap_values_for_ever(database.clone())),
@@ -117,14 +147,19 @@ pub async fn start(
             config.event_retention_days,
         )),
         tokio::spawn(probe_for_ever(database.clone())),
+        tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
+    let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
+        engine,
         auth: Auth::new(&config, resources.jwt_secret.as_ref()),
         refusals: Refusals::default(),
         limits: config.rates.as_ref().map(Limits::new),
         serving,
         database,
         clock,
+        notifications,
+        promotions,
         started,
         config,
     });
@@ -137,8 +172,19 @@ pub async fn start(
         http,
         serving_http,
         background,
+        sending,
+        stop_sending,
         private: resources.private,
     })
+}
+
+/// The clock, and dice for the jitter of retries.
+fn world(clock: &Arc<dyn Clock>) -> World {
+    let clock = clock.clone();
+    World {
+        now: Arc::new(move || clock.now()),
+        chance: Arc::new(ids::chance),
+    }
 }
 
 fn listen(
@@ -165,9 +211,13 @@ fn listen(
 }
 
 impl Running {
-    /// Stops in order: no new connections, requests in flight end, what was accepted is written, the private
-    /// database stops.
+    /// Stops in order: no new connections, requests in flight end, what was accepted is written, notifications on their
+    /// way arrive, the private database stops.
     pub async fn stop(self) {
+        // A send that fails means that nobody waits for it any more.
+        let _ = self.stop_sending.send(true);
+        // Streams have no end of their own, and the HTTP server waits for theirs.
+        self.state.promotions.close();
         self.http.stop(true).await;
         let _ = self.serving_http.await;
         if tokio::time::timeout(Duration::from_secs(5), self.state.serving.drain())
@@ -178,6 +228,7 @@ impl Running {
                 "accepted writes were not finished in time; their clients were not told that they were"
             );
         }
+        let _ = self.sending.await;
         for task in self.background {
             task.abort();
         }
@@ -203,6 +254,7 @@ async fn fold_for_ever(database: Database) {
         ticks.tick().await;
         match fold::fold_once(&database).await {
             Ok(folded) if !folded.caught_up && !folded.busy => ticks.reset_immediately(),
+            Ok(folded) if !folded.busy => move_weights(&database).await,
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "folding failed and will be tried again");
@@ -230,6 +282,13 @@ async fn seal_for_ever(database: Database) {
                 tracing::warn!(error = %error.chain(), "the audit log was not sealed and will be tried again");
             }
         }
+    }
+}
+
+/// What was folded may ask for other weights of a bandit's variants.
+async fn move_weights(database: &Database) {
+    if let Err(error) = weights::update(database).await {
+        tracing::warn!(error = %error.chain(), "weights of bandits were not updated and will be tried again");
     }
 }
 
@@ -267,6 +326,77 @@ pub async fn store_notes(state: &AppState) {
     }
     if let Err(error) = state.refusals.store(&state.database).await {
         tracing::warn!(error = %error.chain(), "refused changes are not in the audit log yet and will be tried again");
+    }
+}
+
+/// Runs work on a thread of its own until somebody asks to stop: the engine borrows across its transactions in ways that
+/// keep it on one thread.
+fn on_a_thread(
+    work: impl AsyncFnOnce() + Send + 'static,
+    mut stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+                () = work() => {}
+            }
+        });
+    })
+}
+
+/// How often alerts, guards and rollouts are looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(60);
+
+/// Looks at alerts, guards and rollouts, where no worker does it. Of several replicas each tries; nothing is done twice.
+async fn watch_for_ever(engine: Engine, database: Database) {
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A starting replica knows nothing of the last minute yet.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        match leases::is_held(&database, leases::WORKER).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "it is not known whether a worker lives");
+                continue;
+            }
+        }
+        let origin = Origin {
+            actor: "podium-api".to_owned(),
+            request_id: format!("{:032x}", ids::random()),
+            address: None,
+        };
+        if let Err(error) = engine.watch(&origin).await {
+            tracing::warn!(%error, "alerts and guards were not looked at and will be in a minute");
+        }
+    }
+}
+
+/// How often a replica stores how many assignments it could not make.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+
+async fn count_assignments(serving: Arc<Serving>, database: Database) {
+    let mut ticks = tokio::time::interval(COUNT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let counts = serving.take_counts();
+        if counts.is_empty() {
+            continue;
+        }
+        let stored = match database.work().await {
+            Ok(mut link) => alerts::count_assignments(&mut link, &counts).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            tracing::debug!(error = %error.chain(), "counts of assignments wait for the database");
+            serving.give_back_counts(&counts);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::web::Data;
+use podium_promotion::Engine;
 use podium_serving::Serving;
 use podium_storage::Database;
 
@@ -13,6 +14,7 @@ use crate::auth::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::limits::Limits;
+use crate::promotion_feed::PromotionFeed;
 
 /// What handlers work with. Wiring happens in [`crate::server`].
 pub struct AppState {
@@ -22,6 +24,8 @@ pub struct AppState {
     pub serving: Arc<Serving>,
     /// For admin and report routes.
     pub database: Database,
+    /// Decides about promotions and carries them out.
+    pub engine: Engine,
     /// Checks tokens.
     pub auth: Auth,
     /// Refused changes that the audit log has not been told of.
@@ -30,6 +34,10 @@ pub struct AppState {
     pub limits: Option<Limits>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Sends what waits in the outbox.
+    pub notifications: Arc<podium_notifications::Sender>,
+    /// What happens to promotions, for whoever listens.
+    pub promotions: Arc<PromotionFeed>,
     /// When the process started.
     pub started: Instant,
 }

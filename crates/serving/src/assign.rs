@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use podium_domain::experiment::Status;
 use podium_storage::assignments::{Candidate, Lookup, Stored};
 
 use crate::Serving;
@@ -116,23 +115,23 @@ impl Serving {
             ),
             None => snapshot.on_placement(request.placement.unwrap_or(DEFAULT_PLACEMENT)),
         };
-        let Some(experiment) = found.filter(|e| e.status == Status::Running) else {
-            return Ok(default_answer(false));
+        let Some(experiment) = found.filter(|e| e.is_served()) else {
+            return Ok(self.tallies.answered(default_answer(false)));
         };
         if let Some(answer) =
             self.assign_from_memory(experiment, snapshot.version(), unit, request.visitor, now)
         {
-            return Ok(answer);
+            return Ok(self.tallies.answered(answer));
         }
         let (experiment, version) = (experiment.clone(), snapshot.version());
         // The guard of the snapshot is not held over the wait.
         drop(snapshot);
         // In a place of its own: it would make the future of every answer from memory large.
         let from_table = self.assign_from_table(&experiment, version, unit, request.visitor, now);
-        Ok(Box::pin(from_table).await)
+        Ok(self.tallies.answered(Box::pin(from_table).await))
     }
 
-    /// All running experiments of one unit, without those that it does not take part in.
+    /// All experiments of one unit that are served, without those that it does not take part in.
     ///
     /// # Errors
     /// [`AssignError::NoUnit`].
@@ -144,9 +143,9 @@ impl Serving {
         let unit = visitor.unit().ok_or(AssignError::NoUnit)?;
         let snapshot = Arc::clone(&self.snapshot());
         let version = snapshot.version();
-        let mut answers: Vec<Option<Bytes>> = Vec::with_capacity(snapshot.running().len());
+        let mut answers: Vec<Option<Bytes>> = Vec::with_capacity(snapshot.served().len());
         let mut missing = Vec::new();
-        for (at, experiment) in snapshot.running().iter().enumerate() {
+        for (at, experiment) in snapshot.served().iter().enumerate() {
             let answer = self.assign_from_memory(experiment, version, unit, visitor, now);
             if answer.is_none() {
                 missing.push((at, self.ask_for(experiment, unit, visitor)));
@@ -156,8 +155,7 @@ impl Serving {
         let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
         for (at, asked) in missing {
             let stored = wait(asked, deadline).await;
-            if let (Some(experiment), Some(slot)) =
-                (snapshot.running().get(at), answers.get_mut(at))
+            if let (Some(experiment), Some(slot)) = (snapshot.served().get(at), answers.get_mut(at))
             {
                 *slot = Some(self.conclude(experiment, version, unit, stored, now));
             }
@@ -166,6 +164,7 @@ impl Serving {
         Ok(answers
             .into_iter()
             .flatten()
+            .map(|answer| self.tallies.answered(answer))
             .filter(|answer| *answer != default && *answer != degraded)
             .collect())
     }
@@ -185,8 +184,11 @@ impl Serving {
         let experiment = snapshot
             .find(experiment)
             .ok_or(AssignError::UnknownExperiment)?;
-        if experiment.status != Status::Running {
-            return Ok(vec![default_answer(false); users.len()]);
+        if !experiment.is_served() {
+            let answers = users
+                .iter()
+                .map(|_| self.tallies.answered(default_answer(false)));
+            return Ok(answers.collect());
         }
         let version = snapshot.version();
         let mut asked = Vec::with_capacity(users.len());
@@ -206,13 +208,14 @@ impl Serving {
         let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
         let mut answers = Vec::with_capacity(users.len());
         for (user, asked) in users.iter().zip(asked) {
-            answers.push(match asked {
+            let answer = match asked {
                 Ok(answer) => answer,
                 Err(asked) => {
                     let stored = wait(asked, deadline).await;
                     self.conclude(experiment, version, user, stored, now)
                 }
-            });
+            };
+            answers.push(self.tallies.answered(answer));
         }
         Ok(answers)
     }
@@ -240,19 +243,21 @@ impl Serving {
             // A user who logs in while the database is away keeps what the session was told.
             let by_session = visitor.login_session().and_then(|session| {
                 let known = self.known.get(self.known.key(experiment.id, session))?;
-                experiment.variant(known.stored?.variant_id)
+                let own = experiment.variant(known.stored?.variant_id)?;
+                experiment.answer(known.told, Some((own, experiment.reason(false))))
             });
-            return Some(
-                by_session.map_or_else(|| default_answer(true), |v| v.answer(Reason::Sticky, true)),
-            );
+            if by_session.is_none() {
+                self.count(experiment.id, false);
+            }
+            return Some(bytes(by_session, true));
         }
         let absent = visitor.login_session().is_none() && self.known.is_absent(key, now);
         // Absent units outside the allocation stay so; the others become units now.
-        (absent && experiment.place(unit).is_none()).then(|| default_answer(false))
+        (absent && experiment.place(unit).is_none()).then(|| outside(experiment, unit))
     }
 
-    /// Variant and reason of a known unit. The reason is remembered with the version of the weights that gave it.
-    fn reason<'e>(
+    /// Variant and reason of a known unit. They are remembered with the version of the definitions that gave them.
+    pub(crate) fn reason<'e>(
         &self,
         experiment: &'e Experiment,
         version: i64,
@@ -262,38 +267,27 @@ impl Serving {
     ) -> Option<(&'e Variant, Reason)> {
         let stored = known.stored?;
         let variant = experiment.variant(stored.variant_id)?;
-        let is_split = if known.version == version {
-            known.is_split
+        let known = if known.version == version {
+            known
         } else {
-            let is_split = experiment
-                .place(unit)
-                .is_some_and(|placed| placed.id == variant.id);
-            self.known.put(
-                key,
-                Known {
-                    version,
-                    is_split,
-                    ..known
-                },
-            );
-            is_split
+            self.remember(experiment, version, unit, key, stored)
         };
-        Some((
-            variant,
-            if is_split {
-                Reason::Split
-            } else {
-                Reason::Sticky
-            },
-        ))
+        let reason = experiment.reason(known.is_split);
+        experiment.answer(known.told, Some((variant, reason)))
     }
 
     fn ask_for(&self, experiment: &Experiment, unit: &str, visitor: Visitor<'_>) -> Asked {
-        let candidate = experiment.place(unit).map(|variant| Candidate {
-            variant_id: variant.id,
+        let placed = experiment.place_new(unit);
+        let candidate = placed.map(|placed| Candidate {
+            variant_id: placed.variant.id,
             by_client: false,
+            propensity: placed.propensity,
         });
-        self.ask(lookup(experiment, unit, visitor, candidate)).ok()
+        let lookup = Lookup {
+            epoch: placed.map_or(experiment.epoch, |placed| placed.epoch),
+            ..lookup(experiment, unit, visitor, candidate)
+        };
+        self.ask(lookup).ok()
     }
 
     async fn assign_from_table(
@@ -318,13 +312,14 @@ impl Serving {
         stored: Option<Option<Stored>>,
         now: DateTime<Utc>,
     ) -> Bytes {
+        self.count(experiment.id, stored.is_some());
         let Some(stored) = stored else {
             return default_answer(true);
         };
         let key = self.known.key(experiment.id, unit);
         let Some(stored) = stored else {
             self.known.put_absent(key, now);
-            return default_answer(false);
+            return outside(experiment, unit);
         };
         let known = self.remember(experiment, version, unit, key, stored);
         match self.reason(experiment, version, unit, key, known) {
@@ -343,20 +338,35 @@ impl Serving {
         key: u128,
         stored: Stored,
     ) -> Known {
-        let is_split = experiment
-            .place(unit)
-            .is_some_and(|placed| placed.id == stored.variant_id);
+        let is_split = !experiment.is_drawn()
+            && experiment
+                .place(unit)
+                .is_some_and(|placed| placed.id == stored.variant_id);
         let known = Known {
             stored: Some(stored),
             version,
             is_split,
+            told: experiment.told(unit, experiment.variant(stored.variant_id)),
         };
         self.known.put(key, known);
         known
     }
 }
 
-type Asked = Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
+pub(crate) type Asked =
+    Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
+
+/// The answer of a unit that has no variant of its own.
+fn outside(experiment: &Experiment, unit: &str) -> Bytes {
+    bytes(experiment.answer(experiment.told(unit, None), None), false)
+}
+
+fn bytes(told: Option<(&Variant, Reason)>, degraded: bool) -> Bytes {
+    told.map_or_else(
+        || default_answer(degraded),
+        |(variant, reason)| variant.answer(reason, degraded),
+    )
+}
 
 /// The question to the table for a visitor.
 pub(crate) fn lookup(
@@ -373,12 +383,13 @@ pub(crate) fn lookup(
         candidate,
         epoch: experiment.epoch,
         is_bot: visitor.agent.is_bot(),
-        takes_new: experiment.status == Status::Running,
+        takes_new: experiment.is_served(),
+        during_promotion: experiment.promotion().is_some(),
     }
 }
 
 /// What the table says before the deadline; `None` when it was not asked, did not answer or failed.
-async fn wait(asked: Asked, deadline: tokio::time::Instant) -> Option<Option<Stored>> {
+pub(crate) async fn wait(asked: Asked, deadline: tokio::time::Instant) -> Option<Option<Stored>> {
     match tokio::time::timeout_at(deadline, asked?).await {
         Ok(Ok(Ok(stored))) => Some(stored),
         _ => None,

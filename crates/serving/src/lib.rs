@@ -9,27 +9,40 @@
 //! | --- | --- |
 //! | [`snapshot`] | definitions compiled for deciding |
 //! | [`known`] | assignments remembered from the table |
+//! | [`promotion`] | an active promotion compiled for deciding |
 //! | [`assign`] | who gets what |
+//! | [`arms`] | arms of rankings with the weights in force |
+//! | [`rank`] | orders of candidates |
 //! | [`track`] | attribution and recording of events |
+//! | [`tally`] | counts of what was answered and recorded |
 
+pub mod arms;
 pub mod assign;
 pub mod known;
+pub mod promotion;
+pub mod rank;
 pub mod snapshot;
+pub mod tally;
 pub mod track;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use podium_domain::bandit::ArmType;
 use podium_storage::assignments::{Assigner, Lookup, LookupAnswer};
 use podium_storage::batch::{Batcher, Sizes};
+use podium_storage::decisions::Keeper;
 use podium_storage::events::{EventRow, RecordAnswer, Recorder};
 use podium_storage::feed::Feed;
 use podium_storage::{Database, StorageError, definitions};
 use tokio::sync::oneshot;
 
+use crate::arms::{Gallery, Picture};
 use crate::known::KnownUnits;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ExperimentRef, Snapshot, Variant};
+use crate::tally::Tallies;
 
 /// Sizes and times of the storefront path.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +69,13 @@ pub struct Serving {
     snapshot: ArcSwap<Snapshot>,
     refreshing: tokio::sync::Mutex<()>,
     known: KnownUnits,
+    tallies: Tallies,
     assigner: Batcher<Assigner>,
     recorder: Batcher<Recorder>,
+    /// By experiment: units that the table was asked for, and those that got no answer in time.
+    asked: Mutex<HashMap<i64, (i64, i64)>>,
+    keeper: Batcher<Keeper>,
+    gallery: Gallery,
 }
 
 impl Serving {
@@ -66,7 +84,8 @@ impl Serving {
     /// # Errors
     /// [`StorageError`] when the definitions cannot be read.
     pub async fn start(database: Database, settings: Settings) -> Result<Arc<Self>, StorageError> {
-        let snapshot = Snapshot::compile(definitions::load(&database).await?);
+        let tallies = Tallies::default();
+        let snapshot = Snapshot::compile(definitions::load(&database).await?, &tallies);
         let (assigner, _) = Batcher::start(
             Assigner::new(database.clone()),
             Sizes {
@@ -83,14 +102,26 @@ impl Serving {
                 group_rows: 1_000,
             },
         );
+        let (keeper, _) = Batcher::start(
+            Keeper::new(database.clone()),
+            Sizes {
+                writers: 2,
+                capacity_rows: 10_000,
+                group_rows: 500,
+            },
+        );
         Ok(Arc::new(Self {
             database,
             settings,
             snapshot: ArcSwap::from_pointee(snapshot),
             refreshing: tokio::sync::Mutex::new(()),
             known: KnownUnits::new(settings.known_units),
+            tallies,
             assigner,
             recorder,
+            asked: Mutex::default(),
+            keeper,
+            gallery: Gallery::default(),
         }))
     }
 
@@ -108,8 +139,8 @@ impl Serving {
         // One at a time, so that an older reading cannot replace a newer one.
         let _turn = self.refreshing.lock().await;
         let definitions = definitions::load(&self.database).await?;
-        self.snapshot
-            .store(Arc::new(Snapshot::compile(definitions)));
+        let snapshot = Snapshot::compile(definitions, &self.tallies);
+        self.snapshot.store(Arc::new(snapshot));
         Ok(())
     }
 
@@ -125,6 +156,32 @@ impl Serving {
         }
     }
 
+    /// Keeps the weights of rankings up to date, for ever.
+    pub async fn learn(self: Arc<Self>) {
+        self.gallery.follow(&self.database, &self.snapshot).await;
+    }
+
+    /// The arms of an experiment as its first ranking variant chooses among them; `None` while nobody ranks such arms.
+    #[must_use]
+    pub fn picture(&self, experiment_id: i64, arm_type: ArmType) -> Option<Arc<Picture>> {
+        let snapshot = self.snapshot();
+        let experiment = snapshot.find(ExperimentRef::Id(experiment_id))?;
+        let pictures = self.gallery.pictures();
+        let of = |variant: &Variant| pictures.get(&(variant.id, arm_type)).cloned();
+        experiment.variants.iter().find_map(of)
+    }
+
+    /// Looks for what was learned before its time: arms were made or reset.
+    pub fn look_soon(&self) {
+        self.gallery.look_soon();
+    }
+
+    /// What was answered and recorded since the process started.
+    #[must_use]
+    pub const fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
     /// Jobs that wait for the writers: assignments and events.
     #[must_use]
     pub fn queue_depth(&self) -> (usize, usize) {
@@ -135,6 +192,37 @@ impl Serving {
     pub async fn drain(&self) {
         self.assigner.drain().await;
         self.recorder.drain().await;
+        self.keeper.drain().await;
+    }
+
+    /// Takes what was counted since the last call: experiment, units that the table was asked for, and those among them
+    /// that got no answer in time.
+    #[must_use]
+    pub fn take_counts(&self) -> Vec<(i64, i64, i64)> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked
+            .drain()
+            .map(|(experiment, (asked, failed))| (experiment, asked, failed))
+            .collect()
+    }
+
+    /// Gives counts back that could not be stored.
+    pub fn give_back_counts(&self, counts: &[(i64, i64, i64)]) {
+        for (experiment, asked, failed) in counts {
+            self.add_counts(*experiment, *asked, *failed);
+        }
+    }
+
+    /// Counts a unit that memory did not know. Its answer waited for a commit, next to which a lock is nothing.
+    fn count(&self, experiment: i64, answered: bool) {
+        self.add_counts(experiment, 1, i64::from(!answered));
+    }
+
+    fn add_counts(&self, experiment: i64, asked: i64, failed: i64) {
+        let mut counts = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(experiment).or_default();
+        count.0 += asked;
+        count.1 += failed;
     }
 
     fn ask(&self, lookup: Lookup) -> Result<oneshot::Receiver<LookupAnswer>, StorageError> {

@@ -31,7 +31,7 @@ pub struct Origin {
 pub struct Subject {
     /// What was done: kind of thing and verb, such as `experiment.start`.
     pub action: String,
-    /// Kind of thing: `experiment`, `variant`, `override`, `covariates`, `user`, `api_key`, `unit`, `route`.
+    /// Kind of thing: `experiment`, `variant`, `override`, `covariates`, `arm`, `user`, `api_key`, `unit`, `route`.
     pub entity: &'static str,
     /// Which one.
     pub entity_id: String,

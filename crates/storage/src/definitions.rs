@@ -1,4 +1,4 @@
-//! What every replica holds in memory: experiments, variants, overrides, people, API keys.
+//! What every replica holds in memory: experiments, variants, overrides, promotions, people, API keys.
 
 use std::collections::HashMap;
 
@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use podium_domain::decimal::Decimal4;
 use serde_json::Value;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use crate::api_keys::{self, ApiKeyDefinition};
 use crate::database::Link;
@@ -56,6 +57,36 @@ pub struct ExperimentDefinition {
     pub variants: Vec<VariantDefinition>,
     /// Units pinned to a variant id.
     pub overrides: HashMap<String, i64>,
+    /// What is in force of a bandit.
+    pub bandit: Option<BanditEpoch>,
+    /// The active promotion of a completed experiment.
+    pub promotion: Option<PromotionDefinition>,
+}
+
+/// The epoch of a bandit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BanditEpoch {
+    /// Epoch of the share of units that is split evenly.
+    pub control_epoch: i32,
+    /// Weights by variant id, in percent; `None`: all units are split evenly.
+    pub weights: Option<HashMap<i64, Decimal4>>,
+}
+
+/// An active promotion as the storefront path needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromotionDefinition {
+    /// Its id.
+    pub id: Uuid,
+    /// The variant that was promoted.
+    pub winner_id: i64,
+    /// The winner's share of traffic at each step, in percent, rising.
+    pub steps: Vec<Decimal4>,
+    /// Place of the step in force, from 0.
+    pub step: i32,
+    /// Share that stays on the control, in percent; zero once the watch has ended.
+    pub holdback: Decimal4,
+    /// Whether its guard still watches.
+    pub is_watched: bool,
 }
 
 /// A variant as the storefront path needs it.
@@ -100,6 +131,21 @@ const OVERRIDES: &str = "-- definitions::overrides
 SELECT o.experiment_id, o.unit, o.variant_id
 FROM experiment_overrides o JOIN experiments e ON e.id = o.experiment_id
 WHERE e.status IN ('running', 'paused', 'completed')";
+
+const BANDITS: &str = "-- definitions::bandits
+SELECT e.id, coalesce(c.adaptive_of, c.epoch) AS control_epoch, c.adaptive_of IS NOT NULL AS is_adaptive,
+       w.key::bigint AS variant_id, w.value AS weight
+FROM experiments e JOIN experiment_epochs c ON c.experiment_id = e.id AND c.epoch = e.epoch
+CROSS JOIN LATERAL jsonb_each_text(c.weights) AS w (key, value)
+WHERE e.experiment_type = 'bandit' AND e.status IN ('running', 'paused', 'completed')";
+/// A promotion without a rollout was recorded past the engine: everybody has moved, and nobody watches.
+const PROMOTIONS: &str = "-- definitions::promotions
+SELECT p.experiment_id, p.id, p.promoted_variant_id, coalesce(r.steps, '{100}')::text[] AS steps, coalesce(r.step, 0) AS step,
+       w.is_watched, CASE WHEN w.is_watched THEN r.holdback ELSE 0 END::text AS holdback
+FROM experiment_promotions p JOIN experiments e ON e.id = p.experiment_id
+LEFT JOIN promotion_rollouts r ON r.promotion_id = p.id
+CROSS JOIN LATERAL (SELECT coalesce(r.watch_hours > 0 AND r.watch_ended_at IS NULL, false) AS is_watched) w
+WHERE p.rollback_at IS NULL AND e.status = 'completed'";
 
 const USERS: &str = "-- definitions::users
 SELECT id, role, disabled, tokens_valid_after FROM podium_users";
@@ -147,6 +193,18 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
                 .insert(unit, column(&row, "experiment_overrides", "variant_id")?);
         }
     }
+    for row in link.query(BANDITS, &[]).await? {
+        let id: i64 = column(&row, "experiments", "id")?;
+        if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
+            add_weight(experiment.bandit.get_or_insert_default(), &row)?;
+        }
+    }
+    for row in link.query(PROMOTIONS, &[]).await? {
+        let id: i64 = column(&row, "experiment_promotions", "experiment_id")?;
+        if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
+            experiment.promotion = Some(promotion(&row)?);
+        }
+    }
     let mut users = HashMap::new();
     for row in link.query(USERS, &[]).await? {
         users.insert(column(&row, "podium_users", "id")?, user(&row)?);
@@ -180,7 +238,40 @@ fn experiment(row: &Row) -> Result<ExperimentDefinition, StorageError> {
         config: column(row, T, "config")?,
         variants: Vec::new(),
         overrides: HashMap::new(),
+        bandit: None,
+        promotion: None,
     })
+}
+
+fn promotion(row: &Row) -> Result<PromotionDefinition, StorageError> {
+    const T: &str = "promotion_rollouts";
+    let steps: Vec<String> = column(row, T, "steps")?;
+    let steps = steps.iter().map(|step| Decimal4::parse(step));
+    let steps: Result<Vec<Decimal4>, _> = steps.collect();
+    Ok(PromotionDefinition {
+        id: column(row, "experiment_promotions", "id")?,
+        winner_id: column(row, "experiment_promotions", "promoted_variant_id")?,
+        steps: steps.map_err(|_| StorageError::CorruptRow {
+            table: T,
+            column: "steps",
+        })?,
+        step: column(row, T, "step")?,
+        holdback: decimal(row, T, "holdback")?,
+        is_watched: column(row, T, "is_watched")?,
+    })
+}
+
+fn add_weight(epoch: &mut BanditEpoch, row: &Row) -> Result<(), StorageError> {
+    const T: &str = "experiment_epochs";
+    epoch.control_epoch = column(row, T, "control_epoch")?;
+    if column(row, T, "is_adaptive")? {
+        let (variant, weight) = (column(row, T, "variant_id")?, decimal(row, T, "weight")?);
+        epoch
+            .weights
+            .get_or_insert_default()
+            .insert(variant, weight);
+    }
+    Ok(())
 }
 
 fn variant(row: &Row) -> Result<VariantDefinition, StorageError> {

@@ -27,7 +27,10 @@ use crate::state::SharedState;
 
 pub mod admin;
 pub mod analytics;
+pub mod bandit;
 pub mod health;
+pub mod promotion;
+pub mod promotion_stream;
 pub mod storefront;
 
 /// Who may call a route.
@@ -390,6 +393,9 @@ pub fn table() -> Vec<Route> {
     let mut table = storefront::routes();
     table.extend(admin::routes());
     table.extend(analytics::routes());
+    table.extend(promotion::routes());
+    table.extend(bandit::routes());
+    table.extend(promotion_stream::routes());
     table.extend(health::routes());
     table
 }
@@ -402,6 +408,9 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
         health::HealthApi::openapi(),
         admin::document(),
         analytics::AnalyticsApi::openapi(),
+        promotion::PromotionApi::openapi(),
+        bandit::BanditApi::openapi(),
+        promotion_stream::PromotionStreamApi::openapi(),
     ]
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::StorageError;
-use crate::database::Link;
+use crate::database::Query;
 use crate::rows::{column, decimal};
 
 /// A stretch of constant weights.
@@ -18,6 +18,8 @@ pub struct Epoch {
     pub epoch: i32,
     /// When it began.
     pub started_at: DateTime<Utc>,
+    /// Whether a bandit opened it for other weights.
+    pub is_adaptive: bool,
     /// Traffic weight by variant id.
     pub weights: BTreeMap<i64, Decimal4>,
 }
@@ -78,7 +80,7 @@ pub struct Arm {
 }
 
 const EPOCHS: &str = "-- analytics::epochs
-SELECT e.epoch, e.started_at, w.key::bigint AS variant_id, w.value AS weight
+SELECT e.epoch, e.started_at, e.adaptive_of IS NOT NULL AS is_adaptive, w.key::bigint AS variant_id, w.value AS weight
 FROM experiment_epochs e CROSS JOIN LATERAL jsonb_each_text(e.weights) AS w (key, value)
 WHERE e.experiment_id = $1 ORDER BY e.epoch, variant_id";
 
@@ -100,7 +102,7 @@ ORDER BY arm_type, total_pulls DESC, id";
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
-pub async fn epochs(link: &mut Link, experiment_id: i64) -> Result<Vec<Epoch>, StorageError> {
+pub async fn epochs(link: &mut impl Query, experiment_id: i64) -> Result<Vec<Epoch>, StorageError> {
     const T: &str = "experiment_epochs";
     let mut epochs: Vec<Epoch> = Vec::new();
     for row in link.query(EPOCHS, &[&experiment_id]).await? {
@@ -109,6 +111,7 @@ pub async fn epochs(link: &mut Link, experiment_id: i64) -> Result<Vec<Epoch>, S
             epochs.push(Epoch {
                 epoch,
                 started_at: column(&row, T, "started_at")?,
+                is_adaptive: column(&row, T, "is_adaptive")?,
                 weights: BTreeMap::new(),
             });
         }
@@ -124,7 +127,7 @@ pub async fn epochs(link: &mut Link, experiment_id: i64) -> Result<Vec<Epoch>, S
 ///
 /// # Errors
 /// As [`epochs`].
-pub async fn counters(link: &mut Link, experiment_id: i64) -> Result<Counters, StorageError> {
+pub async fn counters(link: &mut impl Query, experiment_id: i64) -> Result<Counters, StorageError> {
     const T: &str = "experiment_counters";
     let Some(row) = link.query_opt(COUNTERS, &[&experiment_id]).await? else {
         return Ok(Counters::default());
@@ -140,7 +143,7 @@ pub async fn counters(link: &mut Link, experiment_id: i64) -> Result<Counters, S
 ///
 /// # Errors
 /// As [`epochs`].
-pub async fn freshness(link: &mut Link) -> Result<Freshness, StorageError> {
+pub async fn freshness(link: &mut impl Query) -> Result<Freshness, StorageError> {
     const T: &str = "fold_state";
     let row = link.query_opt(FRESHNESS, &[]).await?;
     let row = row.ok_or(StorageError::CorruptRow {
@@ -160,7 +163,7 @@ pub async fn freshness(link: &mut Link) -> Result<Freshness, StorageError> {
 /// # Errors
 /// As [`epochs`].
 pub async fn arms(
-    link: &mut Link,
+    link: &mut impl Query,
     experiment_id: i64,
     arm_type: Option<&str>,
 ) -> Result<Vec<Arm>, StorageError> {
@@ -171,7 +174,7 @@ pub async fn arms(
         .collect()
 }
 
-fn arm(row: &Row) -> Result<Arm, StorageError> {
+pub(crate) fn arm(row: &Row) -> Result<Arm, StorageError> {
     const T: &str = "bandit_arms";
     Ok(Arm {
         id: column(row, T, "id")?,

@@ -3,9 +3,11 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`logged`] | decisions of rankings with their outcomes |
 //! | [`moments`] | exact sums per variant and epoch, now and at the end of past days |
 //! | [`covariates`] | the same with the sums over units that have a covariate |
 //! | [`capped`] | sums of capped values per variant and epoch |
+//! | [`outcomes`] | how requests ended: errors and latencies |
 //! | [`performance`] | totals per variant, of all time or of a range of days |
 //! | [`series`] | totals per variant and hour, day or week |
 //! | [`dimensions`] | totals per variant and item, brand or position |
@@ -18,7 +20,9 @@ pub mod capped;
 pub mod context;
 pub mod covariates;
 pub mod dimensions;
+pub mod logged;
 pub mod moments;
+pub mod outcomes;
 pub mod performance;
 pub mod series;
 pub mod units;

@@ -1,5 +1,6 @@
 //! Why a change is refused.
 
+use podium_domain::bandit::MAX_ARMS;
 use podium_domain::experiment::{
     ExperimentField, IllegalTransition, StartProblem, Status, VariantField,
 };
@@ -92,6 +93,15 @@ pub enum Conflict {
     /// No covariates are taken any more.
     #[error("cannot take covariates: the experiment is {0}; possible while it is draft or running")]
     CovariatesClosed(Status),
+    /// No arms are changed any more.
+    #[error("cannot change an arm: the experiment is {0}; possible until it is archived")]
+    ArmsClosed(Status),
+    /// The arm is there already.
+    #[error("the experiment has this arm already")]
+    ArmExists,
+    /// There are as many arms as there may be.
+    #[error("the experiment has {MAX_ARMS} arms of this type, and more are not possible")]
+    TooManyArms,
     /// The name belongs to another experiment.
     #[error("an experiment with this name exists already")]
     NameTaken,
@@ -115,6 +125,18 @@ pub enum Conflict {
     /// Nobody could let others in.
     #[error("this is the last enabled admin; make somebody else admin first")]
     LastAdmin,
+    /// A user has one target of each channel.
+    #[error("the user has a notification configuration of this channel already; change that one")]
+    TargetExists,
+    /// Nothing is sent to a disabled target.
+    #[error("the notification configuration is disabled; enable it first")]
+    TargetDisabled,
+    /// Only what was given up can be sent again.
+    #[error("the notification is {0}; only one that failed can be sent again")]
+    NotDead(String),
+    /// The target is gone.
+    #[error("the notification configuration of this notification does not exist any more")]
+    TargetGone,
 }
 
 fn join<T: ToString>(items: &[T], separator: &str) -> String {

@@ -5,7 +5,11 @@ mod admin;
 #[cfg(test)]
 mod analytics;
 #[cfg(test)]
+mod bandit;
+#[cfg(test)]
 mod covariates;
+#[cfg(test)]
+mod decisions;
 #[cfg(test)]
 mod export;
 #[cfg(test)]
@@ -18,6 +22,8 @@ mod outbox;
 mod rebuild;
 #[cfg(test)]
 mod recording;
+#[cfg(test)]
+mod rollouts;
 #[cfg(test)]
 mod stream;
 #[cfg(test)]

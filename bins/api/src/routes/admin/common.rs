@@ -97,7 +97,7 @@ where
     }
 }
 
-fn origin<R: RequiredRole>(ctx: &Ctx, granted: &Granted<R>) -> Origin {
+pub(crate) fn origin<R: RequiredRole>(ctx: &Ctx, granted: &Granted<R>) -> Origin {
     Origin {
         actor: granted.actor().to_owned(),
         request_id: ctx.request_id.as_str().to_owned(),
@@ -318,6 +318,16 @@ impl<'c> Query<'c> {
         let cursor = value.parse().ok().filter(|cursor| *cursor > 0);
         if cursor.is_none() {
             self.fault("cursor", code::INVALID_TEXT, "is no cursor of this list");
+        }
+        cursor
+    }
+
+    /// The cursor of a list that is ordered by UUIDs.
+    pub(crate) fn uuid(&mut self, name: &str) -> Option<uuid::Uuid> {
+        let value = self.text(name, 36)?;
+        let cursor = value.parse().ok();
+        if cursor.is_none() {
+            self.fault(name, code::INVALID_TEXT, "is no cursor of this list");
         }
         cursor
     }

@@ -1,11 +1,15 @@
 //! Putting the figures of variants together. Pure: rows in, answers out.
 
+use podium_bandit::Counts;
+use podium_bandit::position::rates_by_position;
 use podium_domain::analysis;
+use podium_domain::bandit::examination;
 use podium_domain::metric::Metric;
 use podium_domain::moments::Moments;
 use podium_domain::report;
 use podium_domain::stats::proportion::{Proportion, equal_rates, wilson};
 use podium_domain::stats::{StatsError, srm};
+use podium_promotion::sums::Sums;
 use podium_storage::analytics::dimensions::{DimensionTotals, PositionTotals, TopEntry};
 use podium_storage::analytics::moments::{VariantMoments, by_variant};
 use podium_storage::analytics::performance::VariantTotals;
@@ -13,8 +17,8 @@ use podium_storage::analytics::series::BucketTotals;
 use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{
-    KeyedFigures, MetricReport, MetricValue, Money, PerformanceRow, PositionRow, PositionTest,
-    Range, SeriesRow, SplitCheck, TopRow, TopVariant, WinsorizedBody,
+    ExaminationRow, KeyedFigures, MetricReport, MetricValue, Money, PerformanceRow, PositionRow,
+    PositionTest, Range, SeriesRow, SplitCheck, TopRow, TopVariant, WinsorizedBody,
 };
 use super::compare::{Evidence, adjust};
 
@@ -32,7 +36,7 @@ pub(super) struct Figures<'e> {
 
 impl<'e> Figures<'e> {
     pub(super) fn new(evidence: Evidence<'e>) -> Self {
-        let (experiment, rows) = (evidence.experiment, evidence.rows);
+        let (experiment, rows) = (evidence.sums.experiment, evidence.sums.rows);
         let mut sums = by_variant(rows);
         let mut variants: Vec<(&Variant, Moments)> = experiment
             .variants
@@ -52,11 +56,15 @@ impl<'e> Figures<'e> {
     /// Without comparisons: for lists and values of variants.
     pub(super) fn of_sums(experiment: &'e Experiment, rows: &'e [VariantMoments]) -> Self {
         Self::new(Evidence {
-            experiment,
-            epochs: &[],
-            rows,
+            sums: Sums {
+                experiment,
+                epochs: &[],
+                rows,
+                capped: &[],
+                from_epoch: 1,
+            },
             covariates: &[],
-            capped: &[],
+            standing: None,
             now: experiment.updated_at,
         })
     }
@@ -95,7 +103,7 @@ impl<'e> Figures<'e> {
             metric: metric.name(),
             kind: metric.kind().name(),
             role,
-            winsorized: self.evidence.capped(metric).map(WinsorizedBody::from),
+            winsorized: self.evidence.sums.capped(metric).map(WinsorizedBody::from),
             variants,
             comparisons,
         }
@@ -137,7 +145,7 @@ impl<'e> Figures<'e> {
                 ),
             };
         }
-        let splits = self.evidence.splits();
+        let splits = self.evidence.sums.splits();
         let anytime = analysis::split_p_value(&splits);
         // Over several epochs the counts together follow no weights at all.
         let with_units: Vec<_> = splits
@@ -288,6 +296,7 @@ pub(super) fn performance(rows: &[VariantTotals]) -> Vec<PerformanceRow> {
             conversion_rate: percent(row.purchases, row.impressions),
             total_value: Money::new(&row.total_value),
             avg_value_per_user: Money::new(&row.value_per_unit),
+            bandit: None,
         })
         .collect()
 }
@@ -321,6 +330,23 @@ fn ratio(numerator: i64, denominator: i64) -> Option<f64> {
 
 fn percent(numerator: i64, denominator: i64) -> f64 {
     ratio(numerator, denominator).map_or(0.0, |rate| 100.0 * rate)
+}
+
+/// Attention by position.
+pub(super) fn examined(randomised: &[Counts]) -> Vec<ExaminationRow> {
+    let weights = examination::weights(randomised);
+    rates_by_position(randomised)
+        .iter()
+        .zip(weights)
+        .map(|(rate, weight)| ExaminationRow {
+            position: rate.position + 1,
+            pulls: rate.counts.plays(),
+            rewarded: rate.counts.successes(),
+            rate: rate.rate,
+            interval: [rate.interval.0, rate.interval.1],
+            weight,
+        })
+        .collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]

@@ -5,8 +5,13 @@ use std::rc::Rc;
 use actix_web::HttpResponse;
 use actix_web::http::Method;
 use chrono::{DateTime, NaiveDate, Utc};
+use podium_domain::bandit::ArmType;
+use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
+use podium_promotion::config::Environment;
+use podium_promotion::gather::{experiment_layer, open_analysis};
+use podium_promotion::sums::Sums;
 use podium_serving::snapshot::ExperimentRef;
 use podium_storage::analytics::capped::{self, CappedTotal};
 use podium_storage::analytics::context::Epoch;
@@ -15,17 +20,19 @@ use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
+use podium_storage::arms;
 use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
+use podium_storage::promotions::analyses;
 use utoipa::OpenApi;
 
 use self::assemble::Figures;
 use self::bodies::{
-    ArmRow, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
-    UnitBody, UnitTotalsBody,
+    BanditBody, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries,
+    TopRow, UnitBody, UnitTotalsBody,
 };
-use self::compare::Evidence;
+use self::compare::{Evidence, Standing};
 use crate::auth::{Granted, Viewer};
 use crate::problem::{ApiError, Problem};
 use crate::request::{Ctx, admin_json};
@@ -33,6 +40,7 @@ use crate::routes::Route;
 use crate::routes::admin::common::{Answer, experiment as reference, unit as unit_of_path};
 
 mod assemble;
+mod bandit;
 pub mod bodies;
 mod compare;
 mod cumulative;
@@ -73,11 +81,6 @@ pub fn routes() -> Vec<Route> {
         ),
         Route::report(
             Method::GET,
-            "/api/v1/admin/experiments/{id}/bandit-arms",
-            bandit_arms,
-        ),
-        Route::report(
-            Method::GET,
             "/api/v1/admin/experiments/{id}/assignments/{unit}",
             assignment,
         ),
@@ -105,7 +108,6 @@ pub fn routes() -> Vec<Route> {
     time_series,
     top_items,
     top_brands,
-    bandit_arms,
     assignment,
     export::events,
     export::assignments,
@@ -136,8 +138,19 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
         to: day(&ctx, "endDate")?,
     };
     let experiment = found(&ctx).await?;
-    let rows = totals::totals(&mut ctx.state.database.report().await?, experiment.id, days).await?;
-    admin_json(200, assemble::performance(&rows))
+    let mut link = ctx.state.database.report().await?;
+    let mut rows = assemble::performance(&totals::totals(&mut link, experiment.id, days).await?);
+    if experiment.experiment_type == ExperimentType::Bandit && days == Days::default() {
+        let read = Read::now(&mut link, experiment).await?;
+        drop(link);
+        let arms = compute(move || read.bandit()).await?;
+        for arm in arms.map(|body| body.arms).unwrap_or_default() {
+            let row = rows.iter_mut().find(|row| row.variant_id == arm.variant_id);
+            row.into_iter()
+                .for_each(|row| row.bandit = Some(arm.clone()));
+        }
+    }
+    admin_json(200, rows)
 }
 
 /// Lift of each treatment against the control.
@@ -149,10 +162,22 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
 pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
     let metric = metric(&ctx, &experiment)?;
-    let read = Read::now(&mut ctx.state.database.report().await?, experiment).await?;
-    let report = compute(move || read.figures().metric(metric)).await?;
+    let read = Read::now(
+        &mut ctx.state.database.report().await?,
+        experiment,
+        ctx.state.engine.environment(),
+    )
+    .await?;
+    let (report, bandit) = compute(move || (read.figures().metric(metric), read.bandit())).await?;
     let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` hold at any moment, those in `sequential` count a look in every slot since the start";
-    admin_json(200, Lift { report, note })
+    admin_json(
+        200,
+        Lift {
+            report,
+            bandit,
+            note,
+        },
+    )
 }
 
 /// Everything that a decision needs.
@@ -170,12 +195,18 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
     let positions = dimensions::positions(&mut link, id).await?;
     let items = dimensions::top(&mut link, id, Dimension::Item, 10).await?;
     let brands = dimensions::top(&mut link, id, Dimension::Brand, 10).await?;
-    let read = Read::now(&mut link, experiment).await?;
+    let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
     drop(link);
     let report = compute(move || {
         let (figures, experiment) = (read.figures(), &read.experiment);
         let (split, metrics) = (figures.split(), figures.metrics());
-        let verdict = verdict::verdict(experiment.status, &metrics, &split);
+        let bandit = read.bandit();
+        let verdict = match &bandit {
+            Some(body) if experiment.status == Status::Running && !split.mismatch => {
+                bandit::verdict(body)
+            }
+            _ => verdict::verdict(experiment.status, &metrics, &split),
+        };
         Report {
             experiment_id: id,
             experiment_name: experiment.name.clone(),
@@ -189,6 +220,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
             verdict,
             split,
             metrics,
+            bandit,
             positions: figures.positions(&positions),
             top_items: figures.top(&items),
             top_brands: figures.top(&brands),
@@ -210,11 +242,27 @@ struct Read {
     rows: Vec<VariantMoments>,
     covariates: Vec<VariantCovariates>,
     capped: Vec<CappedTotal>,
+    standing: Standing,
     now: DateTime<Utc>,
 }
 
 impl Read {
-    async fn now(link: &mut Link, experiment: Experiment) -> Result<Self, ApiError> {
+    async fn now(
+        link: &mut Link,
+        experiment: Experiment,
+        environment: &Environment,
+    ) -> Result<Self, ApiError> {
+        let analysis = analyses::open(link, experiment.id).await?;
+        let looks = match &analysis {
+            Some(open) => analyses::looks(link, experiment.id, open.number).await?,
+            None => Vec::new(),
+        };
+        let config = environment.standing(experiment_layer(&experiment).as_ref());
+        let standing = Standing {
+            open: open_analysis(&experiment, analysis.as_ref(), &config),
+            looks,
+            config,
+        };
         // One statement, so that all sums are of the same moment.
         let covariates = covariates::now(link, experiment.id).await?;
         let capped = match experiment.design.winsorize_upper {
@@ -226,18 +274,27 @@ impl Read {
             rows: covariates.iter().map(|part| part.of.clone()).collect(),
             covariates,
             capped,
+            standing,
             now: context::freshness(link).await?.now,
             experiment,
         })
     }
 
+    fn bandit(&self) -> Option<BanditBody> {
+        bandit::bandit(&self.experiment, &self.epochs, &self.rows)
+    }
+
     fn figures(&self) -> Figures<'_> {
         Figures::new(Evidence {
-            experiment: &self.experiment,
-            epochs: &self.epochs,
-            rows: &self.rows,
+            sums: Sums {
+                experiment: &self.experiment,
+                epochs: &self.epochs,
+                rows: &self.rows,
+                capped: &self.capped,
+                from_epoch: 1,
+            },
             covariates: &self.covariates,
-            capped: &self.capped,
+            standing: Some(&self.standing),
             now: self.now,
         })
     }
@@ -260,12 +317,18 @@ async fn compute<T: Send + 'static>(
         (status = 503, content_type = "application/problem+json", body = Problem)))]
 pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
-    let rows =
-        dimensions::positions(&mut ctx.state.database.report().await?, experiment.id).await?;
+    let mut link = ctx.state.database.report().await?;
+    let rows = dimensions::positions(&mut link, experiment.id).await?;
+    let randomised = arms::randomised(&mut link, experiment.id, ArmType::Item).await?;
     let figures = Figures::without_sums(&experiment);
     let positions = figures.positions(&rows);
     let tests = figures.position_tests(&positions);
-    admin_json(200, PositionAnalysis { positions, tests })
+    let analysis = PositionAnalysis {
+        positions,
+        tests,
+        examination: assemble::examined(&randomised),
+    };
+    admin_json(200, analysis)
 }
 
 /// What happened by hour, day or week, and the metric and its lift from the start on with their intervals.
@@ -351,42 +414,6 @@ async fn top(ctx: &Ctx, dimension: Dimension) -> Result<HttpResponse, ApiError> 
     admin_json(200, Figures::without_sums(&experiment).top(&rows))
 }
 
-/// Arms of a bandit; an empty list where there are none.
-#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/bandit-arms", operation_id = "banditArms", tag = "Analytics", security(("bearer" = [])),
-    params(("id" = String, Path, description = "Id or name"), ("armType" = Option<String>, Query, description = "item, brand, category or algorithm")),
-    responses((status = 200, body = Answer<Vec<ArmRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
-        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
-        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn bandit_arms(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
-    let arm_type = ctx.query("armType");
-    if let Some(text) = &arm_type {
-        podium_domain::text::check_key(text)
-            .map_err(|f| ApiError::field("/armType", f.code(), f.to_string()))?;
-    }
-    let experiment = found(&ctx).await?;
-    let arms = context::arms(
-        &mut ctx.state.database.report().await?,
-        experiment.id,
-        arm_type.as_deref(),
-    )
-    .await?;
-    let rows: Vec<ArmRow> = arms
-        .into_iter()
-        .map(|arm| ArmRow {
-            id: arm.id,
-            arm_type: arm.arm_type,
-            arm_id: arm.arm_id,
-            arm_name: arm.arm_name,
-            alpha: arm.alpha,
-            beta: arm.beta,
-            total_pulls: arm.total_pulls,
-            total_reward: Money::new(&arm.total_reward),
-            average_reward: arm.average_reward,
-        })
-        .collect();
-    admin_json(200, rows)
-}
-
 /// What one unit has in an experiment, and why.
 #[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/assignments/{unit}", operation_id = "unitAssignment", tag = "Analytics",
     security(("bearer" = [])), params(("id" = String, Path, description = "Id or name"), ("unit" = String, Path, description = "User or session id")),
@@ -403,17 +430,18 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
     )
     .await?;
     let snapshot = ctx.state.serving.snapshot();
-    let placed = snapshot
-        .find(ExperimentRef::Id(experiment.id))
-        .and_then(|known| {
-            known
-                .place(state.alias_of.as_deref().unwrap_or(&unit))
-                .map(|variant| variant.id)
-        });
+    let known = snapshot.find(ExperimentRef::Id(experiment.id));
+    let is_drawn = known.is_some_and(|known| known.is_drawn());
+    let placed = known.and_then(|known| {
+        known
+            .place(state.alias_of.as_deref().unwrap_or(&unit))
+            .map(|variant| variant.id)
+    });
     let pinned = state.pinned.map(|pin| pin.variant_id);
     let stored = state.assignment;
     let reason = match (pinned, &stored) {
         (Some(_), _) => "OVERRIDE",
+        (None, Some(_)) if is_drawn => "BANDIT",
         (None, Some(stored)) if placed == Some(stored.variant_id) => "SPLIT",
         (None, Some(_)) => "STICKY",
         (None, None) => "DEFAULT",

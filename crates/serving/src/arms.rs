@@ -1,0 +1,408 @@
+//! Arms of rankings in memory: immutable pictures with the weights in force, swapped whole.
+//!
+//! Choosing reads a picture without a lock. What goes into one is computed on a thread that answers no requests, because
+//! the probability of being best among a thousand arms takes longer than an answer may.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use podium_bandit::history::Forgetting;
+use podium_bandit::student::ValueSums;
+use podium_bandit::{Arms, BanditError, BetaPosterior, Snapshot as Policy};
+use podium_domain::bandit::evidence::{self, ArmHistory};
+use podium_domain::bandit::examination;
+use podium_domain::bandit::{ArmType, BanditOptions, MAX_ARMS};
+use podium_storage::arms::Glance;
+use podium_storage::bandit::counts::ArmCounts;
+use podium_storage::{Database, StorageError, arms};
+use tokio::sync::Notify;
+
+use crate::snapshot::Snapshot;
+
+/// How often it is looked whether something was learned.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Pictures may keep a core busy for one part in so many of the time.
+const IDLE_SHARE: u32 = 5;
+
+/// Arms of one type as one variant chooses among them.
+#[derive(Debug)]
+pub struct Picture {
+    policy: Policy,
+    numbers: HashMap<String, usize>,
+    of_values: bool,
+    /// A single arm nobody has played, for draws of candidates that are no arms yet.
+    unknown: Policy,
+}
+
+impl Picture {
+    /// A picture of arms under a variant's options, as of the hour `hour` since 1970.
+    ///
+    /// # Errors
+    /// [`BanditError`] where the evidence is beyond what policies can read.
+    pub fn new(
+        version: u64,
+        options: &BanditOptions,
+        arms: &[ArmCounts],
+        hour: i64,
+    ) -> Result<Self, BanditError> {
+        let histories: Vec<ArmHistory> = arms.iter().map(|arm| arm.history.clone()).collect();
+        let policy = evidence::snapshot(options, &histories, hour, version)?;
+        let weighting = options.weighting();
+        let unknown = match options.rewards.max() {
+            Some(max) => Policy::of_values(version, weighting, &[ValueSums::default()], max, None)?,
+            None => {
+                let one = Arms::new(policy.arms().prior(), 1);
+                Policy::of_rates(version, weighting, one)?
+            }
+        };
+        Ok(Self {
+            policy,
+            numbers: arms.iter().map(|arm| arm.arm_id.clone()).zip(0..).collect(),
+            of_values: options.rewards.max().is_some(),
+            unknown,
+        })
+    }
+
+    /// Version, raised with every new picture.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.policy.version()
+    }
+
+    /// The number of an arm.
+    #[must_use]
+    pub fn number(&self, arm_id: &str) -> Option<usize> {
+        self.numbers.get(arm_id).copied()
+    }
+
+    /// Whether no more arms are made.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        i64::try_from(self.numbers.len()).is_ok_and(|arms| arms >= MAX_ARMS)
+    }
+
+    /// The weight of an arm; one that is not known yet gets that of the average arm, so that it is tried soon.
+    #[must_use]
+    pub fn weight(&self, number: Option<usize>) -> f64 {
+        let weights = self.policy.weights();
+        number
+            .and_then(|number| weights.get(number).copied())
+            .unwrap_or_else(|| 1.0 / as_float(weights.len().max(1)))
+    }
+
+    /// A fresh draw from the posterior of an arm.
+    pub fn sample(&self, number: Option<usize>, rng: &mut impl rand::Rng) -> f64 {
+        let known = number.and_then(|number| self.policy.sample(number, rng));
+        known
+            .or_else(|| self.unknown.sample(0, rng))
+            .unwrap_or_default()
+    }
+}
+
+/// What is believed of an arm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Weight in force, floor included.
+    pub weight: f64,
+    /// Probability of being the best of all arms.
+    pub probability_best: f64,
+    /// What choosing it for good is expected to cost a pull.
+    pub expected_loss: f64,
+    /// Expected success rate, prior included; `None` for values.
+    pub expected: Option<f64>,
+    /// 95 % credible interval of the success rate; `None` for values.
+    pub interval: Option<(f64, f64)>,
+}
+
+impl Picture {
+    /// What is believed of every arm, by id.
+    ///
+    /// # Errors
+    /// [`BanditError`] where a quantile cannot be found.
+    pub fn standings(&self) -> Result<HashMap<&str, Standing>, BanditError> {
+        let best = self.policy.best();
+        let rates = if self.of_values {
+            Vec::new()
+        } else {
+            self.policy.arms().posteriors()
+        };
+        let mut standings = HashMap::with_capacity(self.numbers.len());
+        for (id, number) in &self.numbers {
+            let number = *number;
+            let at = |list: &[f64]| list.get(number).copied().unwrap_or_default();
+            let rate = rates.get(number);
+            let interval = |rate: &BetaPosterior| -> Result<(f64, f64), BanditError> {
+                Ok((rate.quantile(0.025)?, rate.quantile(0.975)?))
+            };
+            let standing = Standing {
+                weight: at(self.policy.weights()),
+                probability_best: at(&best.probability),
+                expected_loss: at(&best.expected_loss),
+                expected: rate.map(BetaPosterior::mean),
+                interval: rate.map(interval).transpose()?,
+            };
+            standings.insert(id.as_str(), standing);
+        }
+        Ok(standings)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "there are at most 10,000 arms")]
+fn as_float(arms: usize) -> f64 {
+    arms as f64
+}
+
+type Pictures = HashMap<(i64, ArmType), Arc<Picture>>;
+
+/// All pictures of a process, by variant and type.
+#[derive(Default)]
+pub struct Gallery {
+    pictures: ArcSwap<Pictures>,
+    wanted: Notify,
+}
+
+/// What a picture was made of.
+struct Made {
+    glance: Glance,
+    options: Arc<BanditOptions>,
+    arms: Vec<ArmCounts>,
+}
+
+impl Gallery {
+    /// The pictures in force.
+    #[must_use]
+    pub fn pictures(&self) -> Guard<Arc<Pictures>> {
+        self.pictures.load()
+    }
+
+    /// Asks for a look before its time: an arm was made.
+    pub fn look_soon(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Keeps the pictures up to date, for ever. `definitions` tells which variants rank.
+    pub async fn follow(&self, database: &Database, definitions: &ArcSwap<Snapshot>) {
+        let mut known: HashMap<(i64, ArmType), Made> = HashMap::new();
+        let mut version = 0;
+        loop {
+            let began = Instant::now();
+            let looked = self
+                .look(database, &definitions.load_full(), &mut known, &mut version)
+                .await;
+            if let Err(error) = looked {
+                tracing::warn!(error = %error.chain(), "arms could not be read; the old weights stay in force");
+            }
+            // Learning may not take the cores from answering, however many arms there are.
+            tokio::time::sleep(began.elapsed() * IDLE_SHARE).await;
+            let _ = tokio::time::timeout(LOOK_EVERY, self.wanted.notified()).await;
+        }
+    }
+
+    /// Makes the pictures whose arms or options have changed.
+    async fn look(
+        &self,
+        database: &Database,
+        definitions: &Snapshot,
+        known: &mut HashMap<(i64, ArmType), Made>,
+        version: &mut u64,
+    ) -> Result<(), StorageError> {
+        let rankings = rankings(definitions);
+        let mut experiments: Vec<i64> = rankings.iter().map(|ranking| ranking.experiment).collect();
+        experiments.dedup();
+        let glances = if experiments.is_empty() {
+            Vec::new()
+        } else {
+            arms::glances(database, &experiments).await?
+        };
+        let mut pictures: Pictures = HashMap::new();
+        let mut changed = false;
+        for ranking in &rankings {
+            for glance in glances
+                .iter()
+                .filter(|g| g.experiment_id == ranking.experiment)
+            {
+                let key = (ranking.variant, glance.arm_type);
+                let old = self.pictures().get(&key).cloned();
+                let made = known.get_mut(&key).filter(|_| old.is_some());
+                let fresh = match look_closer(database, ranking, glance, made).await? {
+                    None => {
+                        pictures.extend(old.map(|old| (key, old)));
+                        continue;
+                    }
+                    Some(fresh) => fresh,
+                };
+                changed = true;
+                *version += 1;
+                if let Some(picture) = paint(ranking, &fresh, glance.hour, *version).await {
+                    pictures.insert(key, Arc::new(picture));
+                }
+                known.insert(
+                    key,
+                    Made {
+                        glance: glance.clone(),
+                        options: ranking.options.clone(),
+                        arms: fresh,
+                    },
+                );
+            }
+        }
+        if changed || pictures.len() != self.pictures().len() {
+            self.pictures.store(Arc::new(pictures));
+        }
+        Ok(())
+    }
+}
+
+/// A variant that ranks.
+struct RankingVariant {
+    experiment: i64,
+    variant: i64,
+    options: Arc<BanditOptions>,
+}
+
+fn rankings(definitions: &Snapshot) -> Vec<RankingVariant> {
+    let of = |experiment: &crate::snapshot::Experiment| {
+        let id = experiment.id;
+        let ranking = |variant: &crate::snapshot::Variant| {
+            Some(RankingVariant {
+                experiment: id,
+                variant: variant.id,
+                options: variant.ranking.clone()?,
+            })
+        };
+        experiment
+            .variants
+            .iter()
+            .filter_map(ranking)
+            .collect::<Vec<_>>()
+    };
+    definitions.served().iter().flat_map(|e| of(e)).collect()
+}
+
+/// The arms, where they are not what the picture was made of.
+async fn look_closer(
+    database: &Database,
+    ranking: &RankingVariant,
+    glance: &Glance,
+    made: Option<&mut Made>,
+) -> Result<Option<Vec<ArmCounts>>, StorageError> {
+    let ages = ranking.options.forgetting != Forgetting::Never;
+    let made = made.filter(|made| {
+        made.options == ranking.options && !(ages && made.glance.hour != glance.hour)
+    });
+    if made
+        .as_ref()
+        .is_some_and(|made| made.glance.shows_what(glance))
+    {
+        return Ok(None);
+    }
+    let mut arms = arms::load(database, ranking.experiment, glance.arm_type, ages).await?;
+    if ranking.options.position_correction {
+        correct(database, ranking.experiment, glance.arm_type, &mut arms).await?;
+    }
+    match made {
+        Some(made) if made.arms == arms => {
+            // Folding went on, but not for these arms.
+            made.glance = glance.clone();
+            Ok(None)
+        }
+        _ => Ok(Some(arms)),
+    }
+}
+
+/// Weights the rewards of arms by the attention that their positions get.
+async fn correct(
+    database: &Database,
+    experiment_id: i64,
+    arm_type: ArmType,
+    arms: &mut [ArmCounts],
+) -> Result<(), StorageError> {
+    let mut link = database.work().await?;
+    let randomised = arms::randomised(&mut link, experiment_id, arm_type).await?;
+    let weights = examination::weights(&randomised);
+    if weights.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let rewarded = arms::rewarded(&mut link, experiment_id, arm_type).await?;
+    for arm in arms {
+        let rewards = rewarded.get(&arm.row_id).map_or(&[][..], Vec::as_slice);
+        if let Ok(factor) = examination::factor(&weights, rewards) {
+            arm.history = examination::corrected(&arm.history, factor);
+        }
+    }
+    Ok(())
+}
+
+/// Computes the weights on a thread of its own. `None`, and a line in the log, where the evidence cannot be read.
+async fn paint(
+    ranking: &RankingVariant,
+    arms: &[ArmCounts],
+    hour: i64,
+    version: u64,
+) -> Option<Picture> {
+    if arms.is_empty() {
+        return None;
+    }
+    let (options, arms) = (ranking.options.clone(), arms.to_vec());
+    let painted =
+        tokio::task::spawn_blocking(move || Picture::new(version, &options, &arms, hour)).await;
+    match painted.ok()? {
+        Ok(picture) => Some(picture),
+        Err(error) => {
+            tracing::error!(experiment.id = ranking.experiment, %error, "weights of arms could not be computed");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podium_domain::bandit::Rewards;
+    use podium_domain::bandit::evidence::HourCounts;
+    use rand::SeedableRng;
+    use rand::rngs::Xoshiro256PlusPlus;
+
+    use super::*;
+
+    fn picture(options: &BanditOptions, counts: &[(u64, u64)]) -> Picture {
+        let arm = |(number, (pulls, successes)): (usize, &(u64, u64))| ArmCounts {
+            row_id: 0,
+            arm_id: format!("a{number}"),
+            history: ArmHistory {
+                hours: vec![HourCounts {
+                    pulls: *pulls,
+                    successes: *successes,
+                    ..HourCounts::default()
+                }],
+            },
+        };
+        let arms: Vec<_> = counts.iter().enumerate().map(arm).collect();
+        Picture::new(1, options, &arms, 0).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_arm_has_the_average_weight() {
+        let options = BanditOptions::with_rewards(Rewards::any());
+        let picture = picture(&options, &[(1_000, 10), (1_000, 100)]);
+        assert_eq!(picture.number("a1"), Some(1));
+        assert_eq!(picture.number("b"), None);
+        assert!((picture.weight(None) - 0.5).abs() < 1e-12);
+        // No arm's weight is below the floor of 5 % over two arms.
+        assert!((picture.weight(Some(0)) - 0.025).abs() < 1e-9);
+    }
+
+    #[test]
+    fn draws_of_unknown_arms_come_from_the_prior() {
+        let options = BanditOptions::with_rewards(Rewards::any());
+        let picture = picture(&options, &[(10_000, 100)]);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
+        let mean: f64 = (0..4_000)
+            .map(|_| picture.sample(None, &mut rng))
+            .sum::<f64>()
+            / 4_000.0;
+        // The arms' own rate of 1 % is the site's.
+        assert!((mean - 0.01).abs() < 0.002, "{mean}");
+    }
+}
