@@ -21,6 +21,8 @@ mod fuzz;
 mod http;
 mod idempotency;
 mod login;
+mod logs;
+mod metrics;
 mod migrations;
 mod openapi;
 mod outage;
@@ -30,6 +32,7 @@ mod results;
 mod retention;
 mod sticky;
 mod tls;
+mod traceparent;
 mod track;
 mod transport;
 

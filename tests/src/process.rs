@@ -120,6 +120,15 @@ impl ApiProcess {
         signal("TERM", &[self.child.id()]);
     }
 
+    /// What it has written to its log so far.
+    ///
+    /// # Panics
+    /// When the log cannot be read.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
     /// Waits until it has ended by itself.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut status = None;

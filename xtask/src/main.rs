@@ -7,6 +7,7 @@ mod deny;
 mod ecosystem;
 mod error;
 mod migrations;
+mod monitoring;
 mod server;
 mod step;
 mod tools;

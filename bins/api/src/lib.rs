@@ -2,6 +2,7 @@
 //!
 //! `main.rs` only calls [`cli::run`], so that tests and the demo start the real application with [`server::start`].
 
+pub mod access_log;
 pub mod auth;
 pub mod bots;
 pub mod cli;
@@ -9,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod ids;
 pub mod json;
+pub mod metrics;
 pub mod openapi;
 pub mod private;
 pub mod problem;
@@ -16,3 +18,4 @@ pub mod request;
 pub mod routes;
 pub mod server;
 pub mod state;
+pub mod trace;

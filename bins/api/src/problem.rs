@@ -85,7 +85,8 @@ pub struct ApiError {
     status: u16,
     detail: String,
     faults: Vec<Fault>,
-    header: Option<(HeaderName, String)>,
+    header: Option<Box<(HeaderName, String)>>,
+    cause: Option<String>,
 }
 
 /// The body of every error answer.
@@ -137,6 +138,7 @@ impl ApiError {
             detail: detail.into(),
             faults: Vec::new(),
             header: None,
+            cause: None,
         }
     }
 
@@ -178,7 +180,7 @@ impl ApiError {
     #[must_use]
     pub fn unauthorized() -> Self {
         Self {
-            header: Some((header::WWW_AUTHENTICATE, "Bearer".into())),
+            header: Some(Box::new((header::WWW_AUTHENTICATE, "Bearer".into()))),
             ..Self::new(Code::Unauthorized, "a valid bearer token is required")
         }
     }
@@ -187,7 +189,7 @@ impl ApiError {
     #[must_use]
     pub fn method_not_allowed(allow: &str) -> Self {
         Self {
-            header: Some((header::ALLOW, allow.to_owned())),
+            header: Some(Box::new((header::ALLOW, allow.to_owned()))),
             ..Self::new(Code::MethodNotAllowed, format!("this path takes {allow}"))
         }
     }
@@ -196,7 +198,7 @@ impl ApiError {
     #[must_use]
     pub fn unavailable() -> Self {
         Self {
-            header: Some((header::RETRY_AFTER, "1".into())),
+            header: Some(Box::new((header::RETRY_AFTER, "1".into()))),
             ..Self::new(
                 Code::Unavailable,
                 "the service cannot take this now; try again",
@@ -204,14 +206,22 @@ impl ApiError {
         }
     }
 
-    /// 500. The cause goes to the log.
+    /// 500. The cause goes to the log, with the request's id.
     #[must_use]
     pub fn internal(cause: &str) -> Self {
-        tracing::error!(cause, "internal error");
-        Self::new(
-            Code::Internal,
-            "an internal error; the request id leads to its log line",
-        )
+        Self {
+            cause: Some(cause.to_owned()),
+            ..Self::new(
+                Code::Internal,
+                "an internal error; the request id leads to its log line",
+            )
+        }
+    }
+
+    /// What went wrong in our own code, for the log alone.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
     }
 
     /// The same error under another status.
@@ -275,7 +285,7 @@ impl ApiError {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         ));
-        if let Some((name, value)) = &self.header {
+        if let Some((name, value)) = self.header.as_deref() {
             response.insert_header((name.clone(), value.as_str()));
         }
         // A struct of strings always serialises; an empty body would still carry the status.

@@ -1,6 +1,6 @@
 //! One request: its id, its body under limits, its parameters.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::{Ready, ready};
 use std::io::Read;
 use std::pin::Pin;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::problem::{ApiError, Code};
 use crate::state::SharedState;
+use crate::trace::{TRACEPARENT, Trace};
 
 mod pieces;
 
@@ -80,6 +81,7 @@ pub struct Ctx {
     pub state: SharedState,
     /// Id of the request, also in the answer.
     pub request_id: RequestId,
+    trace: OnceCell<Trace>,
     payload: RefCell<Option<Payload>>,
 }
 
@@ -92,8 +94,18 @@ impl Ctx {
             req: parts.req,
             state,
             request_id,
+            trace: OnceCell::new(),
             payload: RefCell::new(Some(parts.payload)),
         }
+    }
+
+    /// The trace that the request belongs to: its caller's, else its own.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        self.trace.get_or_init(|| {
+            Trace::given(self.req.headers())
+                .unwrap_or_else(|| Trace::begun(self.request_id.as_str()))
+        })
     }
 
     /// A path parameter; empty when the route has none of that name.
@@ -392,10 +404,15 @@ impl RequestId {
 }
 
 /// Adds what every answer carries.
-pub fn finish(response: &mut HttpResponse, request_id: &RequestId) {
+pub fn finish(response: &mut HttpResponse, ctx: &Ctx) {
     let headers = response.headers_mut();
-    if let Some(value) = request_id.header() {
+    if let Some(value) = ctx.request_id.header() {
         headers.insert(REQUEST_ID, value);
+    }
+    if ctx.req.headers().contains_key(TRACEPARENT)
+        && let Some(value) = ctx.trace().header()
+    {
+        headers.insert(TRACEPARENT, value);
     }
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
@@ -19,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Secret};
+use crate::metrics::Metrics;
 use crate::private::{self, PrivateError};
 use crate::routes;
 use crate::state::AppState;
@@ -99,7 +101,7 @@ pub async fn start(
         Some(url) => ConnectSettings::parse(url.expose())?,
         None => settings,
     };
-    let background = vec![
+    let mut background = vec![
         tokio::spawn(
             serving
                 .clone()
@@ -118,10 +120,13 @@ pub async fn start(
         auth,
         serving,
         database,
-        clock,
         started,
+        metrics: Metrics::new(clock.now()),
+        draining: AtomicBool::new(false),
+        clock,
         config,
     });
+    background.push(tokio::spawn(watch_for_ever(state.clone())));
     let (http, address, server) = listen(&state)?;
     let serving_http = tokio::spawn(server);
     Ok(Running {
@@ -161,6 +166,7 @@ impl Running {
     /// Stops in order: no new connections, requests in flight end, what was accepted is written, the private
     /// database stops.
     pub async fn stop(self) {
+        self.state.draining.store(true, Ordering::Relaxed);
         self.http.stop(true).await;
         let _ = self.serving_http.await;
         if tokio::time::timeout(Duration::from_secs(5), self.state.serving.drain())
@@ -240,6 +246,21 @@ async fn keep_partitions(database: Database, retention_days: Option<i32>) {
             }
         }
         tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+}
+
+/// How often what only the database knows is read for the metrics.
+const WATCH_EVERY: Duration = Duration::from_secs(15);
+
+/// Keeps the metrics that come from the database up to date.
+async fn watch_for_ever(state: Data<AppState>) {
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = state.metrics.refresh(&state.database).await {
+            tracing::debug!(error = %error.chain(), "metrics of the database were not read");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use actix_web::web::Data;
@@ -11,6 +12,7 @@ use podium_storage::Database;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::metrics::Metrics;
 
 /// What handlers work with. Wiring happens in [`crate::server`].
 pub struct AppState {
@@ -26,6 +28,10 @@ pub struct AppState {
     pub clock: Arc<dyn Clock>,
     /// When the process started.
     pub started: Instant,
+    /// What operators watch.
+    pub metrics: Metrics,
+    /// Whether the process has been asked to stop.
+    pub draining: AtomicBool,
 }
 
 /// One worker thread's handle on what all share. Handing it to a request counts in memory of the thread, not in memory

@@ -16,6 +16,7 @@
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
 //! | [`analytics`], [`export`] | reading results |
+//! | [`monitoring`] | what operators watch |
 //! | [`outbox`] | messages to people, queued and sent |
 
 pub mod analytics;
@@ -33,6 +34,7 @@ pub mod export;
 pub mod feed;
 pub mod fold;
 pub mod migrate;
+pub mod monitoring;
 mod numeric;
 pub mod outbox;
 pub mod rebuild;

@@ -6,14 +6,19 @@
 
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
 
 use actix_web::http::{Method, header};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
+use tracing::Instrument;
 use utoipa::OpenApi;
 
+use crate::access_log;
 use crate::auth::{Granted, RequiredRole, Role, Viewer};
+use crate::metrics::Watch;
 use crate::problem::{ApiError, Code};
 use crate::request::{Ctx, finish};
 use crate::state::SharedState;
@@ -40,7 +45,9 @@ const MAX_HEADERS: usize = 64 * 1024;
 type Answer = Result<HttpResponse, ApiError>;
 /// Puts a route's handler into the resource of its path. Monomorphic below, so that a request costs one boxed future,
 /// actix's own.
-type Register = Rc<dyn Fn(Resource, &SharedState) -> Resource>;
+type Register = Rc<dyn Fn(Resource, &SharedState, SharedWatch) -> Resource>;
+/// One thread's handle on the times of a route; see [`SharedState`] for why.
+type SharedWatch = Rc<Arc<Watch>>;
 
 /// One row of the table.
 #[derive(Clone)]
@@ -79,10 +86,12 @@ impl Route {
     {
         let register = register(method.clone(), move |ctx: Rc<Ctx>| {
             let handler = handler.clone();
+            let span = span(&ctx);
             async move {
                 let granted = grant::<R>(&ctx)?;
                 handler(ctx, granted).await
             }
+            .instrument(span)
         });
         Self {
             method,
@@ -93,17 +102,27 @@ impl Route {
     }
 }
 
+/// Ties what is logged during a request together. The storefront's requests go without, because it costs more than their
+/// answers; a line of their own tells of their faults.
+fn span(ctx: &Ctx) -> tracing::Span {
+    tracing::info_span!(
+        "request",
+        request.id = ctx.request_id.as_str(),
+        trace.id = ctx.trace().id()
+    )
+}
+
 fn register<F, Fut>(method: Method, handler: F) -> Register
 where
     F: Fn(Rc<Ctx>) -> Fut + Clone + 'static,
     Fut: Future<Output = Answer> + 'static,
 {
-    Rc::new(move |resource, state| {
+    Rc::new(move |resource, state, watch| {
         let (handler, state) = (handler.clone(), state.clone());
-        resource.route(
-            web::method(method.clone())
-                .to(move |parts| answer(Ctx::new(parts, state.clone()), handler.clone())),
-        )
+        resource.route(web::method(method.clone()).to(move |parts| {
+            let ctx = Ctx::new(parts, state.clone());
+            answer(ctx, handler.clone(), watch.clone())
+        }))
     })
 }
 
@@ -125,21 +144,34 @@ pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
     )
 }
 
-async fn answer<F, Fut>(ctx: Ctx, handler: F) -> HttpResponse
+async fn answer<F, Fut>(ctx: Ctx, handler: F, watch: SharedWatch) -> HttpResponse
 where
     F: FnOnce(Rc<Ctx>) -> Fut,
     Fut: Future<Output = Answer>,
 {
+    let begin = Instant::now();
     let ctx = Rc::new(ctx);
     let outcome = match check_size(&ctx.req) {
         Ok(()) => handler(ctx.clone()).await,
         Err(error) => Err(error),
     };
-    let mut response = match outcome {
-        Ok(response) => response,
-        Err(error) => error.response(ctx.req.path(), ctx.request_id.as_str()),
+    let (mut response, error) = match outcome {
+        Ok(response) => (response, None),
+        Err(error) => (
+            error.response(ctx.req.path(), ctx.request_id.as_str()),
+            Some(error),
+        ),
     };
-    finish(&mut response, &ctx.request_id);
+    finish(&mut response, &ctx);
+    let (status, took) = (response.status().as_u16(), begin.elapsed());
+    watch.record(status, took);
+    access_log::answered(
+        &ctx,
+        &watch,
+        status,
+        took,
+        error.as_ref().and_then(ApiError::cause),
+    );
     response
 }
 
@@ -189,7 +221,7 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
 
 /// Puts the table, 405 for other methods, and 404 for other paths into an actix application.
 pub fn configure(config: &mut ServiceConfig, state: &SharedState) {
-    let table = table();
+    let (table, metrics) = (table(), &state.metrics);
     // In the order of the table: the router tries one pattern after the other, and those of the storefront come first.
     let mut paths: Vec<&'static str> = Vec::new();
     for route in &table {
@@ -202,25 +234,34 @@ pub fn configure(config: &mut ServiceConfig, state: &SharedState) {
         let mut methods = Vec::new();
         for route in table.iter().filter(|route| route.path == path) {
             methods.push(route.method.to_string());
-            resource = (route.register)(resource, state);
+            let guarded = route.access != Access::Public;
+            let watch = metrics.watch(Some(&route.method), path, guarded);
+            resource = (route.register)(resource, state, Rc::new(watch));
         }
         let allow: Rc<str> = methods.join(", ").into();
-        config.service(
-            resource.default_service(refuse(state, move || ApiError::method_not_allowed(&allow))),
-        );
+        let watch = Rc::new(metrics.watch(None, path, false));
+        config.service(resource.default_service(refuse(state, watch, move || {
+            ApiError::method_not_allowed(&allow)
+        })));
     }
-    config.default_service(refuse(state, || ApiError::not_found("this path")));
+    let watch = Rc::new(metrics.watch(None, "other", false));
+    config.default_service(refuse(state, watch, || ApiError::not_found("this path")));
 }
 
 /// Answers what no row of the table answers.
-fn refuse(state: &SharedState, error: impl Fn() -> ApiError + Clone + 'static) -> actix_web::Route {
+fn refuse(
+    state: &SharedState,
+    watch: SharedWatch,
+    error: impl Fn() -> ApiError + Clone + 'static,
+) -> actix_web::Route {
     let state = state.clone();
     web::to(move |parts| {
         let error = error.clone();
-        answer(Ctx::new(parts, state.clone()), async move |ctx: Rc<Ctx>| {
+        let refusal = async move |ctx: Rc<Ctx>| {
             guard_unknown(&ctx)?;
             Err(error())
-        })
+        };
+        answer(Ctx::new(parts, state.clone()), refusal, watch.clone())
     })
 }
 
