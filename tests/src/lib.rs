@@ -17,6 +17,7 @@
 //! | [`raw`] | requests that no HTTP library would send |
 //! | [`process`], [`postgres`] | the program and a database server to kill, freeze and restart |
 //! | [`load`] | many clients that keep a ledger of what was acknowledged |
+//! | [`entry_points`] | what must hold for any bytes, for tests and fuzzers |
 //! | [`clock`], [`rng`], [`token`] | time, chance and tokens in the hands of a test |
 
 #![allow(
@@ -30,6 +31,7 @@ pub mod app;
 pub mod client;
 pub mod clock;
 pub mod database;
+pub mod entry_points;
 pub mod experiment;
 pub mod load;
 pub mod postgres;
@@ -51,6 +53,16 @@ pub use rng::Rng;
 
 /// Far more than anything here takes; reaching it means that it never happens.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `small` in CI, `full` where `PODIUM_FULL` is set, as `cargo xtask reliability` does.
+#[must_use]
+pub fn scaled(small: usize, full: usize) -> usize {
+    if std::env::var_os("PODIUM_FULL").is_some() {
+        full
+    } else {
+        small
+    }
+}
 
 /// Waits until a condition holds.
 ///

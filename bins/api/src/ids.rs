@@ -1,4 +1,4 @@
-//! The only place that reaches for randomness: ids that must be distinct, not secret.
+//! The only place that reaches for randomness: ids that must be distinct, seeds of draws, and jitter; nothing secret.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -21,6 +21,18 @@ fn seeded() -> StdRng {
 /// 128 random bits.
 #[must_use]
 pub fn random() -> u128 {
+    GENERATOR.with_borrow_mut(RngExt::random)
+}
+
+/// The seed of one answer's draws.
+#[must_use]
+pub fn seed() -> u64 {
+    GENERATOR.with_borrow_mut(RngExt::random)
+}
+
+/// A number uniform in [0, 1).
+#[must_use]
+pub fn chance() -> f64 {
     GENERATOR.with_borrow_mut(RngExt::random)
 }
 

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod private;
 pub mod problem;
+pub mod promotion_feed;
 pub mod request;
 pub mod routes;
 pub mod server;

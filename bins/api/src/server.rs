@@ -9,19 +9,24 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
+use podium_notifications::{Sender, World};
 use podium_private_postgres::PrivatePostgres;
 use podium_serving::Serving;
+use podium_serving::file::DefinitionsFile;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
 use podium_storage::{ConnectSettings, Database, StorageError, fold, retention, winsorize};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Secret};
+use crate::ids;
 use crate::metrics::Metrics;
 use crate::private::{self, PrivateError};
+use crate::promotion_feed::PromotionFeed;
 use crate::routes;
 use crate::state::AppState;
 
@@ -40,6 +45,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("the database cannot be used: {}", .0.chain())]
     Storage(#[from] StorageError),
+    /// Notifications cannot be sent.
+    #[error(transparent)]
+    Notifications(#[from] podium_notifications::StartError),
     /// The address cannot be bound.
     #[error("cannot listen on {address}")]
     Bind {
@@ -60,6 +68,8 @@ pub struct Running {
     http: ServerHandle,
     serving_http: JoinHandle<std::io::Result<()>>,
     background: Vec<JoinHandle<()>>,
+    sending: JoinHandle<()>,
+    stop_sending: watch::Sender<bool>,
     private: Option<PrivatePostgres>,
 }
 
@@ -85,28 +95,37 @@ pub async fn start(
     let started = Instant::now();
     let resources = private::resources(&config).await?;
     let settings = ConnectSettings::parse(resources.database_url.expose())?;
-    if migrate {
-        let owner = config.database.owner(&resources.database_url)?;
-        for name in podium_storage::migrate::migrate(&owner).await? {
-            tracing::info!(migration = name, "migration applied");
-        }
-    }
     let database = Database::new(settings.clone())?;
+    let owner = config.database.owner(&resources.database_url)?;
+    let migrated = !migrate || migrate_now(&owner).await?;
+    if !migrated {
+        database.set_reachable(false);
+    }
     let limits = podium_serving::Settings {
         assign_wait: config.assign_wait,
         known_units: config.assignment_cache,
     };
-    let serving = Serving::start(database.clone(), limits).await?;
+    let file = config.snapshot_file.clone().map(DefinitionsFile::new);
+    let serving = Serving::start(database.clone(), limits, file).await?;
     let direct = match &config.database.direct_url {
         Some(url) => ConnectSettings::parse(url.expose())?,
         None => settings,
     };
+    let promotions = Arc::new(PromotionFeed::default());
+    let notifications = Sender::new(
+        database.clone(),
+        config.notifications.clone(),
+        world(&clock),
+    )?;
+    let (stop_sending, stopped) = watch::channel(false);
+    let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
     let mut background = vec![
         tokio::spawn(
             serving
                 .clone()
-                .follow(Feed::start(database.clone(), Some(direct))),
+                .follow(Feed::start(database.clone(), Some(direct.clone()))),
         ),
+        tokio::spawn(serving.clone().learn()),
         tokio::spawn(fold_for_ever(database.clone())),
         tokio::spawn(cap_values_for_ever(database.clone())),
         tokio::spawn(keep_partitions(
@@ -114,12 +133,15 @@ pub async fn start(
             config.event_retention_days,
         )),
         tokio::spawn(probe_for_ever(database.clone())),
+        tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
     let auth = Auth::new(&config, &resources.jwt_secret);
     let state = Data::new(AppState {
         auth,
         serving,
         database,
+        notifications,
+        promotions,
         started,
         metrics: Metrics::new(clock.now()),
         draining: AtomicBool::new(false),
@@ -127,6 +149,9 @@ pub async fn start(
         config,
     });
     background.push(tokio::spawn(watch_for_ever(state.clone())));
+    if !migrated {
+        background.push(tokio::spawn(migrate_later(owner)));
+    }
     let (http, address, server) = listen(&state)?;
     let serving_http = tokio::spawn(server);
     Ok(Running {
@@ -135,8 +160,51 @@ pub async fn start(
         http,
         serving_http,
         background,
+        sending,
+        stop_sending,
         private: resources.private,
     })
+}
+
+/// The clock, and dice for the jitter of retries.
+fn world(clock: &Arc<dyn Clock>) -> World {
+    let clock = clock.clone();
+    World {
+        now: Arc::new(move || clock.now()),
+        chance: Arc::new(ids::chance),
+    }
+}
+
+/// Brings the schema up to date; false when the database is away.
+async fn migrate_now(owner: &ConnectSettings) -> Result<bool, StorageError> {
+    match podium_storage::migrate::migrate(owner).await {
+        Ok(applied) => {
+            for name in applied {
+                tracing::info!(migration = name, "migration applied");
+            }
+            Ok(true)
+        }
+        Err(error) if error.is_outage() => {
+            tracing::warn!(error = %error.chain(), "the database is away; starting without it");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Brings the schema up to date once the database is there.
+async fn migrate_later(owner: ConnectSettings) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match migrate_now(&owner).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            // Nobody is there to be told but the log and readiness, and the schema may be put right by hand.
+            Err(error) => {
+                tracing::error!(error = %error.chain(), "the schema was not brought up to date")
+            }
+        }
+    }
 }
 
 fn listen(
@@ -163,10 +231,14 @@ fn listen(
 }
 
 impl Running {
-    /// Stops in order: no new connections, requests in flight end, what was accepted is written, the private
-    /// database stops.
+    /// Stops in order: no new connections, requests in flight end, what was accepted is written, notifications on their
+    /// way arrive, the private database stops.
     pub async fn stop(self) {
         self.state.draining.store(true, Ordering::Relaxed);
+        // A send that fails means that nobody waits for it any more.
+        let _ = self.stop_sending.send(true);
+        // Streams have no end of their own, and the HTTP server waits for theirs.
+        self.state.promotions.close();
         self.http.stop(true).await;
         let _ = self.serving_http.await;
         if tokio::time::timeout(Duration::from_secs(5), self.state.serving.drain())
@@ -177,6 +249,7 @@ impl Running {
                 "accepted writes were not finished in time; their clients were not told that they were"
             );
         }
+        let _ = self.sending.await;
         for task in self.background {
             task.abort();
         }

@@ -13,6 +13,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::promotion_feed::PromotionFeed;
 
 /// What handlers work with. Wiring happens in [`crate::server`].
 pub struct AppState {
@@ -26,6 +27,10 @@ pub struct AppState {
     pub auth: Auth,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Sends what waits in the outbox.
+    pub notifications: Arc<podium_notifications::Sender>,
+    /// What happens to promotions, for whoever listens.
+    pub promotions: Arc<PromotionFeed>,
     /// When the process started.
     pub started: Instant,
     /// What operators watch.

@@ -50,6 +50,26 @@ impl Forgetting {
             _ => Ok(()),
         }
     }
+
+    /// The weight of each of `plays` plays of an hour `age` hours ago, after which `later` plays came.
+    #[must_use]
+    pub fn weight(self, age: i64, later: f64, plays: f64) -> f64 {
+        match self {
+            Self::Never => 1.0,
+            Self::HalfLifeHours(life) => (-as_float(age) / life).exp2(),
+            // The mean of 2^(−later/life), 2^(−(later+1)/life), … over the plays of the hour.
+            Self::HalfLifePlays(life) if plays > 0.0 => {
+                let decay = std::f64::consts::LN_2 / life;
+                let mean = (-decay * plays).exp_m1() / (-decay).exp_m1() / plays;
+                (-decay * later).exp() * mean
+            }
+            Self::WindowHours(hours) => f64::from(u8::from(age < i64::from(hours))),
+            Self::WindowPlays(window) if plays > 0.0 => {
+                ((float(window) - later) / plays).clamp(0.0, 1.0)
+            }
+            Self::HalfLifePlays(_) | Self::WindowPlays(_) => 0.0,
+        }
+    }
 }
 
 /// Counts of all arms by hour (whole hours since any fixed instant).
@@ -127,7 +147,7 @@ impl History {
         for (hour, row) in self.hours.iter().rev() {
             let plays: f64 = row.iter().map(|counts| float(counts.plays())).sum();
             let age = now.saturating_sub(*hour).max(0);
-            let weight = weight(forgetting, age, later, plays);
+            let weight = forgetting.weight(age, later, plays);
             later += plays;
             for (sum, counts) in sums.iter_mut().zip(row) {
                 sum.0 += weight * float(counts.plays());
@@ -137,26 +157,6 @@ impl History {
         sums.into_iter()
             .map(|(plays, successes)| Evidence::rounded(plays, successes))
             .collect()
-    }
-}
-
-/// The weight of each of `plays` plays of an hour `age` hours ago, after which `later` came.
-fn weight(forgetting: Forgetting, age: i64, later: f64, plays: f64) -> f64 {
-    match forgetting {
-        Forgetting::Never => 1.0,
-        Forgetting::HalfLifeHours(life) => (-as_float(age) / life).exp2(),
-        // The mean of 2^(−later/life), 2^(−(later+1)/life), … over the plays of the hour.
-        Forgetting::HalfLifePlays(life) if plays > 0.0 => {
-            let decay = std::f64::consts::LN_2 / life;
-            let mean = (-decay * plays).exp_m1() / (-decay).exp_m1() / plays;
-            (-decay * later).exp() * mean
-        }
-        Forgetting::HalfLifePlays(_) => 0.0,
-        Forgetting::WindowHours(hours) => f64::from(u8::from(age < i64::from(hours))),
-        Forgetting::WindowPlays(window) if plays > 0.0 => {
-            ((float(window) - later) / plays).clamp(0.0, 1.0)
-        }
-        Forgetting::WindowPlays(_) => 0.0,
     }
 }
 

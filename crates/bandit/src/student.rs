@@ -21,6 +21,12 @@ pub struct ValueSums {
 }
 
 impl ValueSums {
+    /// Sums that were added up elsewhere: of values in 1/10,000, and of their squares.
+    #[must_use]
+    pub const fn from_sums(plays: u64, sum: u128, sum_sq: u128) -> Self {
+        Self { plays, sum, sum_sq }
+    }
+
     /// Adds a play with the value `value`, in 1/10,000.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 //! The input are the exact sums per epoch of assignment. A difference between epochs is the calendar's, so arms are
 //! compared within epochs only ([`crate::decision`]); figures that pool all units are given where there is one epoch.
 
+use serde::{Deserialize, Serialize};
+
 use crate::decision::anytime::{Anytime, anytime};
 use crate::decision::evidence::{ArmSummary, Stratified, Stratum, stratified};
 use crate::event::EventType;
@@ -267,7 +269,8 @@ pub fn planned_units(
 }
 
 /// Units per variant of one epoch, and the weights that were in force.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EpochSplit {
     /// Units by variant.
     pub counts: Vec<f64>,

@@ -21,6 +21,7 @@ use crate::event::EventType;
 use crate::metric::{Metric, MetricKind, UnitTotal};
 use crate::words::wire_names;
 
+pub mod evidence;
 mod read;
 
 pub use read::{MEMBERS, check_config, experiment_options, variant_options};

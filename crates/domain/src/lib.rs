@@ -15,6 +15,7 @@
 //! | [`words`] | enums whose values are words on the wire |
 //! | [`metric`] | the catalogue of metrics |
 //! | [`report`] | the figures of a report |
+//! | [`alerts`] | which alerts should be open |
 //! | [`outcomes`] | how requests of units ended: errors and latencies |
 //! | [`rollout`] | who gets what while a promotion is active |
 //! | [`guard`] | what is watched after a promotion |
@@ -25,6 +26,7 @@
 //!
 //! Everything is a function of its arguments, so that every answer can be computed again.
 
+pub mod alerts;
 pub mod analysis;
 pub mod bandit;
 pub mod bucketing;

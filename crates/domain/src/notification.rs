@@ -51,6 +51,23 @@ wire_names!(Level {
     Critical => "critical",
 });
 
+/// How a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryStatus {
+    /// It waits to be sent, or to be sent again.
+    Pending,
+    /// It arrived.
+    Sent,
+    /// It was given up.
+    Failed,
+}
+
+wire_names!(DeliveryStatus {
+    Pending => "pending",
+    Sent => "sent",
+    Failed => "failed",
+});
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

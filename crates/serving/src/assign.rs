@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use podium_domain::experiment::Status;
 use podium_storage::assignments::{Candidate, Lookup, Stored};
 
 use crate::Serving;
@@ -116,7 +115,7 @@ impl Serving {
             ),
             None => snapshot.on_placement(request.placement.unwrap_or(DEFAULT_PLACEMENT)),
         };
-        let Some(experiment) = found.filter(|e| e.status == Status::Running) else {
+        let Some(experiment) = found.filter(|e| e.is_served()) else {
             return Ok(self.tallies.answered(default_answer(false)));
         };
         if let Some(answer) =
@@ -132,7 +131,7 @@ impl Serving {
         Ok(self.tallies.answered(Box::pin(from_table).await))
     }
 
-    /// All running experiments of one unit, without those that it does not take part in.
+    /// All experiments of one unit that are served, without those that it does not take part in.
     ///
     /// # Errors
     /// [`AssignError::NoUnit`].
@@ -144,9 +143,9 @@ impl Serving {
         let unit = visitor.unit().ok_or(AssignError::NoUnit)?;
         let snapshot = Arc::clone(&self.snapshot());
         let version = snapshot.version();
-        let mut answers: Vec<Option<Bytes>> = Vec::with_capacity(snapshot.running().len());
+        let mut answers: Vec<Option<Bytes>> = Vec::with_capacity(snapshot.served().len());
         let mut missing = Vec::new();
-        for (at, experiment) in snapshot.running().iter().enumerate() {
+        for (at, experiment) in snapshot.served().iter().enumerate() {
             let answer = self.assign_from_memory(experiment, version, unit, visitor, now);
             if answer.is_none() {
                 missing.push((at, self.ask_for(experiment, unit, visitor)));
@@ -156,8 +155,7 @@ impl Serving {
         let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
         for (at, asked) in missing {
             let stored = wait(asked, deadline).await;
-            if let (Some(experiment), Some(slot)) =
-                (snapshot.running().get(at), answers.get_mut(at))
+            if let (Some(experiment), Some(slot)) = (snapshot.served().get(at), answers.get_mut(at))
             {
                 *slot = Some(self.conclude(experiment, version, unit, stored, now));
             }
@@ -186,7 +184,7 @@ impl Serving {
         let experiment = snapshot
             .find(experiment)
             .ok_or(AssignError::UnknownExperiment)?;
-        if experiment.status != Status::Running {
+        if !experiment.is_served() {
             let answers = users
                 .iter()
                 .map(|_| self.tallies.answered(default_answer(false)));
@@ -245,18 +243,20 @@ impl Serving {
             // A user who logs in while the database is away keeps what the session was told.
             let by_session = visitor.login_session().and_then(|session| {
                 let known = self.known.get(self.known.key(experiment.id, session))?;
-                experiment.variant(known.stored?.variant_id)
+                let own = experiment.variant(known.stored?.variant_id)?;
+                experiment.answer(known.told, Some((own, Reason::Sticky)))
             });
-            return Some(
-                by_session.map_or_else(|| default_answer(true), |v| v.answer(Reason::Sticky, true)),
-            );
+            if by_session.is_none() {
+                self.count(experiment.id, false);
+            }
+            return Some(bytes(by_session, true));
         }
         let absent = visitor.login_session().is_none() && self.known.is_absent(key, now);
         // Absent units outside the allocation stay so; the others become units now.
-        (absent && experiment.place(unit).is_none()).then(|| default_answer(false))
+        (absent && experiment.place(unit).is_none()).then(|| outside(experiment, unit))
     }
 
-    /// Variant and reason of a known unit. The reason is remembered with the version of the weights that gave it.
+    /// Variant and reason of a known unit. They are remembered with the version of the definitions that gave them.
     fn reason<'e>(
         &self,
         experiment: &'e Experiment,
@@ -267,30 +267,17 @@ impl Serving {
     ) -> Option<(&'e Variant, Reason)> {
         let stored = known.stored?;
         let variant = experiment.variant(stored.variant_id)?;
-        let is_split = if known.version == version {
-            known.is_split
+        let known = if known.version == version {
+            known
         } else {
-            let is_split = experiment
-                .place(unit)
-                .is_some_and(|placed| placed.id == variant.id);
-            self.known.put(
-                key,
-                Known {
-                    version,
-                    is_split,
-                    ..known
-                },
-            );
-            is_split
+            self.remember(experiment, version, unit, key, stored)
         };
-        Some((
-            variant,
-            if is_split {
-                Reason::Split
-            } else {
-                Reason::Sticky
-            },
-        ))
+        let reason = if known.is_split {
+            Reason::Split
+        } else {
+            Reason::Sticky
+        };
+        experiment.answer(known.told, Some((variant, reason)))
     }
 
     fn ask_for(&self, experiment: &Experiment, unit: &str, visitor: Visitor<'_>) -> Asked {
@@ -323,13 +310,14 @@ impl Serving {
         stored: Option<Option<Stored>>,
         now: DateTime<Utc>,
     ) -> Bytes {
+        self.count(experiment.id, stored.is_some());
         let Some(stored) = stored else {
             return default_answer(true);
         };
         let key = self.known.key(experiment.id, unit);
         let Some(stored) = stored else {
             self.known.put_absent(key, now);
-            return default_answer(false);
+            return outside(experiment, unit);
         };
         let known = self.remember(experiment, version, unit, key, stored);
         match self.reason(experiment, version, unit, key, known) {
@@ -355,13 +343,27 @@ impl Serving {
             stored: Some(stored),
             version,
             is_split,
+            told: experiment.told(unit, experiment.variant(stored.variant_id)),
         };
         self.known.put(key, known);
         known
     }
 }
 
-type Asked = Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
+pub(crate) type Asked =
+    Option<tokio::sync::oneshot::Receiver<podium_storage::assignments::LookupAnswer>>;
+
+/// The answer of a unit that has no variant of its own.
+fn outside(experiment: &Experiment, unit: &str) -> Bytes {
+    bytes(experiment.answer(experiment.told(unit, None), None), false)
+}
+
+fn bytes(told: Option<(&Variant, Reason)>, degraded: bool) -> Bytes {
+    told.map_or_else(
+        || default_answer(degraded),
+        |(variant, reason)| variant.answer(reason, degraded),
+    )
+}
 
 /// The question to the table for a visitor.
 pub(crate) fn lookup(
@@ -378,12 +380,13 @@ pub(crate) fn lookup(
         candidate,
         epoch: experiment.epoch,
         is_bot: visitor.agent.is_bot(),
-        takes_new: experiment.status == Status::Running,
+        takes_new: experiment.is_served(),
+        during_promotion: experiment.promotion().is_some(),
     }
 }
 
 /// What the table says before the deadline; `None` when it was not asked, did not answer or failed.
-async fn wait(asked: Asked, deadline: tokio::time::Instant) -> Option<Option<Stored>> {
+pub(crate) async fn wait(asked: Asked, deadline: tokio::time::Instant) -> Option<Option<Stored>> {
     match tokio::time::timeout_at(deadline, asked?).await {
         Ok(Ok(Ok(stored))) => Some(stored),
         _ => None,

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 use chrono::{DateTime, Utc};
+use podium_domain::rollout::Told;
 use podium_storage::assignments::Stored;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -13,10 +14,12 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 pub struct Known {
     /// The stored assignment; `None`: the table had none at `seen_at`.
     pub stored: Option<Stored>,
-    /// Version of the definitions under which `is_split` was found.
+    /// Version of the definitions under which `is_split` and `told` were found.
     pub version: i64,
     /// Whether the weights of that version give the same variant.
     pub is_split: bool,
+    /// What the promotion of that version, if there is one, makes of the unit.
+    pub told: Told,
 }
 
 /// A bounded cache keyed by a 128-bit digest of experiment and unit. The digest is keyed with secrets of the process, so

@@ -9,27 +9,40 @@
 //! | --- | --- |
 //! | [`snapshot`] | definitions compiled for deciding |
 //! | [`known`] | assignments remembered from the table |
+//! | [`promotion`] | an active promotion compiled for deciding |
 //! | [`assign`] | who gets what |
+//! | [`arms`] | arms of rankings with the weights in force |
+//! | [`rank`] | orders of candidates |
+//! | [`file`] | definitions in a file, for a start without the database |
 //! | [`track`] | attribution and recording of events |
 //! | [`tally`] | counts of what was answered and recorded |
 
+pub mod arms;
 pub mod assign;
+pub mod file;
 pub mod known;
+pub mod promotion;
+pub mod rank;
 pub mod snapshot;
 pub mod tally;
 pub mod track;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use podium_storage::assignments::{Assigner, Lookup, LookupAnswer};
 use podium_storage::batch::{Batcher, Sizes};
+use podium_storage::decisions::Keeper;
+use podium_storage::definitions::Definitions;
 use podium_storage::events::{EventRow, RecordAnswer, Recorder};
 use podium_storage::feed::Feed;
 use podium_storage::{Database, StorageError, definitions};
 use tokio::sync::oneshot;
 
+use crate::arms::Gallery;
+use crate::file::{DefinitionsFile, FROM_FILE};
 use crate::known::KnownUnits;
 use crate::snapshot::Snapshot;
 use crate::tally::Tallies;
@@ -57,21 +70,32 @@ pub struct Serving {
     database: Database,
     settings: Settings,
     snapshot: ArcSwap<Snapshot>,
+    file: Option<DefinitionsFile>,
     refreshing: tokio::sync::Mutex<()>,
     known: KnownUnits,
     tallies: Tallies,
     assigner: Batcher<Assigner>,
     recorder: Batcher<Recorder>,
+    /// By experiment: units that the table was asked for, and those that got no answer in time.
+    asked: Mutex<HashMap<i64, (i64, i64)>>,
+    keeper: Batcher<Keeper>,
+    gallery: Gallery,
 }
 
 impl Serving {
-    /// Loads the definitions and starts the writers on the current runtime.
+    /// Loads the definitions and starts the writers on the current runtime. While the database is away the definitions are
+    /// those of the file, or none, until [`Self::follow`] finds the table's.
     ///
     /// # Errors
-    /// [`StorageError`] when the definitions cannot be read.
-    pub async fn start(database: Database, settings: Settings) -> Result<Arc<Self>, StorageError> {
+    /// [`StorageError`] when the definitions cannot be read although the database is there.
+    pub async fn start(
+        database: Database,
+        settings: Settings,
+        file: Option<DefinitionsFile>,
+    ) -> Result<Arc<Self>, StorageError> {
         let tallies = Tallies::default();
-        let snapshot = Snapshot::compile(definitions::load(&database).await?, &tallies);
+        let definitions = first_definitions(&database, file.as_ref()).await?;
+        let snapshot = Snapshot::compile(definitions, &tallies);
         let (assigner, _) = Batcher::start(
             Assigner::new(database.clone()),
             Sizes {
@@ -88,15 +112,27 @@ impl Serving {
                 group_rows: 1_000,
             },
         );
+        let (keeper, _) = Batcher::start(
+            Keeper::new(database.clone()),
+            Sizes {
+                writers: 2,
+                capacity_rows: 10_000,
+                group_rows: 500,
+            },
+        );
         Ok(Arc::new(Self {
             database,
             settings,
             snapshot: ArcSwap::from_pointee(snapshot),
+            file,
             refreshing: tokio::sync::Mutex::new(()),
             known: KnownUnits::new(settings.known_units),
             tallies,
             assigner,
             recorder,
+            asked: Mutex::default(),
+            keeper,
+            gallery: Gallery::default(),
         }))
     }
 
@@ -114,6 +150,9 @@ impl Serving {
         // One at a time, so that an older reading cannot replace a newer one.
         let _turn = self.refreshing.lock().await;
         let definitions = definitions::load(&self.database).await?;
+        if definitions.version != self.snapshot().version() {
+            keep(self.file.as_ref(), &definitions);
+        }
         let snapshot = Snapshot::compile(definitions, &self.tallies);
         self.snapshot.store(Arc::new(snapshot));
         Ok(())
@@ -129,6 +168,11 @@ impl Serving {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
+    }
+
+    /// Keeps the weights of rankings up to date, for ever.
+    pub async fn learn(self: Arc<Self>) {
+        self.gallery.follow(&self.database, &self.snapshot).await;
     }
 
     /// What was answered and recorded since the process started.
@@ -147,6 +191,37 @@ impl Serving {
     pub async fn drain(&self) {
         self.assigner.drain().await;
         self.recorder.drain().await;
+        self.keeper.drain().await;
+    }
+
+    /// Takes what was counted since the last call: experiment, units that the table was asked for, and those among them
+    /// that got no answer in time.
+    #[must_use]
+    pub fn take_counts(&self) -> Vec<(i64, i64, i64)> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked
+            .drain()
+            .map(|(experiment, (asked, failed))| (experiment, asked, failed))
+            .collect()
+    }
+
+    /// Gives counts back that could not be stored.
+    pub fn give_back_counts(&self, counts: &[(i64, i64, i64)]) {
+        for (experiment, asked, failed) in counts {
+            self.add_counts(*experiment, *asked, *failed);
+        }
+    }
+
+    /// Counts a unit that memory did not know. Its answer waited for a commit, next to which a lock is nothing.
+    fn count(&self, experiment: i64, answered: bool) {
+        self.add_counts(experiment, 1, i64::from(!answered));
+    }
+
+    fn add_counts(&self, experiment: i64, asked: i64, failed: i64) {
+        let mut counts = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(experiment).or_default();
+        count.0 += asked;
+        count.1 += failed;
     }
 
     fn ask(&self, lookup: Lookup) -> Result<oneshot::Receiver<LookupAnswer>, StorageError> {
@@ -155,5 +230,44 @@ impl Serving {
 
     fn record(&self, rows: Vec<EventRow>) -> Result<oneshot::Receiver<RecordAnswer>, StorageError> {
         self.recorder.submit(rows)
+    }
+}
+
+/// From the table; without it from the file; without that none.
+async fn first_definitions(
+    database: &Database,
+    file: Option<&DefinitionsFile>,
+) -> Result<Definitions, StorageError> {
+    if database.is_reachable() {
+        match definitions::load(database).await {
+            Ok(definitions) => {
+                keep(file, &definitions);
+                return Ok(definitions);
+            }
+            Err(error) if error.is_outage() => {
+                tracing::warn!(error = %error.chain(), "the database is away; starting without it");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    database.set_reachable(false);
+    let kept = file.map_or(Ok(None), DefinitionsFile::load);
+    let kept = kept.unwrap_or_else(|error| {
+        tracing::warn!(%error, "starting without definitions");
+        None
+    });
+    Ok(kept.unwrap_or(Definitions {
+        version: FROM_FILE,
+        ..Definitions::default()
+    }))
+}
+
+/// A file that cannot be written takes nothing away from those who are served now.
+fn keep(file: Option<&DefinitionsFile>, definitions: &Definitions) {
+    if let Some(Err(error)) = file.map(|file| file.save(definitions)) {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the definitions were not kept for a start without the database"
+        );
     }
 }

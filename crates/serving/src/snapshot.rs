@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use podium_domain::bandit::{self, BanditOptions};
 use podium_domain::bucketing::{Allocation, Bucketing, HashVersion, VariantTable};
-use podium_domain::experiment::Status;
+use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::ids::VariantId;
+use podium_domain::rollout::Told;
 use podium_storage::definitions::{
     Definitions, ExperimentDefinition, UserDefinition, VariantDefinition,
 };
 
+use crate::promotion::Promotion;
 use crate::tally::{Tallies, VariantTally};
 
 /// Placement that is meant when a request names none.
@@ -24,9 +27,9 @@ pub struct Snapshot {
     by_id: HashMap<i64, Arc<Experiment>>,
     by_name: HashMap<String, Arc<Experiment>>,
     by_variant: HashMap<i64, Arc<Experiment>>,
-    /// The newest running experiment of each placement.
+    /// The newest experiment of each placement that is served.
     by_target: HashMap<String, Arc<Experiment>>,
-    running: Vec<Arc<Experiment>>,
+    served: Vec<Arc<Experiment>>,
     users: HashMap<String, UserDefinition>,
 }
 
@@ -58,6 +61,8 @@ pub struct Experiment {
     overrides: HashMap<String, usize>,
     /// `None` when nobody can be assigned (no variant, no weight).
     bucketing: Option<Bucketing>,
+    /// The promotion that is active.
+    promotion: Option<Promotion>,
 }
 
 /// Why a unit has its variant.
@@ -69,11 +74,15 @@ pub enum Reason {
     Sticky,
     /// Pinned for testing.
     Override,
+    /// A promotion gives the winner instead of the unit's own variant.
+    Promoted,
+    /// A promotion holds the unit back on the control.
+    Holdback,
 }
 
 impl Reason {
     /// Their words, in the order of their definition.
-    pub const NAMES: [&'static str; 3] = ["SPLIT", "STICKY", "OVERRIDE"];
+    pub const NAMES: [&'static str; 5] = ["SPLIT", "STICKY", "OVERRIDE", "PROMOTED", "HOLDBACK"];
 }
 
 /// A variant with its answers.
@@ -83,6 +92,8 @@ pub struct Variant {
     pub id: i64,
     /// Name.
     pub name: String,
+    /// How it ranks candidates; `None` when it leaves them as they are.
+    pub ranking: Option<Arc<BanditOptions>>,
     /// `assign` answers, indexed by reason and whether they are degraded.
     answers: [[Bytes; 2]; Reason::NAMES.len()],
     tally: Arc<VariantTally>,
@@ -93,11 +104,13 @@ impl Variant {
     #[must_use]
     pub fn answer(&self, reason: Reason, degraded: bool) -> Bytes {
         self.tally.add(reason as usize, 1);
-        let [split, sticky, pinned] = &self.answers;
+        let [split, sticky, pinned, promoted, held_back] = &self.answers;
         let [normal, marked] = match reason {
             Reason::Split => split,
             Reason::Sticky => sticky,
             Reason::Override => pinned,
+            Reason::Promoted => promoted,
+            Reason::Holdback => held_back,
         };
         if degraded {
             marked.clone()
@@ -153,12 +166,12 @@ impl Snapshot {
             for variant in &experiment.variants {
                 snapshot.by_variant.insert(variant.id, experiment.clone());
             }
-            if experiment.status == Status::Running {
+            if experiment.is_served() {
                 if starts.get(&target).is_none_or(|known| *known < age) {
                     starts.insert(target.clone(), age);
                     snapshot.by_target.insert(target, experiment.clone());
                 }
-                snapshot.running.push(experiment);
+                snapshot.served.push(experiment);
             }
         }
         snapshot
@@ -191,7 +204,7 @@ impl Snapshot {
         self.by_variant.get(&variant_id)
     }
 
-    /// The newest running experiment of a placement.
+    /// The newest experiment of a placement that is served.
     #[must_use]
     pub fn on_placement(&self, placement: &str) -> Option<&Arc<Experiment>> {
         self.by_target.get(placement)
@@ -202,10 +215,10 @@ impl Snapshot {
         self.by_id.values()
     }
 
-    /// All running experiments, in id order.
+    /// All experiments that are served, running and promoted ones, in id order.
     #[must_use]
-    pub fn running(&self) -> &[Arc<Experiment>] {
-        &self.running
+    pub fn served(&self) -> &[Arc<Experiment>] {
+        &self.served
     }
 
     /// Experiments in any state.
@@ -231,6 +244,7 @@ impl Experiment {
             Status::Paused
         });
         let bucketing = bucketing(&definition);
+        let promotion = Promotion::compile(&definition);
         let variants: Vec<Variant> = definition
             .variants
             .iter()
@@ -250,6 +264,48 @@ impl Experiment {
             variants,
             overrides,
             bucketing,
+            promotion,
+        }
+    }
+
+    /// Whether it has answers of its own: it runs, or its winner is promoted.
+    #[must_use]
+    pub const fn is_served(&self) -> bool {
+        matches!(self.status, Status::Running) || self.promotion.is_some()
+    }
+
+    /// The promotion that is active.
+    #[must_use]
+    pub const fn promotion(&self) -> Option<&Promotion> {
+        self.promotion.as_ref()
+    }
+
+    /// What an active promotion makes of a unit whose own variant is `own`; without one [`Told::Own`].
+    #[must_use]
+    pub fn told(&self, unit: &str, own: Option<&Variant>) -> Told {
+        self.promotion.as_ref().map_or(Told::Own, |promotion| {
+            promotion.told(unit, own.map(|own| own.id))
+        })
+    }
+
+    /// The answer of a unit that has been [told](Self::told) something, with the reason; `own` is its variant without the
+    /// promotion. `None` is the default answer: nothing of its own, and not moved to the winner.
+    #[must_use]
+    pub fn answer<'e>(
+        &'e self,
+        told: Told,
+        own: Option<(&'e Variant, Reason)>,
+    ) -> Option<(&'e Variant, Reason)> {
+        let of_promotion = |at: fn(&Promotion) -> Option<usize>, reason| {
+            let at = at(self.promotion.as_ref()?)?;
+            self.variants.get(at).map(|variant| (variant, reason))
+        };
+        match told {
+            Told::Own => own,
+            Told::Winner => of_promotion(|p| Some(p.winner()), Reason::Promoted).or(own),
+            Told::HeldBack => {
+                own.and_then(|own| of_promotion(Promotion::control, Reason::Holdback).or(Some(own)))
+            }
         }
     }
 
@@ -318,8 +374,26 @@ fn variant(
     Variant {
         id: variant.id,
         name: variant.name.clone(),
+        ranking: ranking(experiment, variant),
         answers: Reason::NAMES.map(both),
         tally: tallies.variant(variant.id),
+    }
+}
+
+/// How a variant ranks. A bandit's own variants rank unless they say otherwise, also the only one of a bandit over items.
+fn ranking(
+    experiment: &ExperimentDefinition,
+    variant: &VariantDefinition,
+) -> Option<Arc<BanditOptions>> {
+    let is_bandit = experiment.experiment_type == ExperimentType::Bandit.name();
+    let ranks = is_bandit && (!variant.is_control || experiment.variants.len() == 1);
+    let config: serde_json::Value = serde_json::from_str(&variant.config).unwrap_or_default();
+    match bandit::variant_options(&config, &experiment.config, ranks) {
+        Ok(options) => options.map(Arc::new),
+        Err(faults) => {
+            tracing::error!(variant.id, %faults, "variant with options that make no sense does not rank");
+            None
+        }
     }
 }
 

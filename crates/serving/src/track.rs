@@ -10,11 +10,12 @@ use futures_util::future::join_all;
 use podium_domain::event::{CountRule, EventRefused, EventType};
 use podium_domain::experiment::Status;
 use podium_storage::assignments::{Candidate, Stored};
-use podium_storage::events::{EventRow, RecordError, event_key};
+use podium_storage::events::{EventRow, Promoted, RecordError, event_key};
 
 use crate::Serving;
 use crate::assign::{Visitor, lookup};
-use crate::snapshot::{Experiment, ExperimentRef, Snapshot, Variant};
+use crate::promotion::Promotion;
+use crate::snapshot::{Experiment, ExperimentRef, Reason, Snapshot, Variant};
 
 /// A checked event, before attribution.
 #[derive(Clone, Debug)]
@@ -268,8 +269,15 @@ impl Serving {
         if let Some(pinned) = experiment.pinned(unit) {
             return match claimed {
                 Some(claimed) if claimed.id != pinned.id => Err(TrackError::Contradiction),
-                _ => row(experiment, unit, pinned.id, None, true, event, now),
+                _ => row(experiment, unit, Attribution::pinned(pinned), event, now),
             };
+        }
+        if let Some(promotion) = promotion_of(experiment, event) {
+            let stored = self
+                .stored(snapshot, experiment, unit, event.visitor, None, now)
+                .await?;
+            let attribution = promoted(experiment, promotion, unit, stored, claimed)?;
+            return row(experiment, unit, attribution, event, now);
         }
         // Only a running experiment takes a client's word for a unit that it does not know.
         let candidate = claimed
@@ -285,18 +293,11 @@ impl Serving {
         if claimed.is_some_and(|claimed| claimed.id != stored.variant_id) {
             return Err(TrackError::Contradiction);
         }
-        row(
-            experiment,
-            unit,
-            stored.variant_id,
-            Some(stored),
-            false,
-            event,
-            now,
-        )
+        row(experiment, unit, Attribution::stored(stored), event, now)
     }
 
-    /// The rows of an event that names no experiment: every running one in which the unit has an assignment.
+    /// The rows of an event that names no experiment: every running one in which the unit has an assignment, and every
+    /// promoted one that is still watched.
     async fn attribute_everywhere(
         &self,
         snapshot: &Snapshot,
@@ -304,26 +305,26 @@ impl Serving {
         event: &Event<'_>,
         now: DateTime<Utc>,
     ) -> Result<Vec<EventRow>, TrackError> {
-        let found = join_all(snapshot.running().iter().map(|experiment| async move {
+        let takes = |experiment: &&Arc<Experiment>| {
+            let promotion = experiment.promotion();
+            promotion.is_none_or(Promotion::is_watched)
+        };
+        let served = snapshot.served().iter().filter(takes);
+        let found = join_all(served.map(|experiment| async move {
             if let Some(pinned) = experiment.pinned(unit) {
-                return row(experiment, unit, pinned.id, None, true, event, now).map(Some);
+                return row(experiment, unit, Attribution::pinned(pinned), event, now).map(Some);
             }
             let stored = self
                 .stored(snapshot, experiment, unit, event.visitor, None, now)
                 .await?;
-            stored
-                .map(|stored| {
-                    row(
-                        experiment,
-                        unit,
-                        stored.variant_id,
-                        Some(stored),
-                        false,
-                        event,
-                        now,
-                    )
-                })
-                .transpose()
+            let Some(stored) = stored else {
+                return Ok(None);
+            };
+            let attribution = match promotion_of(experiment, event) {
+                Some(promotion) => promoted(experiment, promotion, unit, Some(stored), None)?,
+                None => Attribution::stored(stored),
+            };
+            row(experiment, unit, attribution, event, now).map(Some)
         }))
         .await;
         found.into_iter().filter_map(Result::transpose).collect()
@@ -398,25 +399,111 @@ fn claimed_variant<'e>(
     found.map(Some).ok_or(TrackError::ForeignVariant)
 }
 
-fn row(
-    experiment: &Experiment,
-    unit: &str,
+/// What an event is recorded under.
+struct Attribution {
     variant_id: i64,
     stored: Option<Stored>,
     overridden: bool,
+    promotion: Option<Promoted>,
+}
+
+impl Attribution {
+    fn stored(stored: Stored) -> Self {
+        Self {
+            variant_id: stored.variant_id,
+            stored: Some(stored),
+            overridden: false,
+            promotion: None,
+        }
+    }
+
+    fn pinned(variant: &Variant) -> Self {
+        Self {
+            variant_id: variant.id,
+            stored: None,
+            overridden: true,
+            promotion: None,
+        }
+    }
+}
+
+/// The promotion that an event belongs to. One that occurred before the experiment ended is the experiment's, however late
+/// it arrives.
+fn promotion_of<'e>(experiment: &'e Experiment, event: &Event<'_>) -> Option<&'e Promotion> {
+    let before_the_end = event
+        .occurred_at
+        .zip(experiment.ended_at)
+        .is_some_and(|(occurred_at, end)| occurred_at <= end);
+    experiment.promotion().filter(|_| !before_the_end)
+}
+
+/// Under a promotion a unit may say any variant that `assign` may tell it: its own, the winner, or the control where it is
+/// held back. A unit that says none is recorded under what it is told.
+fn promoted(
+    experiment: &Experiment,
+    promotion: &Promotion,
+    unit: &str,
+    stored: Option<Stored>,
+    claimed: Option<&Variant>,
+) -> Result<Attribution, TrackError> {
+    let own = match stored {
+        Some(stored) => experiment.variant(stored.variant_id),
+        None => experiment.place(unit),
+    };
+    let told = experiment.told(unit, own);
+    let shown = match claimed {
+        Some(claimed) => claimed,
+        None => {
+            stored.ok_or(TrackError::NoAssignment)?;
+            let own = own.map(|own| (own, Reason::Sticky));
+            let answer = experiment.answer(told, own);
+            answer.ok_or(TrackError::NoAssignment)?.0
+        }
+    };
+    let at = |place: usize| experiment.variants.get(place).map(|variant| variant.id);
+    let control = promotion.control().and_then(at);
+    let may_be_shown = own.is_some_and(|own| own.id == shown.id)
+        || at(promotion.winner()) == Some(shown.id)
+        || (control == Some(shown.id) && promotion.is_held_back(unit));
+    if !may_be_shown {
+        return Err(TrackError::Contradiction);
+    }
+    let is_compared = stored.is_some_and(|stored| !stored.is_bot);
+    Ok(Attribution {
+        variant_id: shown.id,
+        stored,
+        overridden: false,
+        promotion: Some(promotion.mark(told, own.map(|own| own.id), is_compared)),
+    })
+}
+
+fn row(
+    experiment: &Experiment,
+    unit: &str,
+    attribution: Attribution,
     event: &Event<'_>,
     now: DateTime<Utc>,
 ) -> Result<EventRow, TrackError> {
+    let Attribution {
+        variant_id,
+        stored,
+        overridden,
+        mut promotion,
+    } = attribution;
     // An event without a time of its own happens at its arrival, which is after the assignment, whatever the
     // clocks of the machines say.
     let known_since = stored.filter(|stored| !stored.by_client && event.occurred_at.is_some());
+    let bot = event.visitor.agent.is_bot();
+    if let Some(promotion) = promotion.as_mut().filter(|_| bot) {
+        promotion.arm = None;
+    }
     let rule = CountRule {
         status: experiment.status,
         ended_at: experiment.ended_at,
         assigned_at: known_since.map(|stored| stored.assigned_at),
-        promotion_active: false,
+        promotion_active: promotion.is_some(),
         overridden,
-        bot: event.visitor.agent.is_bot(),
+        bot,
     };
     let recording = rule.decide(event.occurred_at.unwrap_or(now))?;
     let text = |value: &Option<Cow<'_, str>>| value.as_deref().map(str::to_owned);
@@ -438,8 +525,9 @@ fn row(
         is_error: event.is_error,
         session_id: event.visitor.session.map(str::to_owned),
         decision_id: text(&event.decision_id),
-        is_bot: event.visitor.agent.is_bot(),
+        is_bot: bot,
         counted: recording.is_counted(),
+        promotion,
         occurred_at: event.occurred_at,
     })
 }

@@ -29,6 +29,8 @@ pub struct Lookup {
     pub is_bot: bool,
     /// Whether the experiment takes new units: then a second user of a session is stored with the session's variant.
     pub takes_new: bool,
+    /// Whether a promotion of the experiment is active: then a new unit is in no analysis.
+    pub during_promotion: bool,
 }
 
 /// A first assignment.
@@ -217,7 +219,7 @@ async fn insert(
     let variants: Vec<i64> = rows.iter().map(|(_, c)| c.variant_id).collect();
     let sessions: Vec<Option<&str>> = rows.iter().map(|(l, _)| l.session_id.as_deref()).collect();
     let epochs: Vec<i32> = rows.iter().map(|(l, _)| l.epoch).collect();
-    let sources: Vec<i16> = rows.iter().map(|(_, c)| i16::from(c.by_client)).collect();
+    let sources: Vec<i16> = rows.iter().map(|(l, c)| source(l, *c)).collect();
     let bots: Vec<bool> = rows.iter().map(|(l, _)| l.is_bot).collect();
     let inserted = link
         .query(
@@ -247,6 +249,15 @@ async fn insert(
         }
     }
     Ok(())
+}
+
+/// Who made an assignment, as the number in the table.
+fn source(lookup: &Lookup, candidate: Candidate) -> i16 {
+    if lookup.during_promotion {
+        2
+    } else {
+        i16::from(candidate.by_client)
+    }
 }
 
 async fn read(

@@ -11,7 +11,7 @@ use deadpool_postgres::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, IsolationLevel, Row};
 
 use crate::StorageError;
 use crate::connect::{ConnectSettings, Purpose};
@@ -260,10 +260,45 @@ impl Database {
         E: From<StorageError> + AsStorageError,
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
     {
+        self.tried(IsolationLevel::ReadCommitted, body).await
+    }
+
+    /// As [`Self::transaction`], where every statement sees the same moment. What somebody else has changed since then
+    /// cannot be changed here: then `body` runs anew.
+    ///
+    /// # Errors
+    /// As [`Self::transaction`].
+    pub async fn transaction_of_one_moment<T, E, F>(&self, body: F) -> Result<T, E>
+    where
+        E: From<StorageError> + AsStorageError,
+        F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
+    {
+        self.tried(IsolationLevel::RepeatableRead, body).await
+    }
+
+    /// Runs `body` in a transaction that only reads, and whose statements all see the same moment.
+    ///
+    /// # Errors
+    /// What `body` returns, or a [`StorageError`] turned into its error type.
+    pub async fn snapshot<T, E, F>(&self, body: F) -> Result<T, E>
+    where
+        E: From<StorageError>,
+        F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
+    {
+        let mut link = self.report().await?;
+        link.transaction_once(IsolationLevel::RepeatableRead, true, &body)
+            .await
+    }
+
+    async fn tried<T, E, F>(&self, isolation: IsolationLevel, body: F) -> Result<T, E>
+    where
+        E: From<StorageError> + AsStorageError,
+        F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
+    {
         let mut attempt = 1;
         loop {
             let mut link = self.serve().await?;
-            let outcome = link.transaction_once(&body).await;
+            let outcome = link.transaction_once(isolation, false, &body).await;
             match outcome {
                 Err(error) if error.as_storage().is_some_and(StorageError::is_contention) => {
                     if attempt == ATTEMPTS {
@@ -276,6 +311,52 @@ impl Database {
             tokio::time::sleep(Duration::from_millis(u64::from(10 + 30 * (attempt - 1)))).await;
             attempt += 1;
         }
+    }
+}
+
+/// What prepared statements can be run on: a connection, or a transaction whose caller has set the timer.
+pub trait Query: Send {
+    /// Runs a prepared statement and reads its rows.
+    ///
+    /// # Errors
+    /// [`StorageError::Db`]; on a connection [`StorageError::TimedOut`] too.
+    fn query(
+        &mut self,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Vec<Row>, StorageError>> + Send;
+
+    /// Runs a prepared statement that returns at most one row.
+    ///
+    /// # Errors
+    /// As [`Query::query`].
+    fn query_opt(
+        &mut self,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Option<Row>, StorageError>> + Send {
+        async move { Ok(self.query(sql, params).await?.into_iter().next()) }
+    }
+}
+
+impl Query for Link {
+    async fn query(
+        &mut self,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StorageError> {
+        Self::query(self, sql, params).await
+    }
+}
+
+impl Query for &Transaction<'_> {
+    async fn query(
+        &mut self,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StorageError> {
+        let statement = self.prepare_cached(sql).await?;
+        Ok(deadpool_postgres::GenericClient::query(*self, &statement, params).await?)
     }
 }
 
@@ -401,7 +482,12 @@ impl Link {
     }
 
     /// Runs `body` in one transaction under the timer.
-    async fn transaction_once<T, E, F>(&mut self, body: &F) -> Result<T, E>
+    async fn transaction_once<T, E, F>(
+        &mut self,
+        isolation: IsolationLevel,
+        read_only: bool,
+        body: &F,
+    ) -> Result<T, E>
     where
         E: From<StorageError>,
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
@@ -409,7 +495,13 @@ impl Link {
         let limit = self.limit;
         let object = self.object.as_mut().ok_or(StorageError::TimedOut)?;
         let outcome = timeout(limit, async {
-            let transaction = object.transaction().await.map_err(StorageError::from)?;
+            let transaction = object
+                .build_transaction()
+                .isolation_level(isolation)
+                .read_only(read_only)
+                .start()
+                .await
+                .map_err(StorageError::from)?;
             let value = body(&transaction).await?;
             transaction.commit().await.map_err(StorageError::from)?;
             Ok::<T, E>(value)

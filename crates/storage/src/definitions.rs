@@ -1,18 +1,20 @@
-//! What every replica holds in memory: experiments, variants, overrides, people.
+//! What every replica holds in memory: experiments, variants, overrides, promotions, people.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use podium_domain::decimal::Decimal4;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use crate::database::Link;
 use crate::rows::{column, decimal};
 use crate::{Database, StorageError};
 
 /// All definitions at one version.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Definitions {
     /// Rises with every change; see [`version`].
     pub version: i64,
@@ -23,7 +25,7 @@ pub struct Definitions {
 }
 
 /// An experiment as the storefront path needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExperimentDefinition {
     /// Numeric id.
     pub id: i64,
@@ -53,10 +55,29 @@ pub struct ExperimentDefinition {
     pub variants: Vec<VariantDefinition>,
     /// Units pinned to a variant id.
     pub overrides: HashMap<String, i64>,
+    /// The active promotion of a completed experiment.
+    pub promotion: Option<PromotionDefinition>,
+}
+
+/// An active promotion as the storefront path needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromotionDefinition {
+    /// Its id.
+    pub id: Uuid,
+    /// The variant that was promoted.
+    pub winner_id: i64,
+    /// The winner's share of traffic at each step, in percent, rising.
+    pub steps: Vec<Decimal4>,
+    /// Place of the step in force, from 0.
+    pub step: i32,
+    /// Share that stays on the control, in percent; zero once the watch has ended.
+    pub holdback: Decimal4,
+    /// Whether its guard still watches.
+    pub is_watched: bool,
 }
 
 /// A variant as the storefront path needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VariantDefinition {
     /// Numeric id.
     pub id: i64,
@@ -71,7 +92,7 @@ pub struct VariantDefinition {
 }
 
 /// A person as access checks need it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UserDefinition {
     /// `viewer`, `editor`, `promoter` or `admin`.
     pub role: String,
@@ -97,6 +118,15 @@ const OVERRIDES: &str = "-- definitions::overrides
 SELECT o.experiment_id, o.unit, o.variant_id
 FROM experiment_overrides o JOIN experiments e ON e.id = o.experiment_id
 WHERE e.status IN ('running', 'paused', 'completed')";
+
+/// A promotion without a rollout was recorded past the engine: everybody has moved, and nobody watches.
+const PROMOTIONS: &str = "-- definitions::promotions
+SELECT p.experiment_id, p.id, p.promoted_variant_id, coalesce(r.steps, '{100}')::text[] AS steps, coalesce(r.step, 0) AS step,
+       w.is_watched, CASE WHEN w.is_watched THEN r.holdback ELSE 0 END::text AS holdback
+FROM experiment_promotions p JOIN experiments e ON e.id = p.experiment_id
+LEFT JOIN promotion_rollouts r ON r.promotion_id = p.id
+CROSS JOIN LATERAL (SELECT coalesce(r.watch_hours > 0 AND r.watch_ended_at IS NULL, false) AS is_watched) w
+WHERE p.rollback_at IS NULL AND e.status = 'completed'";
 
 const USERS: &str = "-- definitions::users
 SELECT id, role, disabled, tokens_valid_after FROM podium_users";
@@ -144,6 +174,12 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
                 .insert(unit, column(&row, "experiment_overrides", "variant_id")?);
         }
     }
+    for row in link.query(PROMOTIONS, &[]).await? {
+        let id: i64 = column(&row, "experiment_promotions", "experiment_id")?;
+        if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
+            experiment.promotion = Some(promotion(&row)?);
+        }
+    }
     let mut users = HashMap::new();
     for row in link.query(USERS, &[]).await? {
         users.insert(column(&row, "podium_users", "id")?, user(&row)?);
@@ -172,6 +208,25 @@ fn experiment(row: &Row) -> Result<ExperimentDefinition, StorageError> {
         config: column(row, T, "config")?,
         variants: Vec::new(),
         overrides: HashMap::new(),
+        promotion: None,
+    })
+}
+
+fn promotion(row: &Row) -> Result<PromotionDefinition, StorageError> {
+    const T: &str = "promotion_rollouts";
+    let steps: Vec<String> = column(row, T, "steps")?;
+    let steps = steps.iter().map(|step| Decimal4::parse(step));
+    let steps: Result<Vec<Decimal4>, _> = steps.collect();
+    Ok(PromotionDefinition {
+        id: column(row, "experiment_promotions", "id")?,
+        winner_id: column(row, "experiment_promotions", "promoted_variant_id")?,
+        steps: steps.map_err(|_| StorageError::CorruptRow {
+            table: T,
+            column: "steps",
+        })?,
+        step: column(row, T, "step")?,
+        holdback: decimal(row, T, "holdback")?,
+        is_watched: column(row, T, "is_watched")?,
     })
 }
 

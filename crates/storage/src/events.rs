@@ -58,8 +58,47 @@ pub struct EventRow {
     pub is_bot: bool,
     /// Whether it enters the analysis.
     pub counted: bool,
+    /// The promotion that was active, and what the unit was shown.
+    pub promotion: Option<Promoted>,
     /// When it happened, if the client said so; else the arrival.
     pub occurred_at: Option<DateTime<Utc>>,
+}
+
+/// Where an event stands in an active promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promoted {
+    /// The promotion.
+    pub promotion_id: Uuid,
+    /// Place of the rollout step in force, from 0.
+    pub step: i32,
+    /// What the unit was shown; `None` where the guard does not look at it.
+    pub arm: Option<Arm>,
+}
+
+/// What a unit is shown while a promotion is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// Its own variant, which is not the winner.
+    Own,
+    /// The winner instead of its own variant.
+    Moved,
+    /// The control, because it is held back.
+    HeldBack,
+    /// The winner, which is its own variant.
+    Winner,
+}
+
+impl Arm {
+    /// The number in the table.
+    #[must_use]
+    pub const fn code(self) -> i16 {
+        match self {
+            Self::Own => 0,
+            Self::Moved => 1,
+            Self::HeldBack => 2,
+            Self::Winner => 3,
+        }
+    }
 }
 
 /// The key under which an event id is unique in its experiment: MD5 of `"{experiment}/{event id}"`. Where the event

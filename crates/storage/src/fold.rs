@@ -18,23 +18,25 @@
 //! transaction with a lower id than the assignment's. Such a transaction has ended when the assignment is folded, so the
 //! unit gets its covariate with its row of totals, and nothing changes it any more.
 //!
-//! **Exclusion.** A unit is left out when it is a bot, or when any name that it has or had was excluded.
+//! **Exclusion.** A unit is left out when it is a bot, when it was first seen while a promotion was active, or when any name
+//! that it has or had was excluded.
 
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
+use crate::bandit::{self as bandits, fold as bandit};
 use crate::connect::Purpose;
 use crate::rows::column;
 use crate::{Database, StorageError};
 
 mod sql;
 
-pub(crate) use sql::PRODUCTS;
 #[cfg(test)]
 pub(crate) use sql::TOTALS;
-use sql::{ALIASES, ASSIGNMENTS, EVENTS, EXCLUSIONS, PENDING_EXCLUSIONS};
+use sql::{ALIASES, ASSIGNMENTS, EVENTS, EXCLUSIONS, PENDING_EXCLUSIONS, PROMOTIONS};
+pub(crate) use sql::{GOOD, NAMED, PRODUCTS};
 
 /// Rows of events that one pass takes at most (a larger single transaction is still taken whole).
 const PASS_ROWS: i64 = 50_000;
@@ -87,6 +89,14 @@ pub async fn fold_once(database: &Database) -> Result<Folded, StorageError> {
 /// # Errors
 /// As [`fold_once`].
 pub async fn fold_up_to(database: &Database, rows: i64) -> Result<Folded, StorageError> {
+    let folded = pass_in_time(database, rows).await?;
+    if !folded.busy {
+        bandits::refresh(database).await?;
+    }
+    Ok(folded)
+}
+
+async fn pass_in_time(database: &Database, rows: i64) -> Result<Folded, StorageError> {
     let mut link = database.work().await?;
     match one_pass(link.client()?, rows, Purpose::Work.client_limit()).await {
         Err(error) if error.sql_state() == Some(&SqlState::QUERY_CANCELED) => {
@@ -158,31 +168,53 @@ async fn pass(transaction: &Transaction<'_>, rows: i64) -> Result<Folded, Storag
         Some(row) => row.get::<_, i64>(0).max(from + 1),
         None => xmin,
     };
-    let folded = fold_range(transaction, from, to).await?;
-    let caught_up = to >= xmin;
+    let range = fold_range(transaction, from, to).await?;
+    let caught_up = to >= xmin && range.matured;
     transaction
         .execute(ADVANCE, &[&to.max(from), &caught_up])
         .await?;
     Ok(Folded {
-        events: folded,
+        events: range.events,
         caught_up,
         busy: false,
     })
+}
+
+/// What became of a range of transactions.
+struct Range {
+    events: i64,
+    /// Whether all windows of attribution that have ended are taken.
+    matured: bool,
 }
 
 async fn fold_range(
     transaction: &Transaction<'_>,
     from: i64,
     to: i64,
-) -> Result<i64, StorageError> {
-    if to <= from {
-        return Ok(0);
+) -> Result<Range, StorageError> {
+    let mut range = Range {
+        events: 0,
+        matured: true,
+    };
+    let learns = bandit::begin(transaction).await?;
+    if to > from {
+        transaction.execute(ASSIGNMENTS, &[&from, &to]).await?;
+        follow_identities(transaction, (from, to), learns).await?;
+        range.events = events(transaction, from, to).await?;
     }
-    transaction.execute(ASSIGNMENTS, &[&from, &to]).await?;
-    follow_identities(transaction, from, to).await?;
+    if learns {
+        bandit::record(transaction, from, to).await?;
+        range.matured = bandit::mature(transaction).await?;
+        bandit::settle(transaction, from).await?;
+    }
+    Ok(range)
+}
+
+async fn events(transaction: &Transaction<'_>, from: i64, to: i64) -> Result<i64, StorageError> {
     let row = transaction
         .query_one(EVENTS.as_str(), &[&from, &to])
         .await?;
+    transaction.execute(PROMOTIONS, &[&from, &to]).await?;
     let strangers: i64 = column(&row, "experiment_events", "strangers")?;
     if strangers > 0 {
         tracing::error!(
@@ -195,13 +227,16 @@ async fn fold_range(
 
 /// Names and exclusions that came after a unit's totals were made: renames units whose alias is visible and not yet
 /// folded (`tx_id >= from`), and takes out units that were excluded in `[from, to)`.
-pub(crate) async fn follow_identities(
+async fn follow_identities(
     transaction: &Transaction<'_>,
-    from: i64,
-    to: i64,
+    (from, to): (i64, i64),
+    learns: bool,
 ) -> Result<(), StorageError> {
     for statement in ALIASES {
         transaction.execute(statement, &[&from]).await?;
+    }
+    if learns {
+        bandit::follow_aliases(transaction, from).await?;
     }
     let pending = transaction
         .query_one(PENDING_EXCLUSIONS.as_str(), &[&from, &to])
@@ -210,6 +245,24 @@ pub(crate) async fn follow_identities(
         transaction
             .execute(EXCLUSIONS.as_str(), &[&from, &to])
             .await?;
+        if learns {
+            bandit::exclude(transaction, from, to).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Follows what is visible and not yet folded, but decides on what was: names of units, and resets of arms. The
+/// rows of arms catch up.
+pub(crate) async fn follow_visible(
+    transaction: &Transaction<'_>,
+    from: i64,
+) -> Result<(), StorageError> {
+    let learns = bandit::begin(transaction).await?;
+    follow_identities(transaction, (from, from), learns).await?;
+    if learns {
+        bandit::settle(transaction, from).await?;
+        bandits::catch_up(transaction).await?;
     }
     Ok(())
 }

@@ -12,16 +12,25 @@
 //! | [`definitions`], [`feed`] | what every replica holds in memory, and news of changes |
 //! | [`experiments`], [`users`], [`audit`] | administration |
 //! | [`batch`], [`assignments`], [`events`] | the write path: grouped, durable, idempotent |
+//! | [`arms`] | what choices are made from |
 //! | [`decisions`] | what rankings answered, and arms on first sight |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
+//! | [`alerts`] | what went wrong within the last hour, and whether it still does |
+//! | [`leases`] | who does a work that needs no second one |
+//! | [`rollouts`] | promotions while they are rolled out and watched |
 //! | [`analytics`], [`export`] | reading results |
 //! | [`monitoring`] | what operators watch |
-//! | [`outbox`] | messages to people, queued and sent |
+//! | [`promotions`] | analyses, looks, promotions and what was decided |
+//! | [`promotion_events`] | what happened to promotions, as it happens |
+//! | [`outbox`], [`notification_configs`], [`notification_logs`] | messages to people: queued, where to, what became of them |
 
+pub mod alerts;
 pub mod analytics;
+pub mod arms;
 pub mod assignments;
 pub mod audit;
+pub mod bandit;
 pub mod batch;
 pub mod connect;
 pub mod database;
@@ -33,12 +42,18 @@ pub mod experiments;
 pub mod export;
 pub mod feed;
 pub mod fold;
+pub mod leases;
 pub mod migrate;
 pub mod monitoring;
+pub mod notification_configs;
+pub mod notification_logs;
 mod numeric;
 pub mod outbox;
+pub mod promotion_events;
+pub mod promotions;
 pub mod rebuild;
 pub mod retention;
+pub mod rollouts;
 pub mod rows;
 pub mod users;
 pub mod winsorize;

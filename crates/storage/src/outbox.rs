@@ -1,7 +1,7 @@
 //! The outbox: messages that are to be sent, one row for each target, written in the transaction of what they tell.
 //!
-//! [`enqueue`] is called by whoever changes something; senders take rows with `claim` and report how it went. A row's id
-//! is the delivery's id, the same in every try and in `notification_logs`.
+//! [`enqueue`] is called by whoever changes something; senders take rows with [`claim`] and say with [`record`] how it
+//! went. A row's id is the delivery's id, the same in every try and in `notification_logs`.
 
 use deadpool_postgres::Transaction;
 use podium_domain::notification::{Audience, Channel, Level, Message, text};
@@ -10,6 +10,13 @@ use uuid::Uuid;
 
 use crate::StorageError;
 use crate::experiments::rows::fetch;
+
+mod claim;
+mod record;
+
+pub use claim::{Delivery, Target, claim};
+pub(crate) use record::bury;
+pub use record::{Answer, End, Limits, Outcome, oldest_unsent, record};
 
 /// One log row and one outbox row for each target. The same message for the same target is queued once, ever.
 const ENQUEUE: &str = "-- outbox::enqueue

@@ -4,7 +4,8 @@
 //! fault of the one is seen by the other. They count what lies below the watermark, in one snapshot and under the lock
 //! of folding, so that both speak of the same rows while the shop goes on writing.
 //!
-//! End-of-day snapshots are never revised, and arms of bandits have a rebuild of their own.
+//! End-of-day snapshots are never revised. Arms of bandits are recounted from events and from the updates that others
+//! have reported.
 
 use std::fmt;
 use std::time::Duration;
@@ -145,7 +146,8 @@ SELECT EXISTS (SELECT 1 FROM user_experiment_assignments WHERE tx_id >= $1)
     OR EXISTS (SELECT 1 FROM experiment_events WHERE tx_id >= $1)
     OR EXISTS (SELECT 1 FROM unit_aliases WHERE tx_id >= $1)
     OR EXISTS (SELECT 1 FROM unit_covariates WHERE tx_id >= $1)
-    OR EXISTS (SELECT 1 FROM excluded_units WHERE tx_id >= $1) AS foreign";
+    OR EXISTS (SELECT 1 FROM excluded_units WHERE tx_id >= $1)
+    OR EXISTS (SELECT 1 FROM bandit_learning WHERE tx_id >= $1) AS foreign";
 
 /// Which rows count: those below the watermark, and those with ids of another server. These come before all ids of this
 /// server when `shift` is subtracted, in the order that they have; ids that were shifted at an earlier restore are
@@ -156,7 +158,8 @@ CREATE TEMP TABLE recount_scope (watermark bigint, foreign_from bigint, shift bi
 const FILL_SCOPE: &str = "-- rebuild::fill_scope
 INSERT INTO recount_scope
 SELECT $1, $2, 1 + greatest(
-    (SELECT max(tx_id) FROM user_experiment_assignments), (SELECT max(tx_id) FROM unit_covariates), 0)";
+    (SELECT max(tx_id) FROM user_experiment_assignments), (SELECT max(tx_id) FROM unit_covariates),
+    (SELECT max(tx_id) FROM experiment_events), 0)";
 
 /// Experiments whose first assignment came before the first event that is still there: a part of their events may
 /// be gone.
@@ -175,7 +178,7 @@ CREATE TEMP TABLE recount_units ON COMMIT DROP AS
 SELECT a.experiment_id, a.user_id AS unit, a.variant_id, a.epoch, a.source, a.session_id, a.is_bot,
        coalesce(a.assigned_as, a.user_id) AS first_name,
        a.tx_id - CASE WHEN a.tx_id >= b.foreign_from OR a.tx_id < 0 THEN b.shift ELSE 0 END AS moment,
-       a.is_bot OR EXISTS (
+       a.is_bot OR a.source = 2 OR EXISTS (
            SELECT 1 FROM excluded_units x CROSS JOIN recount_scope b
            WHERE x.experiment_id = a.experiment_id AND (x.tx_id < b.watermark OR x.tx_id >= b.foreign_from)
              AND (x.unit = a.user_id
@@ -198,7 +201,8 @@ ORDER BY u.experiment_id, u.unit, c.moment DESC";
 /// Events that count, each under the unit that it counts for.
 const EVENTS: &str = "-- rebuild::events
 CREATE TEMP VIEW recount_events AS
-SELECT u.experiment_id, u.unit, u.variant_id, u.excluded, e.event_type, e.value, e.is_error, e.occurred_at,
+SELECT u.experiment_id, u.unit, u.variant_id, u.epoch, u.excluded, e.event_type, e.value, e.is_error, e.occurred_at,
+       e.latency_ms,
        e.session_id, e.item_id, e.brand_id, e.position,
        e.event_type IN ('impression', 'click', 'add_to_cart', 'purchase') AS of_funnel
 FROM recount_scope b
@@ -206,19 +210,43 @@ JOIN experiment_events e ON e.counted AND (e.tx_id < b.watermark OR e.tx_id >= b
 LEFT JOIN unit_aliases l ON l.experiment_id = e.experiment_id AND l.alias_unit = e.user_id
 JOIN recount_units u ON u.experiment_id = e.experiment_id AND u.unit = coalesce(l.unit, e.user_id)";
 
+/// Impressions of arms and rewards, of experiments that learn.
+const ARM_EVENTS: &str = "-- rebuild::arm_events
+CREATE TEMP TABLE recount_arm_events ON COMMIT DROP AS
+SELECT a.id AS arm_row_id, e.id AS event_row_id, u.experiment_id, u.unit, e.event_type, e.occurred_at, e.decision_id,
+       e.position, coalesce(e.value, 0) AS value, a.reset_at, make_interval(secs => l.attribution_seconds) AS attribution,
+       l.rewards, l.by_value, l.max_reward
+FROM recount_scope b
+JOIN experiment_events e ON e.counted AND (e.tx_id < b.watermark OR e.tx_id >= b.foreign_from)
+JOIN bandit_learning l ON l.experiment_id = e.experiment_id AND (l.tx_id >= b.foreign_from OR l.tx_id <= e.tx_id)
+LEFT JOIN unit_aliases n ON n.experiment_id = e.experiment_id AND n.alias_unit = e.user_id
+JOIN recount_units u ON u.experiment_id = e.experiment_id AND u.unit = coalesce(n.unit, e.user_id) AND NOT u.excluded
+JOIN bandit_arms a ON a.experiment_id = e.experiment_id AND a.arm_type = l.arm_type AND a.arm_id = CASE
+    WHEN l.arm_type = 'variant' THEN u.variant_id::text
+    WHEN l.arm_type = 'item' THEN e.item_id
+    WHEN l.arm_type = 'brand' THEN e.brand_id
+    WHEN l.arm_type = 'category' THEN e.event_data ->> 'category'
+    ELSE e.event_data ->> 'algorithm' END
+WHERE e.event_type = 'impression'
+   OR (e.event_type IN ('click', 'add_to_cart', 'purchase') AND l.rewards ? e.event_type)";
+
 /// Rows with ids of another server get one that lies below every watermark, or folding would take them a second
-/// time when this server's own ids arrive there. Assignments and covariates keep their order.
-const RESTAMP: [&str; 5] = [
+/// time when this server's own ids arrive there. Assignments, covariates and events keep their order.
+const RESTAMP: [&str; 7] = [
     "-- rebuild::restamp_assignments
 UPDATE user_experiment_assignments SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
     "-- rebuild::restamp_covariates
 UPDATE unit_covariates SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
     "-- rebuild::restamp_events
-UPDATE experiment_events SET tx_id = 0 WHERE tx_id >= $1",
+UPDATE experiment_events SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
     "-- rebuild::restamp_aliases
 UPDATE unit_aliases SET tx_id = 0 WHERE tx_id >= $1",
     "-- rebuild::restamp_exclusions
 UPDATE excluded_units SET tx_id = 0 WHERE tx_id >= $1",
+    "-- rebuild::restamp_learning
+UPDATE bandit_learning SET tx_id = 0 WHERE tx_id >= $1",
+    "-- rebuild::restamp_resets
+UPDATE bandit_arms SET reset_tx = 0 WHERE reset_tx >= $1",
 ];
 
 const SET_WATERMARK: &str = "-- rebuild::set_watermark
@@ -289,7 +317,7 @@ async fn recount(client: &mut Client, apply: bool) -> Result<Report, StorageErro
     let watermark = if stored > xmax { xmin } else { stored };
     if stored <= xmax {
         // Aliases that are visible, but not folded yet, already decide on names in the recount.
-        fold::follow_identities(&transaction, stored, stored).await?;
+        fold::follow_visible(&transaction, stored).await?;
     }
     fill(&transaction, watermark, xmax).await?;
     let tables = compare(&transaction).await?;
@@ -326,7 +354,15 @@ async fn fill(
     transaction
         .execute(FILL_SCOPE, &[&watermark, &foreign_from])
         .await?;
-    for statement in [LEFT_OUT, UNITS, "ANALYZE recount_units", COVARIATES, EVENTS] {
+    for statement in [
+        LEFT_OUT,
+        UNITS,
+        "ANALYZE recount_units",
+        COVARIATES,
+        EVENTS,
+        ARM_EVENTS,
+        "ANALYZE recount_arm_events",
+    ] {
         transaction.batch_execute(statement).await?;
     }
     for table in &TABLES {

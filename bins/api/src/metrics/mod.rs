@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix_web::http::Method;
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, Utc};
+use podium_domain::experiment::Status;
+use podium_serving::snapshot::Experiment;
 use podium_storage::database::Failure;
 use podium_storage::monitoring::{self, Facts};
 use podium_storage::{Database, StorageError};
@@ -125,6 +127,7 @@ fn storefront(families: &mut Families, state: &AppState) {
             (labels, count)
         }),
     );
+    let running = |experiment: &&Arc<Experiment>| experiment.status == Status::Running;
     let (assignments, events) = serving.queue_depth();
     families.level(
         "podium_event_queue_depth",
@@ -144,7 +147,7 @@ fn storefront(families: &mut Families, state: &AppState) {
     families.level(
         "podium_experiments_running",
         "Running experiments in memory",
-        snapshot.running().len(),
+        snapshot.served().iter().filter(running).count(),
     );
 }
 

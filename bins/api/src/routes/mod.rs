@@ -26,6 +26,7 @@ use crate::state::SharedState;
 pub mod admin;
 pub mod analytics;
 pub mod health;
+pub mod promotion_stream;
 pub mod storefront;
 
 /// Who may call a route.
@@ -204,6 +205,7 @@ pub fn table() -> Vec<Route> {
     let mut table = storefront::routes();
     table.extend(admin::routes());
     table.extend(analytics::routes());
+    table.extend(promotion_stream::routes());
     table.extend(health::routes());
     table
 }
@@ -216,6 +218,7 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
         health::HealthApi::openapi(),
         admin::document(),
         analytics::AnalyticsApi::openapi(),
+        promotion_stream::PromotionStreamApi::openapi(),
     ]
 }
 

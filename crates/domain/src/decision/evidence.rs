@@ -4,6 +4,8 @@
 //! arms differ by nothing but the treatment; pooled over a change of weights they would also
 //! differ in when their units came.
 
+use serde::{Deserialize, Serialize};
+
 use crate::moments::MetricMoments;
 use crate::stats::StatsError;
 use crate::stats::mean::MeanSummary;
@@ -21,7 +23,8 @@ pub const MIN_CONVERSIONS_UNEQUAL: i64 = 100;
 const UNEQUAL_BELOW: f64 = 0.2;
 
 /// One arm in one epoch, with centred moments.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ArmSummary {
     units: i64,
     conversions: i64,
@@ -29,7 +32,8 @@ pub struct ArmSummary {
 }
 
 /// What the metric is in an arm.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum Value {
     /// A share of units.
     Rate,
@@ -145,7 +149,8 @@ impl ArmSummary {
 }
 
 /// Control and treatment in one epoch in which both had traffic.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Stratum {
     /// The control.
     pub control: ArmSummary,

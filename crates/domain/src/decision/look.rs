@@ -4,6 +4,8 @@
 //! the first request in a slot takes the slot's look, later ones get the same answer, and a slot
 //! that nobody asked for counts all the same.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +142,32 @@ pub enum Wait {
     },
     /// The statistic is not defined.
     Undefined(StatsError),
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Runtime { required, .. } => write!(f, "runtime: {required:.0} hours"),
+            Self::Units { measured, required } => {
+                write!(
+                    f,
+                    "sample: {measured} of {required} units in the smaller arm"
+                )
+            }
+            Self::Conversions { measured, required } => {
+                write!(
+                    f,
+                    "conversions: {measured} of {required} in the arm with fewer"
+                )
+            }
+            Self::Information { measured, required } => {
+                write!(f, "information: {measured:.2} of {required:.2}")
+            }
+            Self::Undefined(error) => {
+                write!(f, "the metric cannot be compared yet: {error}")
+            }
+        }
+    }
 }
 
 /// Asks for a look at a treatment, given its recorded looks in order.

@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 
 use super::moments::{integer, total};
 use crate::StorageError;
-use crate::database::Link;
+use crate::database::Query;
 use crate::rows::column;
 
 const T: &str = "capped_moments";
@@ -75,7 +75,7 @@ WHERE c.experiment_id = $1 AND c.upper = $2 ORDER BY c.total, m.variant_id, m.ep
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
 pub async fn now(
-    link: &mut Link,
+    link: &mut impl Query,
     experiment_id: i64,
     upper: f64,
 ) -> Result<Vec<CappedTotal>, StorageError> {

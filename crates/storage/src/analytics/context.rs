@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::StorageError;
-use crate::database::Link;
+use crate::database::Query;
 use crate::rows::{column, decimal};
 
 /// A stretch of constant weights.
@@ -100,7 +100,7 @@ ORDER BY arm_type, total_pulls DESC, id";
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
-pub async fn epochs(link: &mut Link, experiment_id: i64) -> Result<Vec<Epoch>, StorageError> {
+pub async fn epochs(link: &mut impl Query, experiment_id: i64) -> Result<Vec<Epoch>, StorageError> {
     const T: &str = "experiment_epochs";
     let mut epochs: Vec<Epoch> = Vec::new();
     for row in link.query(EPOCHS, &[&experiment_id]).await? {
@@ -124,7 +124,7 @@ pub async fn epochs(link: &mut Link, experiment_id: i64) -> Result<Vec<Epoch>, S
 ///
 /// # Errors
 /// As [`epochs`].
-pub async fn counters(link: &mut Link, experiment_id: i64) -> Result<Counters, StorageError> {
+pub async fn counters(link: &mut impl Query, experiment_id: i64) -> Result<Counters, StorageError> {
     const T: &str = "experiment_counters";
     let Some(row) = link.query_opt(COUNTERS, &[&experiment_id]).await? else {
         return Ok(Counters::default());
@@ -140,7 +140,7 @@ pub async fn counters(link: &mut Link, experiment_id: i64) -> Result<Counters, S
 ///
 /// # Errors
 /// As [`epochs`].
-pub async fn freshness(link: &mut Link) -> Result<Freshness, StorageError> {
+pub async fn freshness(link: &mut impl Query) -> Result<Freshness, StorageError> {
     const T: &str = "fold_state";
     let row = link.query_opt(FRESHNESS, &[]).await?;
     let row = row.ok_or(StorageError::CorruptRow {
@@ -160,7 +160,7 @@ pub async fn freshness(link: &mut Link) -> Result<Freshness, StorageError> {
 /// # Errors
 /// As [`epochs`].
 pub async fn arms(
-    link: &mut Link,
+    link: &mut impl Query,
     experiment_id: i64,
     arm_type: Option<&str>,
 ) -> Result<Vec<Arm>, StorageError> {

@@ -6,6 +6,7 @@
 //! | [`moments`] | exact sums per variant and epoch, now and at the end of past days |
 //! | [`covariates`] | the same with the sums over units that have a covariate |
 //! | [`capped`] | sums of capped values per variant and epoch |
+//! | [`outcomes`] | how requests ended: errors and latencies |
 //! | [`performance`] | totals per variant, of all time or of a range of days |
 //! | [`series`] | totals per variant and hour, day or week |
 //! | [`dimensions`] | totals per variant and item, brand or position |
@@ -19,6 +20,7 @@ pub mod context;
 pub mod covariates;
 pub mod dimensions;
 pub mod moments;
+pub mod outcomes;
 pub mod performance;
 pub mod series;
 pub mod units;

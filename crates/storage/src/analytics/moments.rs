@@ -13,7 +13,7 @@ use tokio_postgres::Row;
 
 use super::Days;
 use crate::StorageError;
-use crate::database::Link;
+use crate::database::Query;
 use crate::fold::PRODUCTS;
 use crate::rows::column;
 
@@ -122,7 +122,10 @@ SELECT day, {} FROM variant_day_snapshots WHERE experiment_id = $1 AND day BETWE
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
-pub async fn now(link: &mut Link, experiment_id: i64) -> Result<Vec<VariantMoments>, StorageError> {
+pub async fn now(
+    link: &mut impl Query,
+    experiment_id: i64,
+) -> Result<Vec<VariantMoments>, StorageError> {
     link.query(&NOW, &[&experiment_id])
         .await?
         .iter()
@@ -136,7 +139,7 @@ pub async fn now(link: &mut Link, experiment_id: i64) -> Result<Vec<VariantMomen
 /// # Errors
 /// As [`now`].
 pub async fn by_day(
-    link: &mut Link,
+    link: &mut impl Query,
     experiment_id: i64,
     days: Days,
 ) -> Result<Vec<DayMoments>, StorageError> {

@@ -11,7 +11,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
-use super::EventRow;
+use super::{Arm, EventRow};
 use crate::StorageError;
 use crate::database::Link;
 use crate::numeric::TenThousandths;
@@ -28,10 +28,11 @@ FROM counted c";
 
 const COPY: &str = "-- events::copy
 COPY experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id, position, module_id,
-    event_data, value, quantity, latency_ms, is_error, session_id, decision_id, is_bot, counted, occurred_at, tx_id)
+    event_data, value, quantity, latency_ms, is_error, session_id, decision_id, is_bot, counted, occurred_at,
+    promotion_id, promotion_step, promotion_arm, tx_id)
 FROM STDIN (FORMAT binary)";
 
-const TYPES: [Type; 20] = [
+const TYPES: [Type; 23] = [
     Type::TEXT,
     Type::TEXT,
     Type::INT8,
@@ -51,6 +52,9 @@ const TYPES: [Type; 20] = [
     Type::BOOL,
     Type::BOOL,
     Type::TIMESTAMPTZ,
+    Type::UUID,
+    Type::INT4,
+    Type::INT2,
     Type::INT8,
 ];
 
@@ -107,7 +111,7 @@ async fn copy_rows(
     for row in rows {
         let event_data = row.event_data.as_deref().map(JsonText);
         let value = row.value_e4.map(TenThousandths);
-        let values: [&(dyn ToSql + Sync); 20] = [
+        let values: [&(dyn ToSql + Sync); 23] = [
             &row.event_id,
             &row.unit,
             &row.experiment_id,
@@ -127,6 +131,9 @@ async fn copy_rows(
             &row.is_bot,
             &row.counted,
             row.occurred_at.as_ref().unwrap_or(&stamp.arrived_at),
+            &row.promotion.map(|p| p.promotion_id),
+            &row.promotion.map(|p| p.step),
+            &row.promotion.and_then(|p| p.arm).map(Arm::code),
             &stamp.tx_id,
         ];
         writer.as_mut().write(&values).await?;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::EventRow;
+use super::{Arm, EventRow};
 use crate::StorageError;
 use crate::database::Link;
 use crate::rows::column;
@@ -14,17 +14,21 @@ const INSERT: &str = "-- events::insert
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
         $9::integer[], $10::text[], $11::text[], $12::bigint[], $13::integer[], $14::double precision[], $15::boolean[],
-        $16::text[], $17::text[], $18::boolean[], $19::boolean[], $20::timestamptz[])
+        $16::text[], $17::text[], $18::boolean[], $19::boolean[], $20::timestamptz[],
+        $21::uuid[], $22::integer[], $23::smallint[])
     AS i (key, event_id, unit, experiment_id, variant_id, event_type, item_id, brand_id, position, module_id, event_data,
-          value_e4, quantity, latency_ms, is_error, session_id, decision_id, is_bot, counted, occurred_at)),
+          value_e4, quantity, latency_ms, is_error, session_id, decision_id, is_bot, counted, occurred_at,
+          promotion_id, promotion_step, promotion_arm)),
 keys AS (
     INSERT INTO experiment_event_keys (key) SELECT key FROM input ON CONFLICT DO NOTHING RETURNING key),
 rows AS (
     INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id, position,
-        module_id, event_data, value, quantity, latency_ms, is_error, session_id, decision_id, is_bot, counted, occurred_at, tx_id)
+        module_id, event_data, value, quantity, latency_ms, is_error, session_id, decision_id, is_bot, counted, occurred_at,
+        promotion_id, promotion_step, promotion_arm, tx_id)
     SELECT i.event_id, i.unit, i.experiment_id, i.variant_id, i.event_type, i.item_id, i.brand_id, i.position,
         i.module_id, i.event_data::jsonb, i.value_e4 * 0.0001, i.quantity, i.latency_ms, i.is_error, i.session_id,
-        i.decision_id, i.is_bot, i.counted, coalesce(i.occurred_at, now()), (SELECT pg_current_xact_id()::text::bigint)
+        i.decision_id, i.is_bot, i.counted, coalesce(i.occurred_at, now()),
+        i.promotion_id, i.promotion_step, i.promotion_arm, (SELECT pg_current_xact_id()::text::bigint)
     FROM input i JOIN keys USING (key))
 SELECT key FROM keys";
 
@@ -64,6 +68,9 @@ struct Columns<'a> {
     is_bot: Vec<bool>,
     counted: Vec<bool>,
     occurred_at: Vec<Option<DateTime<Utc>>>,
+    promotion_id: Vec<Option<Uuid>>,
+    promotion_step: Vec<Option<i32>>,
+    promotion_arm: Vec<Option<i16>>,
 }
 
 impl<'a> Columns<'a> {
@@ -94,11 +101,16 @@ impl<'a> Columns<'a> {
             columns.is_bot.push(row.is_bot);
             columns.counted.push(row.counted);
             columns.occurred_at.push(row.occurred_at);
+            let promotion = row.promotion;
+            columns.promotion_id.push(promotion.map(|p| p.promotion_id));
+            columns.promotion_step.push(promotion.map(|p| p.step));
+            let arm = promotion.and_then(|p| p.arm).map(Arm::code);
+            columns.promotion_arm.push(arm);
         }
         columns
     }
 
-    fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 20] {
+    fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 23] {
         [
             &self.key,
             &self.event_id,
@@ -120,6 +132,9 @@ impl<'a> Columns<'a> {
             &self.is_bot,
             &self.counted,
             &self.occurred_at,
+            &self.promotion_id,
+            &self.promotion_step,
+            &self.promotion_arm,
         ]
     }
 }

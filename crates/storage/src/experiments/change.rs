@@ -112,6 +112,18 @@ pub enum Conflict {
     /// Nobody could let others in.
     #[error("this is the last enabled admin; make somebody else admin first")]
     LastAdmin,
+    /// A user has one target of each channel.
+    #[error("the user has a notification configuration of this channel already; change that one")]
+    TargetExists,
+    /// Nothing is sent to a disabled target.
+    #[error("the notification configuration is disabled; enable it first")]
+    TargetDisabled,
+    /// Only what was given up can be sent again.
+    #[error("the notification is {0}; only one that failed can be sent again")]
+    NotDead(String),
+    /// The target is gone.
+    #[error("the notification configuration of this notification does not exist any more")]
+    TargetGone,
 }
 
 fn join<T: ToString>(items: &[T], separator: &str) -> String {

@@ -5,6 +5,7 @@ use tokio_postgres::Row;
 
 use super::model::{Experiment, ExperimentRef};
 use super::rows::{self, experiment_columns, variant_columns};
+use crate::database::Query;
 use crate::rows::column;
 use crate::{Database, StorageError};
 
@@ -64,7 +65,17 @@ pub async fn read(
     database: &Database,
     reference: &ExperimentRef,
 ) -> Result<Option<Experiment>, StorageError> {
-    let mut link = database.serve().await?;
+    read_on(&mut database.serve().await?, reference).await
+}
+
+/// As [`read`], on a connection or in a transaction.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_on(
+    link: &mut impl Query,
+    reference: &ExperimentRef,
+) -> Result<Option<Experiment>, StorageError> {
     let rows = match reference {
         ExperimentRef::Id(id) => link.query(READ_BY_ID, &[id]).await?,
         ExperimentRef::Name(name) => link.query(READ_BY_NAME, &[name]).await?,

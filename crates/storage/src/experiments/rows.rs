@@ -72,6 +72,12 @@ RETURNING ",
 const CANONICAL: &str = "-- experiments::canonical
 SELECT CASE WHEN $1::text::jsonb = $2::text::jsonb THEN $1::text ELSE $2::text::jsonb::text END AS config";
 
+const NEXT_EPOCH: &str = concat!(
+    "-- experiments::next_epoch
+UPDATE experiments AS e SET epoch = e.epoch + 1, version = e.version + 1, updated_at = now() WHERE e.id = $1 RETURNING ",
+    experiment_columns!()
+);
+
 const OPEN_EPOCH: &str = "-- experiments::open_epoch
 INSERT INTO experiment_epochs (experiment_id, epoch, traffic_allocation, weights)
 SELECT e.id, e.epoch, e.traffic_allocation,
@@ -80,14 +86,14 @@ SELECT e.id, e.epoch, e.traffic_allocation,
 FROM experiments e WHERE e.id = $1";
 
 /// An experiment whose row is locked until the transaction ends.
-pub(super) struct Locked {
-    pub(super) experiment: Experiment,
+pub(crate) struct Locked {
+    pub(crate) experiment: Experiment,
     /// The time of the transaction, by the clock of the database.
-    pub(super) now: DateTime<Utc>,
+    pub(crate) now: DateTime<Utc>,
 }
 
 /// Locks an experiment and checks that it is at a version that the client knows.
-pub(super) async fn lock(
+pub(crate) async fn lock(
     tx: &Transaction<'_>,
     reference: &ExperimentRef,
     precondition: &Precondition,
@@ -122,7 +128,7 @@ pub(super) async fn variants(
 
 /// Writes an experiment's row with the next version, and opens an epoch where the change asks for one. Its variants
 /// have been written before.
-pub(super) async fn store(
+pub(crate) async fn store(
     tx: &Transaction<'_>,
     before: &Experiment,
     after: Experiment,
@@ -160,6 +166,19 @@ pub(super) async fn store(
     }
     Ok(Experiment {
         variants: after.variants,
+        ..experiment(one(&rows, "experiments")?)?
+    })
+}
+
+/// Opens an epoch although the split stays as it is: units that are assigned from now on belong to another one.
+pub(crate) async fn open_epoch(
+    tx: &Transaction<'_>,
+    before: &Experiment,
+) -> Result<Experiment, ChangeError> {
+    let rows = fetch(tx, NEXT_EPOCH, &[&before.id]).await?;
+    fetch(tx, OPEN_EPOCH, &[&before.id]).await?;
+    Ok(Experiment {
+        variants: before.variants.clone(),
         ..experiment(one(&rows, "experiments")?)?
     })
 }

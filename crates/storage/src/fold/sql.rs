@@ -141,7 +141,8 @@ fn sums(columns: &[(&str, &str)], sign: &str) -> String {
         .join(", ")
 }
 
-/// The rollups that are sums over events, from `good` (counting events with `variant_id` and `excluded` of their unit),
+/// The rollups that are sums over events, from `good` (counting events with `variant_id`, `epoch` and `excluded` of their
+/// unit),
 /// with a sign.
 fn event_rollups(sign: &str) -> String {
     let all = &EVENT_SUMS;
@@ -181,15 +182,24 @@ fn event_rollups(sign: &str) -> String {
              total_value = position_performance.total_value + EXCLUDED.total_value,
              updated_at = now()"
     );
-    format!("hours AS ({hours}),\ndimensions AS ({dimensions}),\npositions AS ({positions})")
+    let latencies = format!(
+        "INSERT INTO variant_latencies (experiment_id, variant_id, epoch, bucket, requests)
+         SELECT s.experiment_id, s.variant_id, s.epoch, podium_latency_bucket(s.latency_ms), {sign}count(*)
+         {included} AND s.event_type = 'request' AND s.latency_ms IS NOT NULL GROUP BY 1, 2, 3, 4
+         ON CONFLICT (experiment_id, variant_id, epoch, bucket) DO UPDATE SET
+             requests = variant_latencies.requests + EXCLUDED.requests"
+    );
+    format!(
+        "hours AS ({hours}),\ndimensions AS ({dimensions}),\npositions AS ({positions}),\nlatencies AS ({latencies})"
+    )
 }
 
 /// Counting events with the unit that their `user_id` stands for. Units are looked up event by event, and everything
 /// behind reads this alone: a join between two intermediate results has no statistics, and the planner may well run it
 /// as a nested loop over both.
-const GOOD: &str = "good AS MATERIALIZED (
+pub(crate) const GOOD: &str = "good AS MATERIALIZED (
     SELECT s.*, coalesce(o.unit, u.unit) AS unit, coalesce(o.variant_id, u.variant_id) AS variant_id,
-           coalesce(o.excluded, u.excluded, true) AS excluded
+           coalesce(o.epoch, u.epoch) AS epoch, coalesce(o.excluded, u.excluded, true) AS excluded
     FROM src s
     LEFT JOIN unit_totals o ON o.experiment_id = s.experiment_id AND o.unit = s.user_id
     LEFT JOIN unit_aliases a ON o.unit IS NULL AND a.alias_unit = s.user_id AND a.experiment_id = s.experiment_id
@@ -272,6 +282,13 @@ pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| {
         ),
     );
     let covariates = covariates_gained();
+    let requesting = add_into(
+        "variant_requests",
+        "experiment_id, variant_id, epoch",
+        &["requesting_units".to_owned()],
+        "SELECT experiment_id, variant_id, epoch, count(*) FROM changed \
+         WHERE NOT excluded AND new_requests > 0 AND new_requests = d_requests GROUP BY 1, 2, 3",
+    );
     let days = add_into(
         "unit_days",
         "experiment_id, day, unit",
@@ -285,7 +302,7 @@ pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- fold::events
 WITH src AS MATERIALIZED (
-    SELECT experiment_id, user_id, event_type, item_id, brand_id, position, value, session_id, occurred_at, is_error, counted, is_bot
+    SELECT experiment_id, user_id, event_type, item_id, brand_id, position, value, session_id, occurred_at, latency_ms, is_error, counted, is_bot
     FROM experiment_events WHERE tx_id >= $1 AND tx_id < $2),
 {GOOD},
 fresh_sessions AS (
@@ -300,6 +317,7 @@ changed AS (
     RETURNING t.experiment_id, t.variant_id, t.epoch, t.excluded, t.covariate, {returned}),
 moments AS ({moments}),
 covariates AS ({covariates}),
+requesting AS ({requesting}),
 days AS ({days}),
 {rollups},
 counters AS (
@@ -321,7 +339,7 @@ pub(super) const ASSIGNMENTS: &str = "-- fold::assignments
 WITH new AS (
     INSERT INTO unit_totals (experiment_id, unit, variant_id, epoch, source, excluded, sessions, covariate)
     SELECT a.experiment_id, a.user_id, a.variant_id, a.epoch, a.source,
-           a.is_bot
+           a.is_bot OR a.source = 2
            OR EXISTS (SELECT 1 FROM excluded_units x
                       WHERE x.experiment_id = a.experiment_id AND x.unit = a.user_id AND x.tx_id < $2),
            (a.session_id IS NOT NULL)::integer,
@@ -368,7 +386,7 @@ ON CONFLICT (experiment_id, variant_id, epoch) DO UPDATE SET
 
 /// A session that logged in: its totals get the user's name. Days are named one by one, because they are found by
 /// their key only.
-pub(super) const ALIASES: [&str; 3] = [
+pub(super) const ALIASES: [&str; 4] = [
     "-- fold::alias_totals
 UPDATE unit_totals t SET unit = a.unit FROM unit_aliases a
 WHERE a.tx_id >= $1 AND t.experiment_id = a.experiment_id AND t.unit = a.alias_unit
@@ -383,11 +401,52 @@ WHERE a.tx_id >= $1 AND d.experiment_id = a.experiment_id AND d.day = g.day::dat
 UPDATE unit_sessions s SET unit = a.unit FROM unit_aliases a
 WHERE a.tx_id >= $1 AND s.experiment_id = a.experiment_id AND s.unit = a.alias_unit
   AND NOT EXISTS (SELECT 1 FROM unit_totals o WHERE o.experiment_id = a.experiment_id AND o.unit = a.alias_unit)",
+    "-- fold::alias_promotion_units
+UPDATE promotion_units p SET unit = a.unit FROM unit_aliases a
+WHERE a.tx_id >= $1 AND p.experiment_id = a.experiment_id AND p.unit = a.alias_unit
+  AND NOT EXISTS (SELECT 1 FROM promotion_units o
+                  WHERE o.experiment_id = a.experiment_id AND o.unit = a.unit AND o.promotion_id = p.promotion_id)",
 ];
+
+/// What units did while a promotion was watched. Each converts once, and its first requests tell whether it is one with an
+/// error; both go by the order in which transactions wrote, which is that of folding too.
+pub(super) const PROMOTIONS: &str = "-- fold::promotions
+WITH src AS MATERIALIZED (
+    SELECT e.experiment_id, e.promotion_id, coalesce(a.unit, e.user_id) AS unit, e.event_type, e.value, e.is_error,
+           e.promotion_step AS step, e.promotion_arm AS arm, e.tx_id, e.created_at, e.id
+    FROM experiment_events e
+    LEFT JOIN unit_aliases a ON a.alias_unit = e.user_id AND a.experiment_id = e.experiment_id
+    WHERE e.tx_id >= $1 AND e.tx_id < $2 AND e.promotion_arm IS NOT NULL),
+converted AS (
+    SELECT DISTINCT ON (s.experiment_id, s.unit, s.promotion_id) s.experiment_id, s.unit, s.promotion_id, s.step, s.arm
+    FROM src s JOIN promotion_rollouts r
+        ON r.promotion_id = s.promotion_id AND r.conversion_event = s.event_type AND (NOT r.conversion_needs_value OR s.value > 0)
+    WHERE s.arm <> 3
+    ORDER BY s.experiment_id, s.unit, s.promotion_id, s.tx_id, s.created_at, s.id),
+numbered AS (
+    SELECT s.*, row_number() OVER (PARTITION BY s.experiment_id, s.unit, s.promotion_id ORDER BY s.tx_id, s.created_at, s.id) AS place
+    FROM src s WHERE s.event_type = 'request' AND s.arm > 0),
+asked AS (
+    SELECT n.experiment_id, n.unit, n.promotion_id, count(*) AS requests, min(n.arm) FILTER (WHERE n.place = 1) AS arm,
+           coalesce(bool_or(n.is_error AND coalesce(p.requests, 0) + n.place <= r.requests_counted), false) AS erred
+    FROM numbered n JOIN promotion_rollouts r ON r.promotion_id = n.promotion_id
+    LEFT JOIN promotion_units p
+        ON p.experiment_id = n.experiment_id AND p.unit = n.unit AND p.promotion_id = n.promotion_id
+    GROUP BY 1, 2, 3)
+INSERT INTO promotion_units AS p
+    (experiment_id, unit, promotion_id, requests, requests_arm, erred, converted_step, converted_arm)
+SELECT experiment_id, unit, promotion_id, coalesce(a.requests, 0), a.arm, coalesce(a.erred, false), c.step, c.arm
+FROM asked a FULL JOIN converted c USING (experiment_id, unit, promotion_id)
+ON CONFLICT (experiment_id, unit, promotion_id) DO UPDATE SET
+    requests = p.requests + EXCLUDED.requests,
+    requests_arm = coalesce(p.requests_arm, EXCLUDED.requests_arm),
+    erred = p.erred OR EXCLUDED.erred,
+    converted_step = coalesce(p.converted_step, EXCLUDED.converted_step),
+    converted_arm = coalesce(p.converted_arm, EXCLUDED.converted_arm)";
 
 /// Units that have to go: their name, or a name that they had before they logged in, was excluded in `[$1, $2)`, or
 /// was excluded earlier and became theirs since.
-const NAMED: &str = "named AS (
+pub(crate) const NAMED: &str = "named AS (
     SELECT x.experiment_id, x.unit FROM excluded_units x WHERE x.tx_id >= $1 AND x.tx_id < $2
     UNION
     SELECT x.experiment_id, a.unit FROM excluded_units x
@@ -416,15 +475,12 @@ fn taken_out(
 ) -> String {
     let mut all = names(first);
     all.extend(columns.iter().map(|(name, _)| name.clone()));
-    let minus = columns
-        .iter()
-        .map(|(_, sql)| format!("-sum({sql})"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let select = format!(
-        "SELECT experiment_id, variant_id, epoch, {}, {minus} {from} GROUP BY 1, 2, 3",
-        sums(first, "")
-    );
+    let mut all_sums = sums(first, "");
+    for (_, sql) in columns {
+        let _ = write!(all_sums, ", -sum({sql})");
+    }
+    let select =
+        format!("SELECT experiment_id, variant_id, epoch, {all_sums} {from} GROUP BY 1, 2, 3");
     add_into(table, "experiment_id, variant_id, epoch", &all, &select)
 }
 
@@ -450,6 +506,12 @@ pub(super) static EXCLUSIONS: LazyLock<String> = LazyLock::new(|| {
         &covariate_columns(str::to_owned),
         "FROM gone WHERE covariate IS NOT NULL",
     );
+    let requesting = taken_out(
+        "variant_requests",
+        &[("requesting_units", "-count(*)")],
+        &[],
+        "FROM gone WHERE requests > 0",
+    );
     format!(
         "-- fold::exclusions
 WITH {NAMED},
@@ -459,14 +521,15 @@ gone AS (
     RETURNING t.*),
 moments AS ({moments}),
 covariates AS ({covariates}),
+requesting AS ({requesting}),
 who AS MATERIALIZED (
-    SELECT g.experiment_id, g.unit AS user_id, g.variant_id FROM gone g
+    SELECT g.experiment_id, g.unit AS user_id, g.variant_id, g.epoch FROM gone g
     UNION ALL
-    SELECT g.experiment_id, a.alias_unit, g.variant_id FROM gone g
+    SELECT g.experiment_id, a.alias_unit, g.variant_id, g.epoch FROM gone g
     JOIN unit_aliases a ON a.unit = g.unit AND a.experiment_id = g.experiment_id),
 good AS MATERIALIZED (
-    SELECT e.experiment_id, e.event_type, e.item_id, e.brand_id, e.position, e.value, e.occurred_at, e.is_error,
-           w.variant_id, false AS excluded
+    SELECT e.experiment_id, e.event_type, e.item_id, e.brand_id, e.position, e.value, e.occurred_at, e.latency_ms,
+           e.is_error, w.variant_id, w.epoch, false AS excluded
     FROM experiment_events e JOIN who w USING (experiment_id, user_id) WHERE e.counted AND e.tx_id < $1),
 days AS (DELETE FROM unit_days d USING gone g WHERE d.experiment_id = g.experiment_id AND d.unit = g.unit),
 {rollups}

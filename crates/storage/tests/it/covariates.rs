@@ -75,6 +75,7 @@ async fn assign(db: &TestDatabase, unit: &str, login_session: Option<&str>) {
         epoch: 1,
         is_bot: false,
         takes_new: true,
+        during_promotion: false,
     };
     let assigner = Assigner::new(db.database.clone());
     assert!(

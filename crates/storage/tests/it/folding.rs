@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use podium_storage::fold;
 
+use crate::bandit;
 use crate::model;
 use crate::stream::Stream;
 use crate::support::{TestDatabase, with_database};
@@ -20,6 +21,7 @@ pub(crate) async fn check(db: &TestDatabase, label: &str) {
         assert_eq!(live.get(table), Some(rows), "{label}: {table}");
     }
     assert_eq!(live.len(), expected.len(), "{label}: tables");
+    bandit::check(db, label).await;
     let report = db.recount(false).await;
     assert_eq!(report.differences(), 0, "{label}: {report}");
 }

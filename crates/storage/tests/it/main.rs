@@ -5,6 +5,8 @@ mod admin;
 #[cfg(test)]
 mod analytics;
 #[cfg(test)]
+mod bandit;
+#[cfg(test)]
 mod covariates;
 #[cfg(test)]
 mod export;
@@ -18,6 +20,8 @@ mod outbox;
 mod rebuild;
 #[cfg(test)]
 mod recording;
+#[cfg(test)]
+mod rollouts;
 #[cfg(test)]
 mod stream;
 #[cfg(test)]

@@ -38,11 +38,11 @@ struct Event {
 
 /// What a unit is and did.
 #[derive(Default)]
-struct Unit {
-    variant: i64,
+pub(crate) struct Unit {
+    pub(crate) variant: i64,
     epoch: i32,
     by_client: bool,
-    excluded: bool,
+    pub(crate) excluded: bool,
     totals: [i128; 8],
     sessions: BTreeSet<String>,
     /// In 1/10,000.
@@ -61,7 +61,7 @@ impl Unit {
 
 /// The raw rows.
 #[derive(Default)]
-struct Raw {
+pub(crate) struct Raw {
     assignments: HashMap<(i64, String), Assignment>,
     aliases: HashMap<(i64, String), String>,
     excluded: HashSet<(i64, String)>,
@@ -71,7 +71,7 @@ struct Raw {
 }
 
 impl Raw {
-    async fn read(db: &TestDatabase) -> Self {
+    pub(crate) async fn read(db: &TestDatabase) -> Self {
         let client = db.client().await;
         let mut raw = Self::default();
         for row in client
@@ -132,7 +132,7 @@ impl Raw {
     }
 
     /// The unit that a name stands for.
-    fn unit_of<'a>(&'a self, experiment: i64, name: &'a str) -> &'a str {
+    pub(crate) fn unit_of<'a>(&'a self, experiment: i64, name: &'a str) -> &'a str {
         self.aliases
             .get(&(experiment, name.to_owned()))
             .map_or(name, String::as_str)
@@ -159,7 +159,7 @@ impl Raw {
     }
 
     /// Units without their events. A name that is an alias is no unit, whatever was assigned to it.
-    fn units(&self) -> BTreeMap<(i64, String), Unit> {
+    pub(crate) fn units(&self) -> BTreeMap<(i64, String), Unit> {
         let own = self
             .assignments
             .iter()

@@ -62,6 +62,24 @@ fn a_tampered_total_is_found_named_and_corrected() {
             1,
         ),
         (
+            "variant_requests",
+            "UPDATE variant_requests SET requesting_units = requesting_units + 1 WHERE (experiment_id, variant_id, epoch) = (SELECT experiment_id, variant_id, epoch FROM variant_requests WHERE requesting_units > 0 LIMIT 1)",
+            1,
+            1,
+        ),
+        (
+            "variant_latencies",
+            "DELETE FROM variant_latencies WHERE (experiment_id, variant_id, epoch, bucket) = (SELECT experiment_id, variant_id, epoch, bucket FROM variant_latencies WHERE requests > 0 LIMIT 1)",
+            1,
+            0,
+        ),
+        (
+            "promotion_units",
+            "UPDATE promotion_units SET erred = NOT erred WHERE (experiment_id, unit) = (SELECT experiment_id, unit FROM promotion_units LIMIT 1)",
+            1,
+            1,
+        ),
+        (
             "variant_hours",
             "INSERT INTO variant_hours (experiment_id, variant_id, hour, errors) VALUES (1, 10, '2001-01-01', 1)",
             0,

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use podium_storage::batch::RunGroup;
-use podium_storage::events::{EventRow, RecordAnswer, RecordError, Recorder, event_key};
+use podium_storage::events::{
+    Arm, EventRow, Promoted, RecordAnswer, RecordError, Recorder, event_key,
+};
 
 use crate::support::{TestDatabase, with_database};
 
@@ -54,6 +56,17 @@ fn row(number: usize, experiment_id: i64) -> EventRow {
         counted: !some(9),
         occurred_at: DateTime::<Utc>::from_timestamp_micros(1_700_000_000_000_001 + nth)
             .filter(|_| some(2)),
+        promotion: some(2).then(|| Promoted {
+            promotion_id: uuid::Uuid::from_u128(number as u128),
+            step: i32::try_from(number).unwrap(),
+            arm: [
+                None,
+                Some(Arm::Own),
+                Some(Arm::Moved),
+                Some(Arm::HeldBack),
+                Some(Arm::Winner),
+            ][number / 2 % 5],
+        }),
     }
 }
 

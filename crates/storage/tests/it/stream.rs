@@ -9,12 +9,14 @@ use podium_domain::decimal::Decimal4;
 use podium_storage::assignments::{Assigner, Candidate, Lookup};
 use podium_storage::audit::Origin;
 use podium_storage::batch::RunGroup;
-use podium_storage::events::{EventRow, Recorder, event_key};
+use podium_storage::events::{Arm, EventRow, Promoted, Recorder, event_key};
 use podium_storage::experiments::ExperimentRef;
 use podium_storage::experiments::covariates::{CovariateRow, Upload};
 use podium_storage::fold;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
+use crate::bandit;
 use crate::support::{Rng, TestDatabase};
 
 const EXPERIMENTS: [i64; 3] = [1, 2, 3];
@@ -78,9 +80,15 @@ impl<'a> Stream<'a> {
     pub(crate) async fn new(db: &'a TestDatabase, seed: u64, folds: bool) -> Self {
         db.execute(
             "INSERT INTO experiments (id, name, salt, status)
-             SELECT n, 'experiment ' || n, 's', 'running' FROM generate_series(1, 3) AS n ON CONFLICT DO NOTHING",
+             SELECT n, 'experiment ' || n, 's', 'running' FROM generate_series(1, 3) AS n ON CONFLICT DO NOTHING;
+             INSERT INTO experiment_promotions
+                 (id, experiment_id, experiment_name, promoted_variant_id, promoted_variant_name, promotion_type)
+             VALUES ('00000000-0000-0000-0000-000000000001', 1, 'experiment 1', 10, 'b', 'auto') ON CONFLICT DO NOTHING;
+             INSERT INTO promotion_rollouts (promotion_id, watch_hours, requests_counted)
+             VALUES ('00000000-0000-0000-0000-000000000001', 24, 2) ON CONFLICT DO NOTHING",
         )
         .await;
+        bandit::learn(db).await;
         let now = db
             .client()
             .await
@@ -119,7 +127,9 @@ impl<'a> Stream<'a> {
     /// Goes on with other numbers and the same names.
     pub(crate) async fn step(&mut self) {
         let kind = match self.rng.below(100) {
-            0..16 => self.assign().await,
+            0..2 => bandit::reset_one(self.db, &mut self.rng).await,
+            2..4 => bandit::update_one(self.db, &mut self.rng).await,
+            4..16 => self.assign().await,
             16..22 => self.hand_in().await,
             22..29 => self.log_in().await,
             29..59 => self.record().await,
@@ -157,6 +167,7 @@ impl<'a> Stream<'a> {
             epoch: i32::try_from(1 + self.rng.below(2)).unwrap(),
             is_bot: self.rng.once_in(12),
             takes_new: true,
+            during_promotion: false,
         }
     }
 
@@ -249,6 +260,7 @@ impl<'a> Stream<'a> {
             _ => i64::try_from(self.rng.below(2_000_000)).unwrap(),
         };
         let is_bot = self.rng.once_in(15);
+        let promotion = self.promotion(experiment, is_bot);
         let some = |rng: &mut Rng, first: &str| {
             (!rng.once_in(3)).then(|| format!("{first}{}", rng.below(4)))
         };
@@ -269,16 +281,31 @@ impl<'a> Stream<'a> {
                 .then(|| Bytes::from_static(b"{\"a\": 1}")),
             value_e4: has_value.then_some(value),
             quantity: None,
-            latency_ms: None,
+            latency_ms: (event_type == "request" && !self.rng.once_in(4))
+                .then(|| f64::from(u32::try_from(self.rng.below(90_000)).unwrap()) / 16.0),
             is_error: (event_type == "request").then(|| self.rng.once_in(2)),
             session_id: some(&mut self.rng, "s"),
-            decision_id: None,
+            decision_id: some(&mut self.rng, "d"),
             is_bot,
-            counted: !is_bot && !self.rng.once_in(15),
+            counted: !is_bot && promotion.is_none() && !self.rng.once_in(15),
+            promotion,
             occurred_at: self.rng.once_in(2).then(|| {
                 self.now - TimeDelta::minutes(i64::try_from(self.rng.below(4_000)).unwrap())
             }),
         }
+    }
+
+    /// Some events of the first experiment come while it is promoted.
+    fn promotion(&mut self, experiment: i64, is_bot: bool) -> Option<Promoted> {
+        (experiment == 1 && self.rng.once_in(2)).then(|| Promoted {
+            promotion_id: Uuid::from_u128(1),
+            step: i32::try_from(self.rng.below(2)).unwrap(),
+            arm: (!is_bot).then(|| {
+                *self
+                    .rng
+                    .pick(&[Arm::Own, Arm::Moved, Arm::HeldBack, Arm::Winner])
+            }),
+        })
     }
 
     fn some_events(&mut self) -> Vec<EventRow> {
@@ -554,8 +581,8 @@ async fn insert_by_hand(client: &Client, e: &EventRow) {
         .await
         .unwrap();
     let sql = "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id,
-            position, value, is_error, session_id, is_bot, counted, occurred_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::bigint * 0.0001, $10, $11, $12, $13, coalesce($14, now()))";
+            position, value, is_error, session_id, is_bot, counted, occurred_at, decision_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::bigint * 0.0001, $10, $11, $12, $13, coalesce($14, now()), $15)";
     client
         .execute(
             sql,
@@ -574,6 +601,7 @@ async fn insert_by_hand(client: &Client, e: &EventRow) {
                 &e.is_bot,
                 &e.counted,
                 &e.occurred_at,
+                &e.decision_id,
             ],
         )
         .await

@@ -60,7 +60,11 @@ pub struct EntryBody {
     pub address: Option<String>,
 }
 
-fn as_json_or_null<S: Serializer>(text: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+/// JSON text of the database as it is.
+pub(super) fn as_json_or_null<S: Serializer>(
+    text: &Option<String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match text {
         Some(text) => as_json(text, serializer),
         None => serializer.serialize_none(),

@@ -322,6 +322,16 @@ impl<'c> Query<'c> {
         cursor
     }
 
+    /// The cursor of a list that is ordered by UUIDs.
+    pub(crate) fn uuid(&mut self, name: &str) -> Option<uuid::Uuid> {
+        let value = self.text(name, 36)?;
+        let cursor = value.parse().ok();
+        if cursor.is_none() {
+            self.fault(name, code::INVALID_TEXT, "is no cursor of this list");
+        }
+        cursor
+    }
+
     /// Ends the reading.
     ///
     /// # Errors

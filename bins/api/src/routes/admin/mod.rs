@@ -1,4 +1,5 @@
-//! Administration: experiments, variants, overrides, covariates, the audit log, people. For holders of a token.
+//! Administration: experiments, variants, overrides, covariates, the audit log, people,
+//! notifications. For holders of a token.
 //!
 //! Reading and changing are done by the storage crate; what is here translates. To add a route, write its handler in
 //! the module of its kind, add a row to that module's `routes()` and its name to that module's document.
@@ -13,6 +14,8 @@ pub mod common;
 pub mod covariates;
 pub mod experiments;
 pub mod lifecycle;
+pub mod notification_configs;
+pub mod notification_logs;
 pub mod overrides;
 pub(crate) mod read;
 pub mod users;
@@ -28,6 +31,8 @@ pub fn routes() -> Vec<Route> {
     routes.extend(covariates::routes());
     routes.extend(audit::routes());
     routes.extend(users::routes());
+    routes.extend(notification_configs::routes());
+    routes.extend(notification_logs::routes());
     routes
 }
 
@@ -41,5 +46,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
     document.merge(covariates::CovariatesApi::openapi());
     document.merge(audit::AuditApi::openapi());
     document.merge(users::UsersApi::openapi());
+    document.merge(notification_configs::NotificationConfigsApi::openapi());
+    document.merge(notification_logs::NotificationLogsApi::openapi());
     document
 }

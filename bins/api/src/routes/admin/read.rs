@@ -241,7 +241,7 @@ fn name(
 }
 
 /// One of the words of `T`.
-fn word<T: std::str::FromStr<Err = UnknownWord>>(
+pub(super) fn word<T: std::str::FromStr<Err = UnknownWord>>(
     fields: &mut Fields<'_, '_>,
     field: &str,
 ) -> Option<T> {

@@ -219,3 +219,85 @@ pub struct BatchResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recorded: Option<Vec<i64>>,
 }
+
+/// Body of `rank`. At least one of `user_id` and `session_id` is required.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RankBody {
+    /// The signed-in user.
+    pub user_id: Option<UnitId>,
+    /// The session.
+    pub session_id: Option<UnitId>,
+    /// A named experiment; else the newest running one of the placement.
+    pub experiment: Option<ExperimentName>,
+    /// Placement; none means `newsfeed`.
+    #[schema(min_length = 1, max_length = 128)]
+    pub placement: Option<String>,
+    /// `item` (default), `brand`, `category` or `algorithm`.
+    #[schema(pattern = "^(item|brand|category|algorithm)$")]
+    pub arm_type: Option<String>,
+    /// What is to be placed, in the order that the shop would show. No id twice.
+    #[schema(min_items = 1, max_items = 1000)]
+    pub candidates: Vec<RankCandidate>,
+    /// Positions that are wanted; all unless given.
+    #[schema(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// `weights`: drawn from the weights in force, with exact propensities. `posterior`: fresh draws from the posteriors,
+    /// with null propensities. Unless given, what the variant's options say.
+    #[schema(pattern = "^(weights|posterior)$")]
+    pub draw: Option<String>,
+}
+
+/// Something to be placed. Other members are answered as they are.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RankCandidate {
+    /// The item, brand, category or algorithm.
+    pub id: UnitId,
+    /// Its name, stored on first sight.
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f]*$")]
+    pub name: Option<String>,
+    /// An object of at most 16 KiB, stored on first sight.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<serde_json::Value>,
+}
+
+/// Answer of `rank`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Ranking {
+    /// The experiment's name; null where the unit has no variant.
+    pub experiment_id: Option<String>,
+    /// The unit's variant, or `default`.
+    pub variant: String,
+    /// The experiment's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<i64>,
+    /// The variant's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant_id: Option<i64>,
+    /// What events refer to; null where nothing was decided, or where it cannot be stored now.
+    pub decision_id: Option<String>,
+    /// What the candidates are.
+    pub arm_type: String,
+    /// The algorithm, or `input_order`.
+    pub policy: String,
+    /// The candidates in order.
+    pub candidates: Vec<RankedCandidate>,
+    /// True while the database is away or was too slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<bool>,
+}
+
+/// A candidate in its place.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RankedCandidate {
+    /// The candidate as it was sent.
+    #[serde(flatten)]
+    pub candidate: RankCandidate,
+    /// From 1.
+    pub bandit_position: u32,
+    /// What the order was sorted by, largest first; null in the order of the request.
+    pub bandit_score: Option<f64>,
+    /// The id as text.
+    pub arm_id: String,
+    /// Probability with which this candidate came first; null where it is unknown or nothing was drawn.
+    pub propensity: Option<f64>,
+}

@@ -1,4 +1,4 @@
-//! What storefronts call: assign and track. Public; unknown fields are ignored, both spellings are taken.
+//! What storefronts call: assign, rank and track. Public; unknown fields are ignored, both spellings are taken.
 
 use actix_web::http::Method;
 use podium_domain::event::EventType;
@@ -14,6 +14,7 @@ pub mod assign;
 pub mod bodies;
 mod event;
 mod quick;
+pub mod rank;
 pub mod track;
 
 /// Longest unit id, in characters.
@@ -44,6 +45,7 @@ pub fn routes() -> Vec<Route> {
         ),
         track_one("/api/v1/experiments/track-purchase", EventType::Purchase),
         Route::public(Method::POST, "/api/v1/experiments/track", track::track),
+        Route::public(Method::POST, "/api/v1/experiments/rank", rank::rank),
     ]
 }
 
@@ -57,7 +59,8 @@ pub fn routes() -> Vec<Route> {
         track::docs::track_click,
         track::docs::track_add_to_cart,
         track::docs::track_purchase,
-        track::track
+        track::track,
+        rank::rank
     ),
     components(schemas(
         bodies::AssignBody,
@@ -71,7 +74,11 @@ pub fn routes() -> Vec<Route> {
         bodies::TrackAnswer,
         bodies::Recorded,
         bodies::BatchAnswer,
-        bodies::BatchResult
+        bodies::BatchResult,
+        bodies::RankBody,
+        bodies::RankCandidate,
+        bodies::Ranking,
+        bodies::RankedCandidate
     ))
 )]
 pub struct StorefrontApi;

@@ -1,0 +1,267 @@
+//! The last step: everything is read again under a lock, decided again, and written, all in one transaction.
+
+use podium_storage::audit::Origin;
+use podium_storage::experiments::model::ExperimentRef;
+use podium_storage::outbox;
+use podium_storage::promotions::commands::{self, Attempt, Made, NewPromotion};
+use podium_storage::promotions::model::Metadata;
+use podium_storage::promotions::records::NewRecord;
+use podium_storage::promotions::{read, scan};
+use podium_storage::rollouts;
+
+use super::{Asked, Checked, Engine, EngineError, Promoted, ROUNDS};
+use crate::decide::{DECISION_VERSION, Requester, new_looks};
+use crate::evidence::Treatment;
+use crate::message;
+
+/// What the transaction came to.
+enum Applied {
+    Made(Box<Made>, Box<Promoted>),
+    /// The slot turned, or the design changed: a look has to be recorded first.
+    Again,
+}
+
+impl Engine {
+    /// As [`Engine::promote`], with totals that were brought up to date by the caller.
+    pub(super) async fn promote_fresh(
+        &self,
+        asked: &Asked,
+        origin: &Origin,
+    ) -> Result<Promoted, EngineError> {
+        let checked = self
+            .check(&asked.experiment, &asked.question, &asked.request)
+            .await?;
+        if checked.effective.config.dry_run {
+            return would(asked, checked);
+        }
+        for _ in 0..ROUNDS {
+            let checked = self.look(asked, origin).await?;
+            if !checked.decision.is_eligible() && asked.force.is_none() {
+                self.note_attempt(&checked, None, origin).await?;
+                return Err(EngineError::NotEligible(Box::new(checked)));
+            }
+            // By its id from here on, so that nobody can slip in another one of the same name.
+            let which = ExperimentRef::Id(checked.experiment.id);
+            match self.apply(asked, &which, origin).await {
+                Ok(Applied::Made(made, promoted)) => {
+                    return Ok(Promoted {
+                        promotion: Some(made.promotion),
+                        record_id: Some(made.record_id),
+                        ..*promoted
+                    });
+                }
+                Ok(Applied::Again) => {}
+                Err(EngineError::NotEligible(checked)) => {
+                    self.note_attempt(&checked, None, origin).await?;
+                    return Err(EngineError::NotEligible(checked));
+                }
+                Err(error @ EngineError::LimitReached { .. }) => {
+                    self.note_attempt(&checked, Some(&error.to_string()), origin)
+                        .await?;
+                    return Err(error);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Err(EngineError::Contended)
+    }
+
+    async fn apply(
+        &self,
+        asked: &Asked,
+        which: &ExperimentRef,
+        origin: &Origin,
+    ) -> Result<Applied, EngineError> {
+        let by_engine = asked.question.requester == Requester::Engine;
+        let done = self.database.transaction_of_one_moment(async |tx| {
+            if by_engine {
+                scan::count_alone(tx).await?;
+            }
+            commands::lock(tx, which).await?;
+            let gathered = read::gather(tx, which).await?;
+            let gathered = gathered.ok_or(EngineError::NotFound("this experiment"))?;
+            let checked = self.judge(gathered, &asked.question, &asked.request)?;
+            let config = &checked.effective.config;
+            let changed = checked
+                .evidence
+                .analysis
+                .as_ref()
+                .is_some_and(|open| open.changed.is_some());
+            if asked.force.is_none()
+                && (changed || !new_looks(config, &checked.evidence).is_empty())
+            {
+                return Ok(Applied::Again);
+            }
+            if by_engine && checked.decision.is_eligible() {
+                let mut link = tx;
+                let (recent, most) = (
+                    scan::recent(&mut link).await?,
+                    config.max_concurrent_promotions,
+                );
+                if recent >= i64::from(most) {
+                    return Err(EngineError::LimitReached { recent, most });
+                }
+            }
+            let mut promoted = would(asked, checked)?;
+            let made = commands::promote(tx, origin, planned(asked, &promoted, origin)?).await?;
+            let config = &promoted.checked.effective.config;
+            let begun = rollouts::begin(tx, made.promotion.id, &config.plan()).await?;
+            promoted.detectable_drop = begun.detectable_drop;
+            let message = message::promoted(
+                &promoted.checked.effective.config,
+                &made.promotion,
+                &promoted.checked.decision,
+                &promoted.checked.evidence.experiment.primary_metric,
+                (!by_engine).then_some(origin.actor.as_str()),
+                asked.force.as_deref(),
+            );
+            if let Some(message) = message {
+                promoted.notifications = outbox::enqueue(tx, &message).await?.len();
+            }
+            Ok(Applied::Made(Box::new(made), Box::new(promoted)))
+        });
+        done.await
+    }
+
+    /// Writes down that a promotion was wanted and why nothing came of it. Where a promotion is active already somebody
+    /// was faster, and his is the entry.
+    pub(super) async fn note_attempt(
+        &self,
+        checked: &Checked,
+        reason: Option<&str>,
+        origin: &Origin,
+    ) -> Result<(), EngineError> {
+        if checked.evidence.history.active.is_some() {
+            return Ok(());
+        }
+        let reasons = checked.decision.reasons.join("; ");
+        let figures = checked.decision.figures.as_ref();
+        let candidate = checked.candidate();
+        let attempt = Attempt {
+            experiment: &checked.experiment,
+            variant: checked
+                .decision
+                .candidate
+                .and_then(|id| checked.experiment.variant(id)),
+            confidence: figures.map(|figures| figures.confidence),
+            improvement: figures.and_then(|figures| figures.improvement),
+            sample_size: candidate.map(|treatment| treatment.arm.units),
+            safety_checks: serde_json::to_value(&checked.decision.safety_checks)?,
+            reason: reason.unwrap_or(&reasons),
+            record: record("attempted", checked, origin)?,
+        };
+        let done = self.database.transaction(async |tx| {
+            commands::attempted(tx, origin, &attempt).await?;
+            Ok::<_, EngineError>(())
+        });
+        done.await
+    }
+}
+
+/// What would be promoted, if anything.
+fn would(asked: &Asked, checked: Checked) -> Result<Promoted, EngineError> {
+    let eligible = checked.decision.is_eligible();
+    let winner = if eligible {
+        checked.candidate()
+    } else if asked.force.is_some() && checked.evidence.history.active.is_none() {
+        forced(asked, &checked)
+    } else {
+        None
+    };
+    let Some(winner) = winner else {
+        return Err(EngineError::NotEligible(Box::new(checked)));
+    };
+    Ok(Promoted {
+        promotion: None,
+        variant_id: winner.arm.variant_id,
+        variant_name: winner.arm.name.clone(),
+        forced: !eligible,
+        detectable_drop: None,
+        notifications: 0,
+        record_id: None,
+        checked: Box::new(checked),
+    })
+}
+
+/// The treatment that a person names, else that of the highest lift.
+fn forced<'c>(asked: &Asked, checked: &'c Checked) -> Option<&'c Treatment> {
+    let lift = |treatment: &Treatment| {
+        let strata = treatment.strata.as_deref().unwrap_or_default();
+        let found = podium_domain::decision::evidence::stratified(strata).ok();
+        found
+            .and_then(|found| found.lift)
+            .unwrap_or(f64::NEG_INFINITY)
+    };
+    let treatments = &checked.evidence.treatments;
+    match &asked.question.variant {
+        Some(name) => treatments
+            .iter()
+            .find(|treatment| treatment.arm.name == *name),
+        None => treatments
+            .iter()
+            .max_by(|one, other| lift(one).total_cmp(&lift(other))),
+    }
+}
+
+fn planned<'p>(
+    asked: &'p Asked,
+    promoted: &'p Promoted,
+    origin: &Origin,
+) -> Result<NewPromotion<'p>, EngineError> {
+    let checked = &promoted.checked;
+    let experiment = &checked.experiment;
+    let winner = experiment.variant(promoted.variant_id);
+    let winner = winner.ok_or(EngineError::NotFound("this variant"))?;
+    // Figures of another candidate say nothing about a treatment that was forced in its place.
+    let about_winner = checked.decision.candidate == Some(winner.id);
+    let figures = checked.decision.figures.as_ref().filter(|_| about_winner);
+    let units = checked
+        .evidence
+        .treatments
+        .iter()
+        .find(|t| t.arm.variant_id == winner.id);
+    let kind = if promoted.forced {
+        "forced"
+    } else {
+        "promoted"
+    };
+    Ok(NewPromotion {
+        experiment,
+        winner,
+        now: checked.evidence.now,
+        confidence: figures.map(|figures| figures.confidence),
+        improvement: figures.and_then(|figures| figures.improvement),
+        sample_size: units.map(|treatment| treatment.arm.units),
+        manual: asked.question.requester == Requester::Person,
+        metadata: Metadata {
+            forced: promoted.forced,
+            reason: asked.force.clone(),
+            lift_percent: figures.and_then(|figures| figures.improvement),
+            standard_error_percent: figures.and_then(|figures| figures.standard_error),
+            config: serde_json::to_value(&checked.effective.config)?,
+            ..Metadata::default()
+        },
+        safety_checks: serde_json::to_value(&checked.decision.safety_checks)?,
+        reason: asked.force.as_deref(),
+        record: record(kind, checked, origin)?,
+    })
+}
+
+fn record(
+    kind: &'static str,
+    checked: &Checked,
+    origin: &Origin,
+) -> Result<NewRecord, EngineError> {
+    Ok(NewRecord {
+        experiment_id: checked.experiment.id,
+        promotion_id: None,
+        kind,
+        manual: checked.question.requester == Requester::Person,
+        actor: origin.actor.clone(),
+        version: DECISION_VERSION,
+        question: Some(serde_json::to_value(&checked.question)?),
+        config: Some(serde_json::to_value(&checked.effective.config)?),
+        evidence: Some(serde_json::to_value(&checked.evidence)?),
+        decision: serde_json::to_value(&checked.decision)?,
+    })
+}

@@ -1,0 +1,122 @@
+//! Which arms an experiment learns about, and by which rules. They are fixed when it begins, because a recount must find
+//! the same numbers years later.
+
+use podium_domain::bandit::{ArmType, BanditOptions, Rewards, experiment_options};
+use podium_domain::decimal::Decimal4;
+use podium_domain::event::EventType;
+use podium_domain::metric::Metric;
+use serde_json::{Map, Value};
+use tokio_postgres::Transaction;
+
+use crate::rows::column;
+use crate::{Database, StorageError};
+
+/// Arm type of the variants of a bandit; the types of rankings are [`ArmType`]s.
+pub const VARIANT: &str = "variant";
+
+const EXISTS: &str = "-- learning::exists
+SELECT EXISTS (SELECT 1 FROM bandit_learning) AS learns";
+
+/// Bandits that were started and do not learn yet.
+const BEGINNERS: &str = "-- learning::beginners
+SELECT e.id, e.config, e.primary_metric FROM experiments e
+WHERE e.experiment_type = 'bandit' AND e.status <> 'draft' AND NOT EXISTS (
+    SELECT 1 FROM bandit_learning l WHERE l.experiment_id = e.id AND l.arm_type = 'variant')
+ORDER BY e.id";
+
+/// `$7`: the transaction from which on events are learned from; null for this one.
+const INSERT: &str = "-- learning::insert
+INSERT INTO bandit_learning (experiment_id, arm_type, attribution_seconds, rewards, by_value, max_reward, tx_id)
+VALUES ($1, $2, $3, $4, $5, $6::text::numeric, coalesce($7, pg_current_xact_id()::text::bigint))
+ON CONFLICT DO NOTHING";
+
+/// How rewards are counted, as it is stored.
+struct Rules {
+    attribution_seconds: i64,
+    rewards: Value,
+    by_value: bool,
+    max_reward: String,
+}
+
+impl Rules {
+    fn of(options: &BanditOptions) -> Self {
+        let one = Decimal4(10_000);
+        let (worth, by_value, max): (Vec<(EventType, Decimal4)>, _, _) = match &options.rewards {
+            Rewards::Binary(events) => (events.iter().map(|e| (*e, one)).collect(), false, one),
+            Rewards::Weighted(weights) => {
+                let sum = weights.iter().map(|(_, weight)| weight.units()).sum();
+                (weights.clone(), false, Decimal4(sum))
+            }
+            Rewards::Value { event, max } => (vec![(*event, one)], true, *max),
+        };
+        let rewards = worth
+            .into_iter()
+            .map(|(event, weight)| (event.name().to_owned(), weight.to_string().into()))
+            .collect::<Map<_, _>>();
+        Self {
+            attribution_seconds: 60 * i64::from(options.attribution_minutes),
+            rewards: rewards.into(),
+            by_value,
+            max_reward: max.to_string(),
+        }
+    }
+}
+
+/// Lets bandits that were started since the last pass learn about their variants, from all of their events. Answers
+/// whether anything learns.
+pub(super) async fn begin(transaction: &Transaction<'_>) -> Result<bool, StorageError> {
+    const T: &str = "experiments";
+    for row in transaction.query(BEGINNERS, &[]).await? {
+        let id: i64 = column(&row, T, "id")?;
+        let metric: &str = column(&row, T, "primary_metric")?;
+        let metric = metric.parse().unwrap_or(Metric::ConversionRate);
+        let options =
+            experiment_options(&column(&row, T, "config")?, metric).unwrap_or_else(|faults| {
+                // Written past the API: it learns by the defaults rather than not at all.
+                tracing::error!(experiment.id = id, %faults, "options of a bandit cannot be read");
+                BanditOptions::with_rewards(Rewards::of_metric(metric))
+            });
+        let rules = Rules::of(&options);
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
+            &id,
+            &VARIANT,
+            &rules.attribution_seconds,
+            &rules.rewards,
+            &rules.by_value,
+            &rules.max_reward,
+            &Some(0_i64),
+        ];
+        transaction.execute(INSERT, &params).await?;
+    }
+    let row = transaction.query_one(EXISTS, &[]).await?;
+    column(&row, "bandit_learning", "learns")
+}
+
+/// Lets an experiment learn about arms of this type from the events of later transactions. Once is enough: the rules of
+/// the first call stay.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer.
+pub async fn begin_ranking(
+    database: &Database,
+    experiment_id: i64,
+    arm_type: ArmType,
+    options: &BanditOptions,
+) -> Result<(), StorageError> {
+    let rules = Rules::of(options);
+    let mut link = database.write().await?;
+    link.query(
+        INSERT,
+        &[
+            &experiment_id,
+            &arm_type.name(),
+            &rules.attribution_seconds,
+            &rules.rewards,
+            &rules.by_value,
+            &rules.max_reward,
+            &None::<i64>,
+        ],
+    )
+    .await?;
+    Ok(())
+}

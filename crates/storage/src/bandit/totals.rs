@@ -1,0 +1,192 @@
+//! The rows of arms and variants that others read: totals since the last reset.
+//!
+//! They are not written in the transaction that folds: `update_bandit_arm_performance` writes the same rows at any
+//! moment, and each of its calls would make a pass fail. What has come from events is remembered in the arm's row, and the
+//! difference is added.
+
+use podium_bandit::index::{Index, index_values};
+use podium_bandit::{Arms, Counts, Prior};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, Transaction};
+
+use crate::connect::Purpose;
+use crate::experiments::ChangeError;
+use crate::fold::LOCK_KEY;
+use crate::rows::column;
+use crate::{Database, StorageError};
+
+/// Arms that one transaction writes.
+const STEP: i64 = 5_000;
+
+const ANY: &str = "-- totals::any
+SELECT 1 FROM bandit_stale_arms LIMIT 1";
+
+const LOCK: &str = "-- totals::lock
+SELECT pg_try_advisory_xact_lock($1)";
+
+/// In the order of their ids, as whoever reports several pulls in one transaction should do it. What is read afterwards
+/// is of a moment at which nobody else writes these rows.
+const LOCK_ARMS: &str = "-- totals::lock_arms
+SELECT id FROM bandit_arms WHERE id IN (SELECT arm_row_id FROM bandit_stale_arms ORDER BY arm_row_id LIMIT $1)
+ORDER BY id FOR UPDATE";
+
+const REFRESH: &str = "-- totals::refresh
+WITH stale AS (SELECT arm_row_id FROM bandit_stale_arms ORDER BY arm_row_id LIMIT $1),
+folded AS (
+    SELECT a.id, coalesce(sum(h.pulls), 0)::bigint AS pulls, coalesce(sum(h.successes), 0)::bigint AS successes,
+           coalesce(sum(h.reward), 0) AS reward
+    FROM stale s JOIN bandit_arms a ON a.id = s.arm_row_id
+    LEFT JOIN bandit_arm_hours h ON h.experiment_id = a.experiment_id AND h.arm_row_id = a.id
+                                AND h.bucket >= coalesce(a.reset_at, '-infinity')
+    GROUP BY 1),
+written AS (
+    UPDATE bandit_arms a SET
+        total_pulls = a.total_pulls + f.pulls - a.folded_pulls,
+        total_reward = a.total_reward + f.reward - a.folded_reward,
+        alpha = a.alpha + (f.successes - a.folded_successes),
+        beta = a.beta + ((f.pulls - f.successes) - (a.folded_pulls - a.folded_successes)),
+        average_reward = coalesce((a.total_reward + f.reward - a.folded_reward)
+                                  / nullif(a.total_pulls + f.pulls - a.folded_pulls, 0), 0)::double precision,
+        folded_pulls = f.pulls, folded_successes = f.successes, folded_reward = f.reward, updated_at = now()
+    FROM folded f
+    WHERE a.id = f.id
+    RETURNING a.id, a.experiment_id, a.arm_type),
+fresh AS (
+    DELETE FROM bandit_stale_arms WHERE arm_row_id IN (
+        SELECT id FROM written
+        UNION ALL SELECT arm_row_id FROM stale s WHERE NOT EXISTS (SELECT 1 FROM bandit_arms a WHERE a.id = s.arm_row_id)))
+SELECT DISTINCT experiment_id FROM written WHERE arm_type = 'variant'";
+
+const VARIANT_ARMS: &str = "-- totals::variant_arms
+SELECT a.id, a.total_pulls, (a.alpha - 1)::bigint AS successes
+FROM bandit_arms a JOIN experiment_variants v ON v.experiment_id = a.experiment_id AND v.id::text = a.arm_id
+WHERE a.experiment_id = $1 AND a.arm_type = 'variant' ORDER BY v.id";
+
+const WRITE_VARIANTS: &str = "-- totals::write_variants
+UPDATE experiment_variants v SET
+    pulls = a.total_pulls, rewards = a.total_reward, average_reward = a.average_reward, confidence_bound = b.bound
+FROM bandit_arms a JOIN unnest($2::bigint[], $3::double precision[]) AS b (arm_row_id, bound) ON b.arm_row_id = a.id
+WHERE v.experiment_id = $1 AND a.experiment_id = $1 AND a.arm_type = 'variant' AND a.arm_id = v.id::text";
+
+const RESET: &str = "-- totals::reset
+UPDATE bandit_arms SET
+    reset_at = clock_timestamp(), reset_tx = pg_current_xact_id()::text::bigint, updated_at = now(),
+    alpha = 1, beta = 1, total_pulls = 0, total_reward = 0, average_reward = 0,
+    folded_pulls = 0, folded_successes = 0, folded_reward = 0
+WHERE id = $1 AND experiment_id = $2
+RETURNING arm_type, arm_id";
+
+/// What a reset of a variant's arm makes of the variant's row.
+const RESET_VARIANT: &str = "-- totals::reset_variant
+UPDATE experiment_variants SET pulls = 0, rewards = 0, average_reward = 0, confidence_bound = NULL
+WHERE experiment_id = $1 AND id::text = $2";
+
+/// Brings rows up to date whose counts have changed. Another replica may be at it; then nothing happens.
+pub(crate) async fn refresh(database: &Database) -> Result<(), StorageError> {
+    let mut link = database.work().await?;
+    let limit = Purpose::Work.client_limit();
+    while link.query_opt(ANY, &[]).await?.is_some() {
+        let step = tokio::time::timeout(limit, step(link.client()?));
+        if !step.await.map_err(|_| StorageError::TimedOut)?? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Answers whether it was this replica's turn.
+async fn step(client: &mut Client) -> Result<bool, StorageError> {
+    let transaction = client.transaction().await?;
+    let lock = transaction.query_one(LOCK, &[&LOCK_KEY]).await?;
+    if !lock.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    write(&transaction).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// As [`refresh`], in a transaction that has the lock.
+pub(crate) async fn catch_up(transaction: &Transaction<'_>) -> Result<(), StorageError> {
+    while transaction.query_opt(ANY, &[]).await?.is_some() {
+        write(transaction).await?;
+    }
+    Ok(())
+}
+
+async fn write(transaction: &Transaction<'_>) -> Result<(), StorageError> {
+    transaction.execute(LOCK_ARMS, &[&STEP]).await?;
+    for row in transaction.query(REFRESH, &[&STEP]).await? {
+        let experiment: i64 = column(&row, "bandit_arms", "experiment_id")?;
+        write_variants(transaction, experiment).await?;
+    }
+    Ok(())
+}
+
+async fn write_variants(
+    transaction: &Transaction<'_>,
+    experiment_id: i64,
+) -> Result<(), StorageError> {
+    let arms = transaction.query(VARIANT_ARMS, &[&experiment_id]).await?;
+    let ids: Vec<i64> = arms
+        .iter()
+        .map(|row| column(row, "bandit_arms", "id"))
+        .collect::<Result<_, _>>()?;
+    let counts: Vec<Counts> = arms.iter().map(counts).collect::<Result<_, _>>()?;
+    let bounds = bounds(&counts);
+    let params: [&(dyn ToSql + Sync); 3] = [&experiment_id, &ids, &bounds];
+    transaction.execute(WRITE_VARIANTS, &params).await?;
+    Ok(())
+}
+
+fn counts(row: &Row) -> Result<Counts, StorageError> {
+    const T: &str = "bandit_arms";
+    let count = |name| -> Result<u64, StorageError> {
+        let count: i64 = column(row, T, name)?;
+        u64::try_from(count).map_err(|_| StorageError::CorruptRow {
+            table: T,
+            column: name,
+        })
+    };
+    let (pulls, successes) = (count("total_pulls")?, count("successes")?);
+    Counts::new(pulls, successes).map_err(|_| StorageError::CorruptRow {
+        table: T,
+        column: "alpha",
+    })
+}
+
+/// Upper confidence bounds of the success rates (KL-UCB); none without pulls.
+fn bounds(counts: &[Counts]) -> Vec<Option<f64>> {
+    let arms = Arms::from_counts(Prior::FLAT, counts);
+    index_values(Index::KlUcb { c: 0.0 }, &arms)
+        .into_iter()
+        .zip(counts)
+        .map(|(bound, counts)| (counts.plays() > 0 && bound.is_finite()).then_some(bound))
+        .collect()
+}
+
+/// Cuts off the past of an arm: what was counted until now no longer speaks for it. Nothing is deleted. In the
+/// transaction of the caller, who audits it.
+///
+/// # Errors
+/// [`ChangeError::NotFound`] for an arm that is not of the experiment.
+pub async fn reset(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    experiment_id: i64,
+    arm_row_id: i64,
+) -> Result<(), ChangeError> {
+    let row = transaction
+        .query_opt(RESET, &[&arm_row_id, &experiment_id])
+        .await
+        .map_err(StorageError::from)?
+        .ok_or(ChangeError::NotFound("this arm"))?;
+    let arm_type: &str = column(&row, "bandit_arms", "arm_type")?;
+    if arm_type == super::learning::VARIANT {
+        let variant: &str = column(&row, "bandit_arms", "arm_id")?;
+        transaction
+            .execute(RESET_VARIANT, &[&experiment_id, &variant])
+            .await
+            .map_err(StorageError::from)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,381 @@
+//! How a try went.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use deadpool_postgres::Transaction;
+use podium_domain::notification::{Audience, Event, Level, Message, Subject, text};
+use serde::Serialize;
+use tokio::time::timeout;
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+use super::Delivery;
+use crate::audit::{self, Origin};
+use crate::experiments::rows::fetch;
+use crate::rows::column;
+use crate::{Database, StorageError};
+
+/// Addresses that refuse this many messages in a row for good are disabled.
+const REFUSALS: i32 = 3;
+
+/// What the other side said, for `notification_logs.response_data`. Without secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// Status of HTTP or SMTP; `None` when there was no answer.
+    pub status: Option<u16>,
+    /// The beginning of the answer.
+    pub text: String,
+}
+
+/// How a try went.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It arrived.
+    Sent {
+        /// What the other side said.
+        answer: Answer,
+        /// The target gets nothing before this has passed.
+        gap: Duration,
+    },
+    /// It may arrive later.
+    Retry {
+        /// What went wrong, for people.
+        reason: String,
+        /// What the other side said.
+        answer: Answer,
+        /// When to try this message again.
+        delay: Duration,
+        /// When to send this target anything again.
+        pause: Option<Duration>,
+    },
+    /// It will never arrive.
+    Dead {
+        /// What went wrong, for people.
+        reason: String,
+        /// What the other side said.
+        answer: Answer,
+        /// What follows for others.
+        end: End,
+    },
+}
+
+/// What else ends with a message that is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing.
+    Message,
+    /// The address refused it: after three in a row the target is disabled.
+    Refusal,
+    /// The target does not exist any more: it is disabled.
+    Target,
+    /// Nothing can be sent over the e-mail account.
+    Account,
+}
+
+/// The breaker of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Failures in a row after which a target is only probed.
+    pub failures: i32,
+    /// How often.
+    pub probe_every: Duration,
+}
+
+const SENT: &str = "-- outbox::sent
+WITH gone AS (
+    DELETE FROM notification_outbox WHERE id = $1 AND lease = $2 RETURNING id, config_id, attempts),
+logged AS (
+    UPDATE notification_logs l SET status = 'sent', sent_at = now(), attempts = gone.attempts, error_message = NULL,
+        response_data = $3
+    FROM gone WHERE l.id = gone.id),
+freed AS (
+    UPDATE notification_configs c SET failures_in_row = 0, refusals_in_row = 0, failing_since = NULL, leased_until = NULL,
+        paused_until = now() + make_interval(secs => $4)
+    FROM gone WHERE c.id = gone.config_id)
+SELECT id FROM gone";
+
+/// What follows about the same thing waits as well.
+const RETRY: &str = "-- outbox::retry
+WITH again AS (
+    UPDATE notification_outbox
+    SET next_attempt_at = now() + make_interval(secs => $3), lease = NULL, leased_until = NULL
+    WHERE id = $1 AND lease = $2 RETURNING id, config_id, dedup_key, attempts, next_attempt_at),
+followers AS (
+    UPDATE notification_outbox o SET next_attempt_at = greatest(o.next_attempt_at, again.next_attempt_at)
+    FROM again
+    WHERE o.config_id = again.config_id AND o.dedup_key = again.dedup_key AND o.id <> again.id AND o.dead_at IS NULL),
+logged AS (
+    UPDATE notification_logs l SET attempts = again.attempts, error_message = $4, response_data = $5
+    FROM again WHERE l.id = again.id)
+UPDATE notification_configs c
+SET failures_in_row = c.failures_in_row + 1, failing_since = coalesce(c.failing_since, now()), leased_until = NULL,
+    paused_until = greatest(now() + make_interval(secs => $6),
+        CASE WHEN c.failures_in_row + 1 >= $7 THEN now() + make_interval(secs => $8) END)
+FROM again WHERE c.id = again.config_id
+RETURNING c.channel = 'webhook' AND c.failing_since < now() - interval '5 days' AS hopeless";
+
+const DEAD: &str = "-- outbox::dead
+WITH gone AS (
+    UPDATE notification_outbox SET dead_at = now(), lease = NULL, leased_until = NULL
+    WHERE id = $1 AND ($2::uuid IS NULL OR lease = $2) RETURNING id, config_id, attempts),
+logged AS (
+    UPDATE notification_logs l SET status = 'failed', attempts = gone.attempts, error_message = $3, response_data = $4
+    FROM gone WHERE l.id = gone.id)
+UPDATE notification_configs c
+SET failures_in_row = c.failures_in_row + 1, failing_since = coalesce(c.failing_since, now()), leased_until = NULL,
+    refusals_in_row = c.refusals_in_row + $5,
+    paused_until = CASE WHEN c.failures_in_row + 1 >= $6 THEN now() + make_interval(secs => $7) END
+FROM gone WHERE c.id = gone.config_id
+RETURNING c.refusals_in_row";
+
+const DISABLE: &str = "-- outbox::disable
+UPDATE notification_configs
+SET enabled = false, disabled_reason = $2, updated_at = greatest(now(), updated_at + interval '1 microsecond')
+WHERE id = $1 AND enabled RETURNING id";
+
+/// Gives up what waits for a target. What a sender has in hand is the sender's to record, unless $3 says otherwise.
+const BURY: &str = "-- outbox::bury
+WITH gone AS (
+    UPDATE notification_outbox SET dead_at = now(), lease = NULL, leased_until = NULL
+    WHERE config_id = $1 AND dead_at IS NULL AND ($3 OR leased_until IS NULL OR leased_until <= now()) RETURNING id)
+UPDATE notification_logs l SET status = 'failed', error_message = $2 FROM gone WHERE l.id = gone.id
+RETURNING l.id";
+
+const BURY_MAIL: &str = "-- outbox::bury_mail
+WITH gone AS (
+    UPDATE notification_outbox o SET dead_at = now()
+    FROM notification_configs c
+    WHERE c.id = o.config_id AND c.channel = 'email' AND o.dead_at IS NULL
+      AND (o.leased_until IS NULL OR o.leased_until <= now()) RETURNING o.id)
+UPDATE notification_logs l SET status = 'failed', error_message = $1 FROM gone WHERE l.id = gone.id
+RETURNING l.id";
+
+/// Ends a try and frees its target. A try whose lease was taken over has nothing to say any more.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer; the lease then runs out and the message is sent again.
+pub async fn record(
+    database: &Database,
+    delivery: &Delivery,
+    outcome: &Outcome,
+    limits: Limits,
+    now: DateTime<Utc>,
+) -> Result<(), StorageError> {
+    let mut link = database.serve().await?;
+    let done = timeout(link.limit(), async {
+        let tx = link.object_mut()?.transaction().await?;
+        match outcome {
+            Outcome::Sent { answer, gap } => sent(&tx, delivery, answer, *gap).await?,
+            Outcome::Retry {
+                reason,
+                answer,
+                delay,
+                pause,
+            } => {
+                let later = Later {
+                    reason,
+                    answer,
+                    delay: *delay,
+                    pause: *pause,
+                };
+                retry(&tx, delivery, &later, limits, now).await?;
+            }
+            Outcome::Dead {
+                reason,
+                answer,
+                end,
+            } => {
+                let (lease, why) = (Some(delivery.lease), (reason.as_str(), answer, *end));
+                give_up(&tx, delivery, lease, why, limits, now).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    })
+    .await;
+    link.settle(done)
+}
+
+async fn sent(
+    tx: &Transaction<'_>,
+    delivery: &Delivery,
+    answer: &Answer,
+    gap: Duration,
+) -> Result<(), StorageError> {
+    let gap = gap.as_secs_f64();
+    fetch(
+        tx,
+        SENT,
+        &[&delivery.id, &delivery.lease, &Json(answer), &gap],
+    )
+    .await?;
+    Ok(())
+}
+
+struct Later<'a> {
+    reason: &'a str,
+    answer: &'a Answer,
+    delay: Duration,
+    pause: Option<Duration>,
+}
+
+async fn retry(
+    tx: &Transaction<'_>,
+    delivery: &Delivery,
+    later: &Later<'_>,
+    limits: Limits,
+    now: DateTime<Utc>,
+) -> Result<(), StorageError> {
+    let rows = fetch(
+        tx,
+        RETRY,
+        &[
+            &delivery.id,
+            &delivery.lease,
+            &later.delay.as_secs_f64(),
+            &later.reason,
+            &Json(later.answer),
+            &later.pause.map(|pause| pause.as_secs_f64()),
+            &limits.failures,
+            &limits.probe_every.as_secs_f64(),
+        ],
+    )
+    .await?;
+    let hopeless = match rows.first() {
+        Some(row) => column(row, "notification_configs", "hopeless")?,
+        None => false,
+    };
+    if hopeless {
+        let reason = format!("five days without a success; last: {}", later.reason);
+        give_up(
+            tx,
+            delivery,
+            None,
+            (&reason, later.answer, End::Target),
+            limits,
+            now,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn give_up(
+    tx: &Transaction<'_>,
+    delivery: &Delivery,
+    lease: Option<Uuid>,
+    (reason, answer, end): (&str, &Answer, End),
+    limits: Limits,
+    now: DateTime<Utc>,
+) -> Result<(), StorageError> {
+    let refusal = i32::from(end == End::Refusal);
+    let rows = fetch(
+        tx,
+        DEAD,
+        &[
+            &delivery.id,
+            &lease,
+            &reason,
+            &Json(answer),
+            &refusal,
+            &limits.failures,
+            &limits.probe_every.as_secs_f64(),
+        ],
+    )
+    .await?;
+    // Without a row the lease was lost, or the target was deleted meanwhile; the log says what is true either way.
+    let Some(row) = rows.first() else {
+        return Ok(());
+    };
+    let refusals: i32 = column(row, "notification_configs", "refusals_in_row")?;
+    match end {
+        End::Target => disable(tx, delivery, reason).await?,
+        End::Refusal if refusals >= REFUSALS => disable(tx, delivery, reason).await?,
+        End::Account => drop(fetch(tx, BURY_MAIL, &[&reason]).await?),
+        End::Message | End::Refusal => {}
+    }
+    tell(tx, delivery, reason, now).await
+}
+
+async fn disable(
+    tx: &Transaction<'_>,
+    delivery: &Delivery,
+    reason: &str,
+) -> Result<(), StorageError> {
+    if fetch(tx, DISABLE, &[&delivery.config_id, &reason])
+        .await?
+        .is_empty()
+    {
+        return Ok(());
+    }
+    bury(tx, delivery.config_id, "the target was disabled", false).await?;
+    let origin = Origin {
+        actor: "podium".into(),
+        request_id: delivery.id.to_string(),
+        address: None,
+    };
+    let subject = audit::Subject::new("notification_config", "disable", &delivery.config_id, None);
+    let why = serde_json::json!({"enabled": false, "disabledReason": reason}).to_string();
+    let before = serde_json::json!({"enabled": true}).to_string();
+    audit::append(tx, &origin, &subject, Some(before), Some(why)).await
+}
+
+/// Gives up whatever waits for a target; `in_hand`: also what a sender is at work on.
+pub(crate) async fn bury(
+    tx: &Transaction<'_>,
+    config_id: Uuid,
+    reason: &str,
+    in_hand: bool,
+) -> Result<(), StorageError> {
+    fetch(tx, BURY, &[&config_id, &reason, &in_hand]).await?;
+    Ok(())
+}
+
+/// Tells the others. Neither a trial nor this very news is worth a message of its own.
+async fn tell(
+    tx: &Transaction<'_>,
+    delivery: &Delivery,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), StorageError> {
+    if matches!(delivery.message.event, Event::Test | Event::DeadLetter) {
+        return Ok(());
+    }
+    let lost = text::title(delivery.message.event);
+    let news = Message {
+        experiment: delivery.message.experiment.clone(),
+        reason: Some(format!(
+            "{} of user {}: {lost}: {reason}",
+            delivery.channel, delivery.user_id
+        )),
+        audience: Audience::AllBut(delivery.config_id),
+        ..Message::new(
+            Event::DeadLetter,
+            Level::Warning,
+            Subject::Target(delivery.config_id),
+            now,
+        )
+    };
+    super::enqueue(tx, &news).await?;
+    Ok(())
+}
+
+const OLDEST: &str = "-- outbox::oldest
+SELECT extract(epoch FROM now() - min(o.created_at))::float8 AS seconds
+FROM notification_outbox o JOIN notification_configs c ON c.id = o.config_id
+WHERE o.dead_at IS NULL AND c.enabled AND (o.attempts > 0 OR o.next_attempt_at <= now())";
+
+/// How long the oldest message waits that should have been sent; `None` when there is none. What waits for the end of
+/// somebody's quiet hours does not count.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer.
+pub async fn oldest_unsent(database: &Database) -> Result<Option<Duration>, StorageError> {
+    let row = database.work().await?.query_opt(OLDEST, &[]).await?;
+    let seconds: Option<f64> = match &row {
+        Some(row) => column(row, "notification_outbox", "seconds")?,
+        None => None,
+    };
+    Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()))
+}
