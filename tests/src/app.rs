@@ -106,6 +106,7 @@ impl TestApp {
             .variable("ASSIGN_WAIT_MS", "10000")
             .variable("JWT_SECRET", SECRET)
             .variable("PORT", "0")
+            .variable("RATE_LIMIT_ENABLED", "false")
             .variable("WORKERS", "1")
     }
 

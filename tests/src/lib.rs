@@ -16,6 +16,7 @@
 //! | [`client`] | requests and what is expected of answers |
 //! | [`raw`] | requests that no HTTP library would send |
 //! | [`process`], [`postgres`] | the program and a database server to kill, freeze and restart |
+//! | [`sink`], [`postbox`] | HTTP and SMTP servers that take notifications, and misbehave when they are told to |
 //! | [`load`] | many clients that keep a ledger of what was acknowledged |
 //! | [`entry_points`] | what must hold for any bytes, for tests and fuzzers |
 //! | [`clock`], [`rng`], [`token`] | time, chance and tokens in the hands of a test |
@@ -34,10 +35,12 @@ pub mod database;
 pub mod entry_points;
 pub mod experiment;
 pub mod load;
+pub mod postbox;
 pub mod postgres;
 pub mod process;
 pub mod raw;
 pub mod rng;
+pub mod sink;
 pub mod token;
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
 //! Published client packages against a running API, as its users would run them.
 //!
 //! The scripts lie in `xtask/ecosystem`, the packages in `requirements.txt` beside them. To add a check, write a script
-//! that takes the API's address and ends with status 0 or a message, and name it in [`SCRIPTS`]. `PODIUM_TOKEN` holds an
-//! administrator's token, `PROMTOOL` Prometheus' checker.
+//! that takes the API's address and ends with status 0 or a message, and name it in [`SCRIPTS`] (`PODIUM_TOKEN` holds an
+//! administrator's token, `PROMTOOL` Prometheus' checker); one that needs an API with a configuration of its own takes the
+//! program instead, and stands in [`PROGRAM_SCRIPTS`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,12 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("metrics: Prometheus takes them", "metrics.py"),
     ("openapi: answers are as documented", "fuzz.py"),
 ];
+
+/// The name of a step and its script, which starts the program itself.
+const PROGRAM_SCRIPTS: &[(&str, &str)] = &[(
+    "notifications: as their receivers read them",
+    "notifications.py",
+)];
 
 /// Runs every script against one fresh API.
 ///
@@ -45,7 +52,16 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
                 .env("PROMTOOL", &promtool),
         )?;
     }
-    step::step("stop podium-api", || server.stop())
+    step::step("stop podium-api", || server.stop())?;
+    for (name, script) in PROGRAM_SCRIPTS {
+        step::run(
+            name,
+            Command::new(&python)
+                .arg(scripts().join(script))
+                .arg(&program),
+        )?;
+    }
+    Ok(())
 }
 
 /// The folder for what these checks need and leave: beside the folder of debug binaries.

@@ -6,12 +6,22 @@
 use std::marker::PhantomData;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use podium_domain::text;
+use podium_serving::snapshot::Snapshot;
+use podium_storage::api_keys::Scope;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Secret};
-use crate::problem::{ApiError, Code};
-use podium_serving::snapshot::Snapshot;
+
+pub mod api_keys;
+pub mod refusals;
+pub mod signatures;
+
+use api_keys::KeyUses;
+pub use api_keys::{Credential, Presented};
+use refusals::Refusal;
+use signatures::VerifyingKey;
 
 /// Longest life of a token.
 const MAX_LIFETIME: TimeDelta = TimeDelta::hours(24);
@@ -56,28 +66,33 @@ impl Role {
 pub trait RequiredRole: 'static {
     /// The least role that may.
     const ROLE: Role;
+    /// The least scope of an API key that may.
+    const KEY: Scope;
 }
 
 macro_rules! required_roles {
-    ($($(#[$doc:meta])* $name:ident => $role:expr;)*) => { $(
+    ($($(#[$doc:meta])* $name:ident => $role:expr, $key:expr;)*) => { $(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
         impl RequiredRole for $name {
             const ROLE: Role = $role;
+            const KEY: Scope = $key;
         }
     )* };
 }
 
 required_roles! {
+    /// At least [`Role::Viewer`], or a key of a server, which may read definitions.
+    Definitions => Role::Viewer, Scope::Server;
     /// At least [`Role::Viewer`].
-    Viewer => Role::Viewer;
+    Viewer => Role::Viewer, Scope::Admin;
     /// At least [`Role::Editor`].
-    Editor => Role::Editor;
+    Editor => Role::Editor, Scope::Admin;
     /// At least [`Role::Promoter`].
-    Promoter => Role::Promoter;
+    Promoter => Role::Promoter, Scope::Admin;
     /// At least [`Role::Admin`].
-    Admin => Role::Admin;
+    Admin => Role::Admin, Scope::Admin;
 }
 
 /// Proof that the caller was checked and has at least the role `R`.
@@ -102,14 +117,16 @@ impl<R: RequiredRole> Granted<R> {
     }
 }
 
-/// Checks bearer tokens.
+/// Checks bearer tokens and API keys.
 pub struct Auth {
-    keys: Vec<DecodingKey>,
-    signing: EncodingKey,
+    keys: Vec<VerifyingKey>,
+    signing: Option<EncodingKey>,
     issuer: Option<String>,
     audience: Option<String>,
     trust_roles: bool,
     bootstrap_admin: String,
+    /// When keys were used, to be stored later.
+    pub uses: KeyUses,
 }
 
 /// A user id in a token: a number or a string.
@@ -149,23 +166,23 @@ struct Claims {
 }
 
 impl Auth {
-    /// Keys and rules from the configuration; `secret` is the one in force (configured, or made for a private start).
+    /// Keys and rules from the configuration; `secret` is the one in force (configured, or made for a private start), if
+    /// tokens are signed with one.
     #[must_use]
-    pub fn new(config: &Config, secret: &Secret) -> Self {
-        let mut keys = vec![DecodingKey::from_secret(secret.expose().as_bytes())];
-        keys.extend(
-            config
-                .jwt_secret_previous
-                .iter()
-                .map(|s| DecodingKey::from_secret(s.expose().as_bytes())),
-        );
+    pub fn new(config: &Config, secret: Option<&Secret>) -> Self {
+        let secrets = secret.into_iter().chain(&config.jwt_secret_previous);
+        let keys = match &config.jwt_public_keys {
+            Some(keys) => keys.clone(),
+            None => secrets.map(VerifyingKey::secret).collect(),
+        };
         Self {
             keys,
-            signing: EncodingKey::from_secret(secret.expose().as_bytes()),
+            signing: secret.map(|secret| EncodingKey::from_secret(secret.expose().as_bytes())),
             issuer: config.jwt_issuer.clone(),
             audience: config.jwt_audience.clone(),
             trust_roles: config.jwt_trust_roles,
             bootstrap_admin: config.bootstrap_admin.clone(),
+            uses: KeyUses::default(),
         }
     }
 
@@ -182,6 +199,9 @@ impl Auth {
         if lifetime <= TimeDelta::zero() || lifetime > MAX_LIFETIME {
             return Err("the lifetime must be more than 0 and at most 24 h".into());
         }
+        let signing = self.signing.as_ref().ok_or(
+            "tokens are verified with a public key here; whoever holds the private one issues them",
+        )?;
         let claims = Claims {
             user_id: Some(
                 user.parse()
@@ -195,64 +215,57 @@ impl Auth {
             iss: self.issuer.clone(),
             aud: self.audience.clone().map(serde_json::Value::String),
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, signing)
             .map_err(|e| e.to_string())
     }
 
-    /// Checks the token and the role.
+    /// Checks the caller's token or key, and the role.
     ///
     /// # Errors
-    /// 401 without a valid token, 403 with too little role. The reason is logged, the token never.
+    /// [`Refusal`]: 401 without a valid token or key, 403 with too little role.
     pub fn grant<R: RequiredRole>(
         &self,
-        authorization: &[&str],
+        presented: &Presented<'_>,
         snapshot: &Snapshot,
         now: DateTime<Utc>,
-    ) -> Result<Granted<R>, ApiError> {
-        let (actor, role) = self
-            .authenticate(authorization, snapshot, now)
-            .map_err(|reason| {
-                tracing::info!(reason, "request without a valid token refused");
-                ApiError::unauthorized()
-            })?;
+    ) -> Result<Granted<R>, Refusal> {
+        let (actor, role, by_key) = match presented.only().map_err(Refusal::unknown)? {
+            Credential::Token(token) => {
+                let (user, role) = self
+                    .authenticate(token, snapshot, now)
+                    .map_err(Refusal::unknown)?;
+                (user, role, false)
+            }
+            Credential::Key(key) => {
+                let key = self
+                    .uses
+                    .find(key, snapshot, now)
+                    .map_err(Refusal::unknown)?;
+                let role = if key.scope == Scope::Admin {
+                    Some(Role::Admin)
+                } else {
+                    (key.scope >= R::KEY).then_some(R::ROLE)
+                };
+                (api_keys::actor(&key.prefix), role, true)
+            }
+        };
         match role {
             Some(role) if role >= R::ROLE => Ok(Granted {
                 actor,
                 role,
                 _role: PhantomData,
             }),
-            _ => {
-                tracing::info!(
-                    reason = "role too low",
-                    wanted = R::ROLE.name(),
-                    "request refused"
-                );
-                Err(ApiError::new(
-                    Code::Forbidden,
-                    format!("this needs at least the role {}", R::ROLE.name()),
-                ))
-            }
+            _ => Err(Refusal::role_too_low(actor, R::ROLE, by_key)),
         }
     }
 
     fn authenticate(
         &self,
-        authorization: &[&str],
+        token: &str,
         snapshot: &Snapshot,
         now: DateTime<Utc>,
     ) -> Result<(String, Option<Role>), &'static str> {
-        let [header] = authorization else {
-            return Err(if authorization.is_empty() {
-                "no token"
-            } else {
-                "more than one Authorization header"
-            });
-        };
-        let (scheme, token) = header.split_once(' ').ok_or("not a bearer token")?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err("not a bearer token");
-        }
-        let claims = self.verify(token.trim())?;
+        let claims = signatures::verify(token, &self.keys)?;
         self.check_times(&claims, now)?;
         self.check_parties(&claims)?;
         let user = claims
@@ -261,29 +274,11 @@ impl Auth {
             .or(claims.sub.as_ref())
             .ok_or("no user in the token")?
             .text();
+        if text::check_unit_id(&user).is_err() || user.starts_with(api_keys::ACTOR) {
+            return Err("the user in the token cannot be one");
+        }
         let role = self.role_of(&user, &claims, snapshot)?;
         Ok((user, role))
-    }
-
-    fn verify(&self, token: &str) -> Result<Claims, &'static str> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| "not a token")?;
-        if header.alg != Algorithm::HS256 {
-            return Err("algorithm not allowed");
-        }
-        // The library knows neither: a critical extension that nobody understands, and an unencoded payload.
-        if header.crit.is_some() || header.extras.inner().contains_key("b64") {
-            return Err("critical header not understood");
-        }
-        let mut validation = Validation::new(Algorithm::HS256);
-        // Times and parties are checked below, against the clock that this process was given.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        self.keys
-            .iter()
-            .find_map(|key| jsonwebtoken::decode::<Claims>(token, key, &validation).ok())
-            .map(|data| data.claims)
-            .ok_or("signature or claims are wrong")
     }
 
     fn check_times(&self, claims: &Claims, now: DateTime<Utc>) -> Result<(), &'static str> {
@@ -332,10 +327,9 @@ impl Auth {
             if known.disabled {
                 return Err("the user is disabled");
             }
-            if known
-                .tokens_valid_after
-                .is_some_and(|after| claims.iat < after.timestamp())
-            {
+            if known.tokens_valid_after.is_some_and(|after| {
+                claims.iat.saturating_mul(1_000_000) < after.timestamp_micros()
+            }) {
                 return Err("the token is older than the user's tokens_valid_after");
             }
             return Ok(Role::parse(&known.role));

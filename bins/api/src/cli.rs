@@ -163,7 +163,7 @@ async fn migrate(config: &Config) -> Result<ExitCode, StartError> {
 
 fn token(config: &Config, user: &str, ttl: TimeDelta) -> Result<ExitCode, StartError> {
     let secret = private::signing_secret(config)?;
-    match Auth::new(config, &secret).issue(user, ttl, SystemClock.now()) {
+    match Auth::new(config, secret.as_ref()).issue(user, ttl, SystemClock.now()) {
         Ok(token) => {
             println!("{token}");
             Ok(ExitCode::SUCCESS)

@@ -5,7 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use podium_settings::{ConfigError, DatabaseSettings, Environment, Secret, Source};
-use podium_settings::{choice, flag, parsed, ranged, secret, text};
+use podium_settings::{choice, file, flag, parsed, ranged, secret, text};
+
+use crate::address::{ForwardedBy, Network, Proxies};
+use crate::auth::signatures::{self, VerifyingKey};
+use crate::cors::Origins;
+use crate::limits::{Rate, Rates};
 
 /// Settings of the API process.
 #[derive(Clone, Debug)]
@@ -34,6 +39,8 @@ pub struct Config {
     pub jwt_secret: Option<Secret>,
     /// `JWT_SECRET_PREVIOUS`: still accepted while secrets rotate.
     pub jwt_secret_previous: Option<Secret>,
+    /// `JWT_PUBLIC_KEY_FILE` or `JWT_JWKS_FILE`: tokens are signed by somebody else.
+    pub jwt_public_keys: Option<Vec<VerifyingKey>>,
     /// `JWT_ISSUER`
     pub jwt_issuer: Option<String>,
     /// `JWT_AUDIENCE`
@@ -44,10 +51,28 @@ pub struct Config {
     pub bootstrap_admin: String,
     /// What people are told, and how.
     pub notifications: podium_notifications::Settings,
+    /// `PUBLIC_API_KEYS_REQUIRED`: whether storefront routes need an API key.
+    pub public_api_keys_required: bool,
+    /// `PURCHASES_REQUIRE_SERVER_KEY`: whether purchases are taken from servers only.
+    pub purchases_require_server_key: bool,
+    /// `RATE_LIMIT_…`; `None` with `RATE_LIMIT_ENABLED=false`.
+    pub rates: Option<Rates>,
+    /// `TRUSTED_PROXIES`, `FORWARDED_HEADER`
+    pub proxies: Proxies,
+    /// `CORS_ALLOWED_ORIGINS`
+    pub cors: Option<Origins>,
+    /// `AUTO_PROMOTION_…` and `AUTO_NOTIFY_ALERTS`.
+    pub promotion: podium_promotion::config::Environment,
 }
 
 /// Secrets that stand in published texts, so that anybody could sign with them.
-const PUBLISHED: [&str; 1] = ["muse_shopping_jwt_secret_key_32_chars_min_random_secure_2024"];
+const PUBLISHED: [&str; 5] = [
+    "muse_shopping_jwt_secret_key_32_chars_min_random_secure_2024",
+    "a-string-secret-at-least-256-bits-long",
+    "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
+    "a-valid-string-secret-that-is-at-least-384-bits-long",
+    "a-secret-key-of-at-least-32-bytes",
+];
 
 impl Config {
     /// Reads every variable.
@@ -89,11 +114,23 @@ impl Config {
             log_json: choice(source, "LOG_FORMAT", "text or json", &["text", "json"])? == Some(1),
             jwt_secret: signing_secret(source, "JWT_SECRET")?,
             jwt_secret_previous: signing_secret(source, "JWT_SECRET_PREVIOUS")?,
+            jwt_public_keys: public_keys(source)?,
             jwt_issuer: text(source, "JWT_ISSUER"),
             jwt_audience: text(source, "JWT_AUDIENCE"),
             jwt_trust_roles: flag(source, "JWT_TRUST_ROLES", false)?,
             bootstrap_admin: text(source, "PODIUM_BOOTSTRAP_ADMIN").unwrap_or_else(|| "1".into()),
             notifications: podium_notifications::Settings::read(source)?,
+            public_api_keys_required: flag(source, "PUBLIC_API_KEYS_REQUIRED", false)?,
+            purchases_require_server_key: flag(source, "PURCHASES_REQUIRE_SERVER_KEY", false)?,
+            rates: rates(source)?,
+            proxies: proxies(source)?,
+            cors: parsed(
+                source,
+                "CORS_ALLOWED_ORIGINS",
+                "* or origins such as https://shop.example, separated by commas",
+            )?,
+            promotion: podium_promotion::config::Environment::read(|name| source.get(name))
+                .map_err(|error| ConfigError::Promotion(error.to_string()))?,
         })
     }
 
@@ -116,6 +153,88 @@ fn signing_secret(source: &dyn Source, name: &'static str) -> Result<Option<Secr
         check_signing_secret(name, secret)?;
     }
     Ok(secret)
+}
+
+/// Where tokens are signed by somebody else: the public keys.
+fn public_keys(source: &dyn Source) -> Result<Option<Vec<VerifyingKey>>, ConfigError> {
+    const PEM: &str = "JWT_PUBLIC_KEY_FILE";
+    const SET: &str = "JWT_JWKS_FILE";
+    let invalid = |name, wanted| ConfigError::Invalid { name, wanted };
+    let (pem, set) = (file(source, "JWT_PUBLIC_KEY")?, file(source, "JWT_JWKS")?);
+    let (name, keys) = match (pem, set) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            return Err(ConfigError::Together {
+                name: PEM,
+                other: SET,
+            });
+        }
+        (Some(pem), None) => {
+            let wanted =
+                "a PEM file with one public key: RSA of at least 2048 bits, P-256 or Ed25519";
+            let keys = signatures::from_pem(&pem).ok_or(invalid(PEM, wanted))?;
+            (PEM, keys)
+        }
+        (None, Some(set)) => {
+            let wanted = "a JSON Web Key Set of 1 to 16 public keys for signatures: RSA of at least 2048 bits, P-256, Ed25519";
+            let keys = signatures::from_jwks(&set).ok_or(invalid(SET, wanted))?;
+            (SET, keys)
+        }
+    };
+    for secret in ["JWT_SECRET", "JWT_SECRET_PREVIOUS"] {
+        // Either we sign, or somebody else does; a configuration that says both has not been thought through.
+        if self::secret(source, secret)?.is_some() {
+            return Err(ConfigError::Together {
+                name,
+                other: secret,
+            });
+        }
+    }
+    Ok(Some(keys))
+}
+
+fn rates(source: &dyn Source) -> Result<Option<Rates>, ConfigError> {
+    let rate = |name, seconds, default, bursts| {
+        let count = ranged(source, name, "a number from 1 to 1000000", &(1..=1_000_000))?;
+        let count: u32 = count.unwrap_or(default);
+        Ok(Rate {
+            count,
+            per: Duration::from_secs(seconds),
+            burst: count * bursts,
+        })
+    };
+    let rates = Rates {
+        public: rate("RATE_LIMIT_PUBLIC_RPS", 1, 200, 2)?,
+        admin: rate("RATE_LIMIT_ADMIN_RPS", 1, 20, 2)?,
+        bad_tokens: rate("RATE_LIMIT_BAD_TOKENS_PER_MINUTE", 60, 20, 1)?,
+        promotions: rate("RATE_LIMIT_PROMOTIONS_PER_MINUTE", 60, 10, 1)?,
+    };
+    Ok(flag(source, "RATE_LIMIT_ENABLED", true)?.then_some(rates))
+}
+
+fn proxies(source: &dyn Source) -> Result<Proxies, ConfigError> {
+    const NAME: &str = "TRUSTED_PROXIES";
+    let networks: Result<Vec<Network>, ()> = text(source, NAME)
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(str::parse)
+        .collect();
+    let wanted = "addresses and networks such as 10.0.0.0/8, separated by commas";
+    let header = choice(
+        source,
+        "FORWARDED_HEADER",
+        "x-forwarded-for or forwarded",
+        &["x-forwarded-for", "forwarded"],
+    )?;
+    Ok(Proxies {
+        networks: networks.map_err(|()| ConfigError::Invalid { name: NAME, wanted })?,
+        header: match header {
+            Some(1) => ForwardedBy::Forwarded,
+            _ => ForwardedBy::XForwardedFor,
+        },
+    })
 }
 
 /// Checks a secret before anything is signed or verified with it.
@@ -144,6 +263,14 @@ mod tests {
             ("ASSIGN_WAIT_MS", "0"),
             ("LOG_FORMAT", "xml"),
             ("WORKERS", "-1"),
+            ("RATE_LIMIT_PUBLIC_RPS", "0"),
+            ("RATE_LIMIT_ENABLED", "maybe"),
+            ("TRUSTED_PROXIES", "10.0.0.0/40"),
+            ("FORWARDED_HEADER", "x-real-ip"),
+            ("CORS_ALLOWED_ORIGINS", "shop.example"),
+            ("PUBLIC_API_KEYS_REQUIRED", "yes"),
+            ("JWT_PUBLIC_KEY_FILE", "/nowhere/key.pem"),
+            ("JWT_JWKS_FILE", "/dev/null"),
         ] {
             let error = Config::read(&[(name, value)]).unwrap_err();
             assert!(error.to_string().starts_with(name), "{error}");

@@ -43,7 +43,7 @@ pub fn data_dir(config: &Config) -> PathBuf {
 /// # Errors
 /// [`StartError`] when neither can be had.
 pub async fn resources(config: &Config) -> Result<Resources, StartError> {
-    if config.jwt_secret.is_none() && !config.is_private() {
+    if config.jwt_secret.is_none() && config.jwt_public_keys.is_none() && !config.is_private() {
         return Err(ConfigError::MissingSecret.into());
     }
     let (database_url, private) = match &config.database.url {
@@ -76,19 +76,21 @@ pub async fn start_postgres(data_dir: PathBuf) -> Result<PrivatePostgres, Privat
         .map_err(PrivateError::from)
 }
 
-/// The configured secret; in private mode the one in the data folder, which is made when it is missing.
+/// The configured secret; in private mode the one in the data folder, which is made when it is missing. `None` where
+/// tokens are verified with public keys.
 ///
 /// # Errors
 /// [`ConfigError::MissingSecret`] outside private mode, [`PrivateError::Secret`] when the file cannot be used.
-pub fn signing_secret(config: &Config) -> Result<Secret, StartError> {
-    if let Some(secret) = &config.jwt_secret {
-        return Ok(secret.clone());
+pub fn signing_secret(config: &Config) -> Result<Option<Secret>, StartError> {
+    if config.jwt_public_keys.is_some() || config.jwt_secret.is_some() {
+        return Ok(config.jwt_secret.clone());
     }
     if !config.is_private() {
         return Err(ConfigError::MissingSecret.into());
     }
     let path = data_dir(config).join("jwt.secret");
-    kept_secret(&path).map_err(|source| PrivateError::Secret { path, source }.into())
+    let kept = kept_secret(&path).map_err(|source| PrivateError::Secret { path, source })?;
+    Ok(Some(kept))
 }
 
 fn kept_secret(path: &Path) -> std::io::Result<Secret> {

@@ -1,5 +1,7 @@
 //! Every error answer: a problem document (RFC 9457) with one status and one stable code per fault.
 
+use std::time::Duration;
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -46,6 +48,10 @@ pub enum Code {
     UnsupportedMediaType,
     /// 428: `If-Match` is missing.
     PreconditionRequired,
+    /// 422: the same idempotency key with another request.
+    IdempotencyMismatch,
+    /// 429
+    RateLimited,
     /// 503: the database is away or a queue is full.
     Unavailable,
     /// 500: our bug.
@@ -72,6 +78,8 @@ impl Code {
             Self::HeadersTooLarge => (431, "headers_too_large", "Request header fields too large"),
             Self::UnsupportedMediaType => (415, "unsupported_media_type", "Unsupported media type"),
             Self::PreconditionRequired => (428, "precondition_required", "Precondition required"),
+            Self::IdempotencyMismatch => (422, "idempotency_mismatch", "Idempotency key reused"),
+            Self::RateLimited => (429, "rate_limited", "Too many requests"),
             Self::Unavailable => (503, "unavailable", "Unavailable"),
             Self::Internal => (500, "internal", "Internal error"),
         }
@@ -191,6 +199,16 @@ impl ApiError {
         Self {
             header: Some(Box::new((header::ALLOW, allow.to_owned()))),
             ..Self::new(Code::MethodNotAllowed, format!("this path takes {allow}"))
+        }
+    }
+
+    /// 429 with `Retry-After`, in whole seconds from 1 on.
+    #[must_use]
+    pub fn rate_limited(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self {
+            header: Some(Box::new((header::RETRY_AFTER, seconds.max(1).to_string()))),
+            ..Self::new(Code::RateLimited, "too many requests; slow down")
         }
     }
 

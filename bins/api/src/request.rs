@@ -1,8 +1,9 @@
 //! One request: its id, its body under limits, its parameters.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Ready, ready};
 use std::io::Read;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use futures_util::Stream;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::auth::Presented;
 use crate::problem::{ApiError, Code};
 use crate::state::SharedState;
 use crate::trace::{TRACEPARENT, Trace};
@@ -83,6 +85,9 @@ pub struct Ctx {
     pub request_id: RequestId,
     trace: OnceCell<Trace>,
     payload: RefCell<Option<Payload>>,
+    /// Time that went by while the body came, which is the client's and not the handler's.
+    receiving: Cell<Duration>,
+    receiving_now: Cell<bool>,
 }
 
 impl Ctx {
@@ -96,6 +101,8 @@ impl Ctx {
             request_id,
             trace: OnceCell::new(),
             payload: RefCell::new(Some(parts.payload)),
+            receiving: Cell::new(Duration::ZERO),
+            receiving_now: Cell::new(false),
         }
     }
 
@@ -106,6 +113,64 @@ impl Ctx {
             Trace::given(self.req.headers())
                 .unwrap_or_else(|| Trace::begun(self.request_id.as_str()))
         })
+    }
+
+    /// Address of the client, behind the proxies that are trusted.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        self.state.config.proxies.client(&self.req)
+    }
+
+    /// What the request brings along to be let in.
+    #[must_use]
+    pub fn presented(&self) -> Presented<'_> {
+        let lines = |name: HeaderName| {
+            let lines = self.req.headers().get_all(name);
+            lines
+                .map(|line| line.to_str().unwrap_or_default())
+                .collect()
+        };
+        Presented {
+            authorization: lines(header::AUTHORIZATION),
+            api_key: lines(API_KEY),
+        }
+    }
+
+    /// Method and pattern of the path, such as `POST /api/v1/admin/users`.
+    #[must_use]
+    pub fn route(&self) -> String {
+        let pattern = self.req.match_pattern();
+        let pattern = pattern.as_deref().unwrap_or("unknown path");
+        format!("{} {pattern}", self.req.method())
+    }
+
+    /// Whether the body is on its way at this moment.
+    #[must_use]
+    pub fn is_receiving(&self) -> bool {
+        self.receiving_now.get()
+    }
+
+    /// How long the client took for the body.
+    #[must_use]
+    pub fn receiving(&self) -> Duration {
+        self.receiving.get()
+    }
+
+    /// Puts a body that was read back in its place, for whoever reads it next.
+    pub fn put_back(&self, body: Bytes) {
+        let whole = futures_util::stream::once(std::future::ready(Ok(body)));
+        *self.payload.borrow_mut() = Some(Payload::Stream {
+            payload: Box::pin(whole),
+        });
+    }
+
+    /// The body as it was sent, without a look at its type or encoding.
+    ///
+    /// # Errors
+    /// 413 over `limit`, 408 when it is not complete in time.
+    pub async fn raw_body(&self, limit: usize) -> Result<Bytes, ApiError> {
+        let payload = self.take_payload(limit)?;
+        self.read(payload, limit).await
     }
 
     /// A path parameter; empty when the route has none of that name.
@@ -175,8 +240,30 @@ impl Ctx {
     /// type or encoding that the route does not take, 408 when it is not complete in time.
     pub async fn body(&self, limit: usize, media: Media) -> Result<Bytes, ApiError> {
         let (payload, gzip) = self.open(limit, media)?;
-        let body = read(payload, limit).await?;
+        let body = self.read(payload, limit).await?;
         if gzip { gunzip(&body, limit) } else { Ok(body) }
+    }
+
+    async fn read(&self, payload: Payload, limit: usize) -> Result<Bytes, ApiError> {
+        let mut reading = Reading {
+            payload,
+            limit,
+            first: Bytes::new(),
+            collected: BytesMut::new(),
+        };
+        // Most bodies are there already: only the others pay for a timer, and for a place of their own.
+        let at_once = std::future::poll_fn(|cx| Poll::Ready(reading.poll(cx))).await;
+        match at_once {
+            Poll::Ready(done) => done,
+            Poll::Pending => {
+                let begin = Instant::now();
+                self.receiving_now.set(true);
+                let body = Box::pin(read_in_time(reading)).await;
+                self.receiving_now.set(false);
+                self.receiving.set(self.receiving.get() + begin.elapsed());
+                body
+            }
+        }
     }
 
     /// As [`Self::body`], piece by piece, for bodies that are too large to be held, and with the time of an upload.
@@ -205,6 +292,10 @@ impl Ctx {
                 "content encodings are identity and gzip",
             ));
         }
+        Ok((self.take_payload(limit)?, gzip))
+    }
+
+    fn take_payload(&self, limit: usize) -> Result<Payload, ApiError> {
         let declared = self
             .header(header::CONTENT_LENGTH)
             .and_then(|length| length.parse::<usize>().ok());
@@ -212,8 +303,7 @@ impl Ctx {
             return Err(too_large(limit));
         }
         let payload = self.payload.borrow_mut().take();
-        let payload = payload.ok_or_else(|| ApiError::internal("body read twice"))?;
-        Ok((payload, gzip))
+        payload.ok_or_else(|| ApiError::internal("body read twice"))
     }
 
     /// The content type, without its parameters.
@@ -256,21 +346,6 @@ fn too_large(limit: usize) -> ApiError {
         Code::TooLarge,
         format!("the body may have at most {limit} bytes"),
     )
-}
-
-async fn read(payload: Payload, limit: usize) -> Result<Bytes, ApiError> {
-    let mut reading = Reading {
-        payload,
-        limit,
-        first: Bytes::new(),
-        collected: BytesMut::new(),
-    };
-    // Most bodies are there already: only the others pay for a timer, and for a place of their own.
-    let at_once = std::future::poll_fn(|cx| Poll::Ready(reading.poll(cx))).await;
-    match at_once {
-        Poll::Ready(done) => done,
-        Poll::Pending => Box::pin(read_in_time(reading)).await,
-    }
 }
 
 async fn read_in_time(mut reading: Reading) -> Result<Bytes, ApiError> {
@@ -349,6 +424,7 @@ fn decode(text: &str) -> Option<String> {
         .map(std::borrow::Cow::into_owned)
 }
 
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Id of a request: the client's when it is harmless to repeat, else one of ours.

@@ -11,19 +11,26 @@ use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use podium_notifications::{Sender, World};
 use podium_private_postgres::PrivatePostgres;
+use podium_promotion::Engine;
 use podium_serving::Serving;
 use podium_serving::file::DefinitionsFile;
+use podium_storage::audit::Origin;
+use podium_storage::bandit::weights;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
-use podium_storage::{ConnectSettings, Database, StorageError, fold, retention, winsorize};
+use podium_storage::{
+    ConnectSettings, Database, StorageError, alerts, fold, leases, retention, winsorize,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::auth::Auth;
+use crate::auth::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Secret};
 use crate::ids;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::private::{self, PrivateError};
 use crate::promotion_feed::PromotionFeed;
@@ -77,8 +84,8 @@ pub struct Running {
 pub struct Resources {
     /// Address of the database.
     pub database_url: Secret,
-    /// Signing secret in force.
-    pub jwt_secret: Secret,
+    /// Signing secret in force; `None` where tokens are verified with public keys.
+    pub jwt_secret: Option<Secret>,
     /// The private server, where there is one.
     pub private: Option<PrivatePostgres>,
 }
@@ -118,6 +125,12 @@ pub async fn start(
         world(&clock),
     )?;
     let (stop_sending, stopped) = watch::channel(false);
+    let engine = Engine::new(database.clone(), config.promotion.clone());
+    let watched = database.clone();
+    let watching = on_a_thread(
+        async move || watch_for_ever(engine, watched).await,
+        stopped.clone(),
+    );
     let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
     let mut background = vec![
         tokio::spawn(
@@ -126,6 +139,8 @@ pub async fn start(
                 .follow(Feed::start(database.clone(), Some(direct.clone()))),
         ),
         tokio::spawn(serving.clone().learn()),
+        tokio::spawn(count_assignments(serving.clone(), database.clone())),
+        watching,
         tokio::spawn(fold_for_ever(database.clone())),
         tokio::spawn(cap_values_for_ever(database.clone())),
         tokio::spawn(keep_partitions(
@@ -135,9 +150,10 @@ pub async fn start(
         tokio::spawn(probe_for_ever(database.clone())),
         tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
-    let auth = Auth::new(&config, &resources.jwt_secret);
     let state = Data::new(AppState {
-        auth,
+        auth: Auth::new(&config, resources.jwt_secret.as_ref()),
+        refusals: Refusals::default(),
+        limits: config.rates.as_ref().map(Limits::new),
         serving,
         database,
         notifications,
@@ -148,10 +164,11 @@ pub async fn start(
         clock,
         config,
     });
-    background.push(tokio::spawn(watch_for_ever(state.clone())));
+    background.push(tokio::spawn(read_metrics_for_ever(state.clone())));
     if !migrated {
         background.push(tokio::spawn(migrate_later(owner)));
     }
+    background.push(tokio::spawn(store_notes_for_ever(state.clone())));
     let (http, address, server) = listen(&state)?;
     let serving_http = tokio::spawn(server);
     Ok(Running {
@@ -253,6 +270,7 @@ impl Running {
         for task in self.background {
             task.abort();
         }
+        store_notes(&self.state).await;
         if let Some(private) = self.private {
             let stopped = tokio::task::spawn_blocking(move || private.stop()).await;
             if let Ok(Err(error)) = stopped {
@@ -274,11 +292,19 @@ async fn fold_for_ever(database: Database) {
         ticks.tick().await;
         match fold::fold_once(&database).await {
             Ok(folded) if !folded.caught_up && !folded.busy => ticks.reset_immediately(),
+            Ok(folded) if !folded.busy => move_weights(&database).await,
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "folding failed and will be tried again");
             }
         }
+    }
+}
+
+/// What was folded may ask for other weights of a bandit's variants.
+async fn move_weights(database: &Database) {
+    if let Err(error) = weights::update(database).await {
+        tracing::warn!(error = %error.chain(), "weights of bandits were not updated and will be tried again");
     }
 }
 
@@ -295,6 +321,97 @@ async fn cap_values_for_ever(database: Database) {
         ticks.tick().await;
         if let Err(error) = winsorize::refresh(&database, CAPS_KEPT).await {
             tracing::warn!(error = %error.chain(), "caps of values were not computed and will be tried again");
+        }
+    }
+}
+
+/// How often notes of keys and refusals are stored.
+const STORE_NOTES_EVERY: Duration = Duration::from_secs(60);
+
+async fn store_notes_for_ever(state: Data<AppState>) {
+    loop {
+        tokio::time::sleep(STORE_NOTES_EVERY).await;
+        store_notes(&state).await;
+    }
+}
+
+/// Stores when API keys were used, and which changes were refused.
+pub async fn store_notes(state: &AppState) {
+    if let Err(error) = state.auth.uses.store(&state.database).await {
+        tracing::warn!(error = %error.chain(), "the last uses of API keys were not stored and will be tried again");
+    }
+    if let Err(error) = state.refusals.store(&state.database).await {
+        tracing::warn!(error = %error.chain(), "refused changes are not in the audit log yet and will be tried again");
+    }
+}
+
+/// Runs work on a thread of its own until somebody asks to stop: the engine borrows across its transactions in ways that
+/// keep it on one thread.
+fn on_a_thread(
+    work: impl AsyncFnOnce() + Send + 'static,
+    mut stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+                () = work() => {}
+            }
+        });
+    })
+}
+
+/// How often alerts, guards and rollouts are looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(60);
+
+/// Looks at alerts, guards and rollouts, where no worker does it. Of several replicas each tries; nothing is done twice.
+async fn watch_for_ever(engine: Engine, database: Database) {
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A starting replica knows nothing of the last minute yet.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        match leases::is_held(&database, leases::WORKER).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "it is not known whether a worker lives");
+                continue;
+            }
+        }
+        let origin = Origin {
+            actor: "podium-api".to_owned(),
+            request_id: format!("{:032x}", ids::random()),
+            address: None,
+        };
+        if let Err(error) = engine.watch(&origin).await {
+            tracing::warn!(%error, "alerts and guards were not looked at and will be in a minute");
+        }
+    }
+}
+
+/// How often a replica stores how many assignments it could not make.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+
+async fn count_assignments(serving: Arc<Serving>, database: Database) {
+    let mut ticks = tokio::time::interval(COUNT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let counts = serving.take_counts();
+        if counts.is_empty() {
+            continue;
+        }
+        let stored = match database.work().await {
+            Ok(mut link) => alerts::count_assignments(&mut link, &counts).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            tracing::debug!(error = %error.chain(), "counts of assignments wait for the database");
+            serving.give_back_counts(&counts);
         }
     }
 }
@@ -323,11 +440,11 @@ async fn keep_partitions(database: Database, retention_days: Option<i32>) {
 }
 
 /// How often what only the database knows is read for the metrics.
-const WATCH_EVERY: Duration = Duration::from_secs(15);
+const READ_EVERY: Duration = Duration::from_secs(15);
 
 /// Keeps the metrics that come from the database up to date.
-async fn watch_for_ever(state: Data<AppState>) {
-    let mut ticks = tokio::time::interval(WATCH_EVERY);
+async fn read_metrics_for_ever(state: Data<AppState>) {
+    let mut ticks = tokio::time::interval(READ_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -10,8 +10,10 @@ use podium_serving::Serving;
 use podium_storage::Database;
 
 use crate::auth::Auth;
+use crate::auth::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::promotion_feed::PromotionFeed;
 
@@ -25,6 +27,10 @@ pub struct AppState {
     pub database: Database,
     /// Checks tokens.
     pub auth: Auth,
+    /// Refused changes that the audit log has not been told of.
+    pub refusals: Refusals,
+    /// Rate limits, unless they are switched off.
+    pub limits: Option<Limits>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Sends what waits in the outbox.

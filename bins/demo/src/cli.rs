@@ -10,7 +10,9 @@ use podium_api::config::{Config, Environment, Source};
 
 use crate::error::DemoError;
 use crate::progress::Progress;
-use crate::{Demo, table, tour};
+use crate::shop::plot::{self, Curve};
+use crate::shop::{Clicks, Play};
+use crate::{Demo, shop, table, tour};
 
 /// Replays real click logs through Podium's HTTP API, shows the results, and leaves the API running.
 ///
@@ -25,6 +27,18 @@ struct Cli {
     /// Port of the API on the loopback [default: $PORT, else a free one].
     #[arg(long)]
     port: Option<u16>,
+    /// Plays a simulated shop of 50 items with drifting click rates instead of the logs.
+    #[arg(long)]
+    shop: bool,
+    /// Visits of the simulated shop under each policy.
+    #[arg(long, default_value_t = 24_000, requires = "shop", value_parser = clap::value_parser!(u32).range(60..=1_000_000))]
+    visits: u32,
+    /// Seed of the simulated shop.
+    #[arg(long, default_value_t = 1, requires = "shop")]
+    seed: u64,
+    /// Where the picture of the simulated shop is written.
+    #[arg(long, default_value = "podium-shop.svg", requires = "shop")]
+    svg: PathBuf,
     /// Folder of the private database [default: as podium-api].
     #[arg(long)]
     data_dir: Option<PathBuf>,
@@ -53,7 +67,7 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(execute(config, cli.exit)) {
+    match runtime.block_on(execute(config, &cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("podium-demo: {}", chain(&error));
@@ -75,7 +89,7 @@ fn configured(config: Config, cli: &Cli) -> Config {
     }
 }
 
-async fn execute(config: Config, exit: bool) -> Result<(), DemoError> {
+async fn execute(config: Config, cli: &Cli) -> Result<(), DemoError> {
     let where_to = if config.database.url.is_some() {
         "the database of DATABASE_URL"
     } else {
@@ -84,11 +98,11 @@ async fn execute(config: Config, exit: bool) -> Result<(), DemoError> {
     Progress::Told.say(&format!("starting Podium on {where_to}"));
     let demo = Demo::start(config).await?;
     let interrupted = tokio::select! {
-        played = play_and_show(&demo) => played.map(|()| false),
+        played = play_and_show(&demo, cli) => played.map(|()| false),
         // So that the private database stops in order with us.
         _ = tokio::signal::ctrl_c() => Ok(true),
     };
-    if exit || !matches!(interrupted, Ok(false)) {
+    if cli.exit || !matches!(interrupted, Ok(false)) {
         demo.stop().await;
         return interrupted.map(|_| ());
     }
@@ -98,11 +112,36 @@ async fn execute(config: Config, exit: bool) -> Result<(), DemoError> {
     Ok(())
 }
 
-async fn play_and_show(demo: &Demo) -> Result<(), DemoError> {
+async fn play_and_show(demo: &Demo, cli: &Cli) -> Result<(), DemoError> {
+    if cli.shop {
+        return shop_and_show(demo, cli).await;
+    }
     for played in demo.play(Progress::Told).await? {
         println!("\n{}", table::render(&played.results));
     }
     println!("\n{}", table::NOTES);
+    Ok(())
+}
+
+async fn shop_and_show(demo: &Demo, cli: &Cli) -> Result<(), DemoError> {
+    let play = Play {
+        visits: usize::try_from(cli.visits).unwrap_or(usize::MAX),
+        seed: cli.seed,
+        ..Play::default()
+    };
+    let clicks = demo.play_shop(play, Progress::Told).await?;
+    let curves: Vec<Curve> = clicks.iter().map(Clicks::curve).collect();
+    println!(
+        "\n{}\n{}",
+        plot::terminal(&curves),
+        shop::summary(&clicks, play.visits)
+    );
+    let title = "Clicks in a simulated shop of 50 items with drifting rates";
+    std::fs::write(&cli.svg, plot::svg(title, &curves)).map_err(|source| DemoError::Picture {
+        path: cli.svg.clone(),
+        source,
+    })?;
+    println!("picture: {}", cli.svg.display());
     Ok(())
 }
 

@@ -100,6 +100,15 @@ pub enum DemoError {
         /// Its state.
         status: String,
     },
+    /// The picture cannot be written.
+    #[error("{} cannot be written", path.display())]
+    Picture {
+        /// Where it should be.
+        path: std::path::PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The totals did not follow the events.
     #[error("{experiment}: the events were not counted within {} s", waited.as_secs())]
     NotCounted {

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`data`] | the logs |
 //! | [`client`] | HTTP |
+//! | [`shop`] | a simulated shop instead of the logs |
 //! | [`storefront`] | makes the experiments and sends the events |
 //! | [`results`] | reads the figures |
 //! | [`table`] | shows the figures |
@@ -19,6 +20,7 @@ pub mod data;
 pub mod error;
 pub mod progress;
 pub mod results;
+pub mod shop;
 pub mod storefront;
 pub mod table;
 pub mod tour;
@@ -37,6 +39,7 @@ use crate::data::{Campaign, Log, Policy};
 use crate::error::DemoError;
 use crate::progress::Progress;
 use crate::results::CampaignResults;
+use crate::shop::{Clicks, Play};
 use crate::storefront::Replayed;
 
 /// The longest that the API takes.
@@ -100,6 +103,18 @@ impl Demo {
             played.push(self.play_campaign(campaign, progress).await?);
         }
         Ok(played)
+    }
+
+    /// Plays the simulated shop instead.
+    ///
+    /// # Errors
+    /// [`DemoError`].
+    pub async fn play_shop(
+        &self,
+        play: Play,
+        progress: Progress,
+    ) -> Result<Vec<Clicks>, DemoError> {
+        shop::play(&self.client, play, SystemClock.now(), progress).await
     }
 
     async fn play_campaign(

@@ -92,7 +92,7 @@ pub async fn open_try_out(client: &Client) -> Result<Experiment, DemoError> {
 }
 
 /// An earlier run may have been interrupted anywhere, so each step is taken only where it is missing.
-async fn ensure_running(
+pub(crate) async fn ensure_running(
     client: &Client,
     name: &str,
     definition: &Value,

@@ -8,6 +8,8 @@
     reason = "helpers of tests may end them"
 )]
 
+mod support;
+
 use std::path::PathBuf;
 
 use podium_api::config::Config;
@@ -15,9 +17,8 @@ use podium_demo::data::{Campaign, Policy};
 use podium_demo::progress::Progress;
 use podium_demo::results::{CampaignResults, Interval, ItemResults, PositionResults, Rate};
 use podium_demo::{Demo, Played, table};
-use podium_private_postgres::testing::SharedServer;
 use serde_json::Value;
-use tokio_postgres::NoTls;
+use support::OwnDatabase;
 
 /// Events of the four logs: 40,000 impressions and 38 + 42 + 46 + 69 clicks.
 const EVENTS: u64 = 40_195;
@@ -33,7 +34,7 @@ fn golden_replay_equals_the_reference_and_a_second_run_changes_nothing() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let database = OwnDatabase::create().await;
+        let database = OwnDatabase::create("demo").await;
         let (first, answers) = run(&database).await;
         let (second, answers_again) = run(&database).await;
         database.drop().await;
@@ -439,75 +440,4 @@ fn load(name: &str) -> Option<Value> {
         return None;
     };
     Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("real/{name}: {error}")))
-}
-
-/// An empty database on the server of `DATABASE_URL`, or on the one that all tests share.
-struct OwnDatabase {
-    url: String,
-    server_url: String,
-    name: String,
-    _server: Option<SharedServer>,
-}
-
-impl OwnDatabase {
-    async fn create() -> Self {
-        let configured = std::env::var("DATABASE_URL")
-            .ok()
-            .filter(|url| !url.is_empty());
-        let (server, server_url) = match configured {
-            Some(url) => (None, url),
-            None => {
-                let server = tokio::task::spawn_blocking(SharedServer::join)
-                    .await
-                    .unwrap()
-                    .unwrap();
-                let url = server.url("podium");
-                (Some(server), url)
-            }
-        };
-        let name = format!("podium_demo_{}", std::process::id());
-        let own = Self {
-            url: with_database(&server_url, &name),
-            server_url,
-            name,
-            _server: server,
-        };
-        // One of that name can only be left from an earlier run that was killed.
-        own.execute(&format!(
-            "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-            own.name
-        ))
-        .await;
-        own.execute(&format!("CREATE DATABASE {}", own.name)).await;
-        own
-    }
-
-    async fn drop(self) {
-        self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name))
-            .await;
-    }
-
-    async fn execute(&self, statement: &str) {
-        let (client, connection) = tokio_postgres::connect(&self.server_url, NoTls)
-            .await
-            .unwrap();
-        let connection = tokio::spawn(connection);
-        client.batch_execute(statement).await.unwrap();
-        drop(client);
-        connection.await.unwrap().unwrap();
-    }
-}
-
-/// The same address with another database.
-fn with_database(url: &str, name: &str) -> String {
-    let (address, parameters) = url
-        .split_once('?')
-        .map_or((url, None), |(address, rest)| (address, Some(rest)));
-    let (server, _) = address
-        .rsplit_once('/')
-        .expect("an address that names a database");
-    let parameters = parameters
-        .map(|rest| format!("?{rest}"))
-        .unwrap_or_default();
-    format!("{server}/{name}{parameters}")
 }

@@ -136,18 +136,154 @@ pub fn evaluate(
     target: &TargetPolicy,
     clip: Option<f64>,
 ) -> Result<Evaluation, BanditError> {
-    at_least("rows", float_len(log.len()), 2.0)?;
+    let weights: Vec<_> = log
+        .iter()
+        .map(|row| weight(row, target))
+        .collect::<Result<_, BanditError>>()?;
+    let outcomes: Vec<_> = log.iter().map(|row| (row.arm, row.reward)).collect();
+    estimate(&outcomes, weights, clip, target.arms(), |model| {
+        let expected: Vec<_> = (0..target.probabilities.len())
+            .map(|position| model.under(&target.probabilities[position]))
+            .collect();
+        log.iter().map(|row| expected[row.position]).collect()
+    })
+}
+
+/// A logged choice among candidates of its own, with what the target policy would do among the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoggedChoice {
+    /// Arm chosen, from 0.
+    pub arm: usize,
+    /// Reward.
+    pub reward: f64,
+    /// Probability with which the logging policy chose it.
+    pub propensity: f64,
+    /// The candidates, each once, with the target policy's probabilities.
+    pub target: Vec<(usize, f64)>,
+}
+
+/// Evaluates a target policy whose candidates differ from choice to choice. `arms` is how many arms there are.
+///
+/// # Errors
+/// As for [`evaluate`]; [`BanditError::OutOfRange`] for target probabilities that are negative or do not add up to 1.
+pub fn evaluate_choices(
+    log: &[LoggedChoice],
+    arms: usize,
+    clip: Option<f64>,
+) -> Result<Evaluation, BanditError> {
+    let weights: Vec<_> = log
+        .iter()
+        .map(|choice| choice.weight(arms))
+        .collect::<Result<_, _>>()?;
+    let outcomes: Vec<_> = log.iter().map(|row| (row.arm, row.reward)).collect();
+    estimate(&outcomes, weights, clip, arms, |model| {
+        let expected = |choice: &LoggedChoice| {
+            let parts = choice.target.iter().map(|(arm, p)| p * model.rates[*arm]);
+            parts.sum()
+        };
+        log.iter().map(expected).collect()
+    })
+}
+
+impl LoggedChoice {
+    fn weight(&self, arms: usize) -> Result<f64, BanditError> {
+        in_range("propensity", self.propensity, 1e-300, 1.0)?;
+        in_range("reward", self.reward, -1e15, 1e15)?;
+        let mut sum = 0.0;
+        for (arm, probability) in &self.target {
+            if *arm >= arms {
+                return Err(BanditError::UnknownArm { arm: *arm, arms });
+            }
+            sum += in_range("probability", *probability, 0.0, 1.0)?;
+        }
+        in_range("sum of probabilities", sum, 1.0 - 1e-6, 1.0 + 1e-6)?;
+        let arm = self.arm;
+        let chosen = self.target.iter().find(|(candidate, _)| *candidate == arm);
+        let (_, probability) = chosen.ok_or(BanditError::UnknownArm { arm, arms })?;
+        Ok(probability / self.propensity)
+    }
+
+    /// What a deterministic target would choose.
+    fn certain(&self) -> Option<usize> {
+        let certain = self.target.iter().find(|(_, p)| *p >= 1.0 - 1e-9);
+        certain.map(|(arm, _)| *arm)
+    }
+}
+
+/// Replays a deterministic target on choices that were uniform among their candidates.
+///
+/// # Errors
+/// [`BanditError::OutOfRange`] for a propensity that is not uniform, or a target that draws;
+/// [`BanditError::EffectiveSampleTooSmall`] for fewer than 100 matching choices.
+pub fn replay_choices(log: &[LoggedChoice]) -> Result<Replay, BanditError> {
+    let (mut matched, mut reward) = (0, 0.0);
+    for choice in log {
+        let uniform = 1.0 / float_len(choice.target.len().max(1));
+        let near = 1e-9 * uniform;
+        in_range(
+            "propensity",
+            choice.propensity,
+            uniform - near,
+            uniform + near,
+        )?;
+        in_range("reward", choice.reward, -1e15, 1e15)?;
+        let shown = choice.certain().ok_or(BanditError::OutOfRange {
+            name: "probability",
+            value: uniform,
+        })?;
+        if shown == choice.arm {
+            matched += 1;
+            reward += choice.reward;
+        }
+    }
+    replayed(matched, reward)
+}
+
+/// All estimates from outcomes (arm, reward) and their weights. `direct` gives every row's reward under the target by
+/// the model.
+fn estimate(
+    outcomes: &[(usize, f64)],
+    mut weights: Vec<f64>,
+    clip: Option<f64>,
+    arms: usize,
+    direct: impl FnOnce(&RewardModel) -> Vec<f64>,
+) -> Result<Evaluation, BanditError> {
+    at_least("rows", float_len(outcomes.len()), 2.0)?;
     let clip = in_range(
         "clip",
         clip.unwrap_or(f64::MAX),
         f64::MIN_POSITIVE,
         f64::MAX,
     )?;
-    let weights: Vec<_> = log
-        .iter()
-        .map(|row| Ok(weight(row, target)?.min(clip)))
-        .collect::<Result<_, BanditError>>()?;
+    weights
+        .iter_mut()
+        .for_each(|weight| *weight = weight.min(clip));
     let total: f64 = weights.iter().sum();
+    let effective = effective_sample(&weights, total)?;
+    let model = RewardModel::fit(outcomes, arms);
+    let direct = direct(&model);
+    let pairs = || weights.iter().zip(outcomes);
+    let rewards: Vec<_> = pairs().map(|(w, (_, reward))| w * reward).collect();
+    let residuals: Vec<_> = pairs()
+        .map(|(w, (arm, reward))| w * (reward - model.rates[*arm]))
+        .collect();
+    let corrected: Vec<_> = direct.iter().zip(&residuals).map(|(d, r)| d + r).collect();
+    let dm = mean(&direct);
+    Ok(Evaluation {
+        rows: outcomes.len(),
+        weight_mean: total / float_len(outcomes.len()),
+        weight_max: weights.iter().copied().fold(0.0, f64::max),
+        effective_sample_size: effective,
+        ipw: mean_estimate(&rewards),
+        snipw: self_normalised(outcomes, &weights, total),
+        dm,
+        dr: mean_estimate(&corrected),
+        sndr: dm + residuals.iter().sum::<f64>() / total,
+    })
+}
+
+/// (Σw)² / Σw², where it is enough.
+fn effective_sample(weights: &[f64], total: f64) -> Result<f64, BanditError> {
     let squares: f64 = weights.iter().map(|w| w * w).sum();
     let effective = if squares > 0.0 {
         total * total / squares
@@ -160,34 +296,7 @@ pub fn evaluate(
             required: LEAST_EFFECTIVE_SAMPLE,
         });
     }
-    let model = RewardModel::fit(log, target.arms());
-    let expected: Vec<_> = (0..target.probabilities.len())
-        .map(|position| model.under(&target.probabilities[position]))
-        .collect();
-    let direct: Vec<_> = log.iter().map(|row| expected[row.position]).collect();
-    let rewards: Vec<_> = weights
-        .iter()
-        .zip(log)
-        .map(|(w, row)| w * row.reward)
-        .collect();
-    let residuals: Vec<_> = weights
-        .iter()
-        .zip(log)
-        .map(|(w, row)| w * (row.reward - model.rates[row.arm]))
-        .collect();
-    let corrected: Vec<_> = direct.iter().zip(&residuals).map(|(d, r)| d + r).collect();
-    let dm = mean(&direct);
-    Ok(Evaluation {
-        rows: log.len(),
-        weight_mean: total / float_len(log.len()),
-        weight_max: weights.iter().copied().fold(0.0, f64::max),
-        effective_sample_size: effective,
-        ipw: mean_estimate(&rewards),
-        snipw: self_normalised(log, &weights, total),
-        dm,
-        dr: mean_estimate(&corrected),
-        sndr: dm + residuals.iter().sum::<f64>() / total,
-    })
+    Ok(effective)
 }
 
 /// Replays a deterministic target on a uniform log: the rows where the target would have shown the
@@ -224,6 +333,10 @@ pub fn replay(log: &[LoggedRow], shown: &[usize]) -> Result<Replay, BanditError>
             reward += row.reward;
         }
     }
+    replayed(matched, reward)
+}
+
+fn replayed(matched: usize, reward: f64) -> Result<Replay, BanditError> {
     let got = float_len(matched);
     if got < LEAST_EFFECTIVE_SAMPLE {
         return Err(BanditError::EffectiveSampleTooSmall {
@@ -255,12 +368,13 @@ struct RewardModel {
 }
 
 impl RewardModel {
-    fn fit(log: &[LoggedRow], arms: usize) -> Self {
-        let overall = log.iter().map(|row| row.reward).sum::<f64>() / float_len(log.len());
+    fn fit(outcomes: &[(usize, f64)], arms: usize) -> Self {
+        let all: f64 = outcomes.iter().map(|(_, reward)| reward).sum();
+        let overall = all / float_len(outcomes.len());
         let mut sums = vec![(0.0, 0.0); arms];
-        for row in log {
-            sums[row.arm].0 += row.reward;
-            sums[row.arm].1 += 1.0;
+        for (arm, reward) in outcomes {
+            sums[*arm].0 += reward;
+            sums[*arm].1 += 1.0;
         }
         let rate = |(reward, rows): (f64, f64)| (reward + SHRINKAGE * overall) / (rows + SHRINKAGE);
         Self {
@@ -277,11 +391,11 @@ impl RewardModel {
     }
 }
 
-fn self_normalised(log: &[LoggedRow], weights: &[f64], total: f64) -> Estimate {
-    let pairs = || weights.iter().zip(log);
-    let value = pairs().map(|(w, row)| w * row.reward).sum::<f64>() / total;
-    let n = float_len(log.len());
-    let squares = pairs().map(|(w, row)| (w * (row.reward - value)).powi(2));
+fn self_normalised(outcomes: &[(usize, f64)], weights: &[f64], total: f64) -> Estimate {
+    let pairs = || weights.iter().zip(outcomes);
+    let value = pairs().map(|(w, (_, reward))| w * reward).sum::<f64>() / total;
+    let n = float_len(outcomes.len());
+    let squares = pairs().map(|(w, (_, reward))| (w * (reward - value)).powi(2));
     let mean_square = squares.sum::<f64>() / n / (total / n).powi(2);
     Estimate {
         value,
@@ -338,6 +452,43 @@ mod tests {
             Err(BanditError::EffectiveSampleTooSmall { .. })
         ));
         assert!(replay(&log, &[1]).is_err());
+    }
+
+    fn choice(arm: usize, reward: f64, target: &[(usize, f64)]) -> LoggedChoice {
+        LoggedChoice {
+            arm,
+            reward,
+            propensity: 1.0 / float_len(target.len()),
+            target: target.to_vec(),
+        }
+    }
+
+    #[test]
+    fn choices_among_the_same_candidates_are_rows() {
+        let log: Vec<_> = (0..1_000)
+            .map(|n| row(n % 2, 0.5, f64::from(u8::from(n % 10 == 0))))
+            .collect();
+        let target = TargetPolicy::new(vec![vec![0.3, 0.7]]).unwrap();
+        let same = |row: &LoggedRow| choice(row.arm, row.reward, &[(0, 0.3), (1, 0.7)]);
+        let choices: Vec<_> = log.iter().map(same).collect();
+        let rows = evaluate(&log, &target, None).unwrap();
+        assert_eq!(evaluate_choices(&choices, 2, None).unwrap(), rows);
+        assert!(replay_choices(&choices).is_err(), "a target that draws");
+        let wrong = choice(2, 0.0, &[(0, 0.5), (1, 0.5)]);
+        assert!(evaluate_choices(&vec![wrong; 300], 3, None).is_err());
+        let short = choice(0, 0.0, &[(0, 0.5), (1, 0.4)]);
+        assert!(evaluate_choices(&vec![short; 300], 2, None).is_err());
+    }
+
+    #[test]
+    fn replay_among_candidates_that_differ() {
+        let mut log = Vec::new();
+        for n in 0..400 {
+            log.push(choice(n % 2, 1.0, &[(0, 1.0), (1, 0.0)]));
+            log.push(choice(2, 0.0, &[(0, 0.0), (2, 1.0), (3, 0.0)]));
+        }
+        let replay = replay_choices(&log).unwrap();
+        assert_eq!((replay.matched, replay.value), (600, 1.0 / 3.0));
     }
 
     #[test]

@@ -22,7 +22,10 @@ use crate::metric::{Metric, MetricKind, UnitTotal};
 use crate::words::wire_names;
 
 pub mod evidence;
+pub mod examination;
 mod read;
+pub mod truth;
+pub mod weights;
 
 pub use read::{MEMBERS, check_config, experiment_options, variant_options};
 

@@ -194,6 +194,24 @@ impl VariantTable {
         self.first(|choice| u128::from(choice.cumulative) * 10_000 >= target)
     }
 
+    /// The probability with which a draw of hash version 2 picks a variant, by its index in the slice that
+    /// [`Self::new`] was given; 0 for a weight of zero.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "weights of a split stay far below 2^53"
+    )]
+    pub fn share(&self, index: usize) -> f64 {
+        let mut below = 0;
+        for choice in &self.choices {
+            if choice.index == index {
+                return (choice.cumulative - below) as f64 / self.total as f64;
+            }
+            below = choice.cumulative;
+        }
+        0.0
+    }
+
     /// Sum of the weights, in ten-thousandths.
     #[must_use]
     pub fn total_weight(&self) -> u64 {
@@ -243,6 +261,20 @@ impl Allocation {
         u32::try_from(percent.units())
             .ok()
             .and_then(Self::from_units)
+    }
+
+    /// A share as a fraction, rounded to the units it has; `None` outside 0 to 1.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the range is checked"
+    )]
+    pub fn from_fraction(fraction: f64) -> Option<Self> {
+        let units = (0.0..=1.0)
+            .contains(&fraction)
+            .then(|| (fraction * f64::from(Self::FULL.0)).round() as u32)?;
+        Self::from_units(units)
     }
 
     /// The share in percent.
@@ -299,6 +331,49 @@ impl Bucketing {
         match self.version {
             HashVersion::V1 => self.split.pick_v1(draw_v1(unit)),
             HashVersion::V2 => self.split.pick(draw(&self.salt, Purpose::Variant, unit)),
+        }
+    }
+}
+
+/// How a bandit over variants draws: a share of the units evenly, the others by the weights in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BanditSplit {
+    /// Share of the units that is split evenly, whatever is learned.
+    pub control_share: Allocation,
+    /// The even split.
+    pub even: VariantTable,
+    /// The weights in force; `None` before the first ones: all units are split evenly.
+    pub adaptive: Option<VariantTable>,
+}
+
+/// What a bandit drew for a unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BanditDraw {
+    /// The variant, as an index into the slice that the tables were made from.
+    pub index: usize,
+    /// Whether the unit belongs to the share that is split evenly. Always so before the first weights.
+    pub is_even: bool,
+    /// Probability of this variant under the split that the unit was drawn from.
+    pub propensity: f64,
+}
+
+impl BanditSplit {
+    /// Draws for a unit, whether or not it takes part in the experiment. The unit is in the even share when its draw for
+    /// [`Purpose::BanditControl`] is admitted; its variant is that of its draw for [`Purpose::Variant`] in the table of
+    /// its share, always by hash version 2.
+    #[must_use]
+    pub fn draw(&self, salt: &str, unit: &str) -> BanditDraw {
+        let adaptive = self.adaptive.as_ref().filter(|_| {
+            !self
+                .control_share
+                .admits(draw(salt, Purpose::BanditControl, unit))
+        });
+        let table = adaptive.unwrap_or(&self.even);
+        let index = table.pick(draw(salt, Purpose::Variant, unit));
+        BanditDraw {
+            index,
+            is_even: adaptive.is_none(),
+            propensity: table.share(index),
         }
     }
 }

@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use podium_bandit::history::Forgetting;
 use podium_bandit::student::ValueSums;
-use podium_bandit::{Arms, BanditError, Evidence, Prior, Snapshot as Policy};
-use podium_domain::bandit::{ArmType, BanditOptions};
-use podium_storage::arms::{Glance, Loaded, Sums};
+use podium_bandit::{Arms, BanditError, BetaPosterior, Snapshot as Policy};
+use podium_domain::bandit::evidence::{self, ArmHistory};
+use podium_domain::bandit::examination;
+use podium_domain::bandit::{ArmType, BanditOptions, MAX_ARMS};
+use podium_storage::arms::Glance;
+use podium_storage::bandit::counts::ArmCounts;
 use podium_storage::{Database, StorageError, arms};
 use tokio::sync::Notify;
 
@@ -23,51 +26,41 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Pictures may keep a core busy for one part in so many of the time.
 const IDLE_SHARE: u32 = 5;
 
-/// Pulls of all arms together from which their mean value stands in for the site's.
-const LEAST_PULLS: u64 = 100;
-
 /// Arms of one type as one variant chooses among them.
 #[derive(Debug)]
 pub struct Picture {
     policy: Policy,
     numbers: HashMap<String, usize>,
+    of_values: bool,
     /// A single arm nobody has played, for draws of candidates that are no arms yet.
     unknown: Policy,
 }
 
 impl Picture {
-    /// A picture of arms under a variant's options.
+    /// A picture of arms under a variant's options, as of the hour `hour` since 1970.
     ///
     /// # Errors
     /// [`BanditError`] where the evidence is beyond what policies can read.
     pub fn new(
         version: u64,
         options: &BanditOptions,
-        loaded: &Loaded,
+        arms: &[ArmCounts],
+        hour: i64,
     ) -> Result<Self, BanditError> {
-        let numbers = loaded.ids.iter().cloned().zip(0..).collect();
+        let histories: Vec<ArmHistory> = arms.iter().map(|arm| arm.history.clone()).collect();
+        let policy = evidence::snapshot(options, &histories, hour, version)?;
         let weighting = options.weighting();
-        let (policy, unknown) = match &loaded.sums {
-            Sums::Values(sums) => {
-                let max = options.rewards.max().unwrap_or(1.0);
-                let mean = site_mean(sums, max)?;
-                let build =
-                    |sums: &[ValueSums]| Policy::of_values(version, weighting, sums, max, mean);
-                (build(sums)?, build(&[ValueSums::default()])?)
-            }
-            sums => {
-                let evidence = sums.evidence(options.forgetting, loaded.hour)?;
-                let evidence = evidence.unwrap_or_default();
-                let prior = prior(options, &evidence);
-                let build = |evidence: &[Evidence]| {
-                    Policy::of_rates(version, weighting, Arms::from_evidence(prior, evidence))
-                };
-                (build(&evidence)?, build(&[Evidence::default()])?)
+        let unknown = match options.rewards.max() {
+            Some(max) => Policy::of_values(version, weighting, &[ValueSums::default()], max, None)?,
+            None => {
+                let one = Arms::new(policy.arms().prior(), 1);
+                Policy::of_rates(version, weighting, one)?
             }
         };
         Ok(Self {
             policy,
-            numbers,
+            numbers: arms.iter().map(|arm| arm.arm_id.clone()).zip(0..).collect(),
+            of_values: options.rewards.max().is_some(),
             unknown,
         })
     }
@@ -82,6 +75,12 @@ impl Picture {
     #[must_use]
     pub fn number(&self, arm_id: &str) -> Option<usize> {
         self.numbers.get(arm_id).copied()
+    }
+
+    /// Whether no more arms are made.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        i64::try_from(self.numbers.len()).is_ok_and(|arms| arms >= MAX_ARMS)
     }
 
     /// The weight of an arm; one that is not known yet gets that of the average arm, so that it is tried soon.
@@ -102,28 +101,52 @@ impl Picture {
     }
 }
 
-/// The prior, from all arms together.
-fn prior(options: &BanditOptions, evidence: &[Evidence]) -> Prior {
-    let sum = |part: fn(&Evidence) -> f64| whole(evidence.iter().map(part).sum());
-    options.prior(sum(Evidence::plays), sum(Evidence::successes))
+/// What is believed of an arm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Weight in force, floor included.
+    pub weight: f64,
+    /// Probability of being the best of all arms.
+    pub probability_best: f64,
+    /// What choosing it for good is expected to cost a pull.
+    pub expected_loss: f64,
+    /// Expected success rate, prior included; `None` for values.
+    pub expected: Option<f64>,
+    /// 95 % credible interval of the success rate; `None` for values.
+    pub interval: Option<(f64, f64)>,
 }
 
-/// The mean of all arms together, where there are enough pulls for it to say something.
-fn site_mean(sums: &[ValueSums], max: f64) -> Result<Option<f64>, BanditError> {
-    let all = sums
-        .iter()
-        .try_fold(ValueSums::default(), |all, sums| all.merge(*sums))?;
-    let enough = all.plays() >= LEAST_PULLS;
-    Ok(all.mean().filter(|_| enough).map(|mean| mean.min(max)))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "sums of counts are not negative, and a cast of a float saturates"
-)]
-fn whole(sum: f64) -> u64 {
-    sum.round() as u64
+impl Picture {
+    /// What is believed of every arm, by id.
+    ///
+    /// # Errors
+    /// [`BanditError`] where a quantile cannot be found.
+    pub fn standings(&self) -> Result<HashMap<&str, Standing>, BanditError> {
+        let best = self.policy.best();
+        let rates = if self.of_values {
+            Vec::new()
+        } else {
+            self.policy.arms().posteriors()
+        };
+        let mut standings = HashMap::with_capacity(self.numbers.len());
+        for (id, number) in &self.numbers {
+            let number = *number;
+            let at = |list: &[f64]| list.get(number).copied().unwrap_or_default();
+            let rate = rates.get(number);
+            let interval = |rate: &BetaPosterior| -> Result<(f64, f64), BanditError> {
+                Ok((rate.quantile(0.025)?, rate.quantile(0.975)?))
+            };
+            let standing = Standing {
+                weight: at(self.policy.weights()),
+                probability_best: at(&best.probability),
+                expected_loss: at(&best.expected_loss),
+                expected: rate.map(BetaPosterior::mean),
+                interval: rate.map(interval).transpose()?,
+            };
+            standings.insert(id.as_str(), standing);
+        }
+        Ok(standings)
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "there are at most 10,000 arms")]
@@ -141,10 +164,10 @@ pub struct Gallery {
 }
 
 /// What a picture was made of.
-#[derive(PartialEq)]
 struct Made {
     glance: Glance,
     options: Arc<BanditOptions>,
+    arms: Vec<ArmCounts>,
 }
 
 impl Gallery {
@@ -201,24 +224,28 @@ impl Gallery {
                 .filter(|g| g.experiment_id == ranking.experiment)
             {
                 let key = (ranking.variant, glance.arm_type);
-                let mut made = Made {
-                    glance: glance.clone(),
-                    options: ranking.options.clone(),
-                };
-                if ranking.options.forgetting == Forgetting::Never {
-                    made.glance.hour = 0;
-                }
                 let old = self.pictures().get(&key).cloned();
-                if let Some(old) = old.filter(|_| known.get(&key) == Some(&made)) {
-                    pictures.insert(key, old);
-                    continue;
-                }
+                let made = known.get_mut(&key).filter(|_| old.is_some());
+                let fresh = match look_closer(database, ranking, glance, made).await? {
+                    None => {
+                        pictures.extend(old.map(|old| (key, old)));
+                        continue;
+                    }
+                    Some(fresh) => fresh,
+                };
                 changed = true;
                 *version += 1;
-                if let Some(picture) = paint(database, ranking, glance.arm_type, *version).await? {
+                if let Some(picture) = paint(ranking, &fresh, glance.hour, *version).await {
                     pictures.insert(key, Arc::new(picture));
-                    known.insert(key, made);
                 }
+                known.insert(
+                    key,
+                    Made {
+                        glance: glance.clone(),
+                        options: ranking.options.clone(),
+                        arms: fresh,
+                    },
+                );
             }
         }
         if changed || pictures.len() != self.pictures().len() {
@@ -254,48 +281,105 @@ fn rankings(definitions: &Snapshot) -> Vec<RankingVariant> {
     definitions.served().iter().flat_map(|e| of(e)).collect()
 }
 
-/// Loads the arms and computes their weights on a thread of its own. `None`, and a line in the log, where the evidence
-/// cannot be read.
-async fn paint(
+/// The arms, where they are not what the picture was made of.
+async fn look_closer(
     database: &Database,
     ranking: &RankingVariant,
-    arm_type: ArmType,
-    version: u64,
-) -> Result<Option<Picture>, StorageError> {
-    let options = ranking.options.clone();
-    let loaded = arms::load(database, ranking.experiment, arm_type, &options).await?;
-    if loaded.ids.is_empty() {
+    glance: &Glance,
+    made: Option<&mut Made>,
+) -> Result<Option<Vec<ArmCounts>>, StorageError> {
+    let ages = ranking.options.forgetting != Forgetting::Never;
+    let made = made.filter(|made| {
+        made.options == ranking.options && !(ages && made.glance.hour != glance.hour)
+    });
+    if made
+        .as_ref()
+        .is_some_and(|made| made.glance.shows_what(glance))
+    {
         return Ok(None);
     }
-    let painted =
-        tokio::task::spawn_blocking(move || Picture::new(version, &options, &loaded)).await;
-    match painted {
-        Ok(Ok(picture)) => Ok(Some(picture)),
-        Ok(Err(error)) => {
-            tracing::error!(experiment.id = ranking.experiment, %error, "weights of arms could not be computed");
+    let mut arms = arms::load(database, ranking.experiment, glance.arm_type, ages).await?;
+    if ranking.options.position_correction {
+        correct(database, ranking.experiment, glance.arm_type, &mut arms).await?;
+    }
+    match made {
+        Some(made) if made.arms == arms => {
+            // Folding went on, but not for these arms.
+            made.glance = glance.clone();
             Ok(None)
         }
-        Err(_) => Ok(None),
+        _ => Ok(Some(arms)),
+    }
+}
+
+/// Weights the rewards of arms by the attention that their positions get.
+async fn correct(
+    database: &Database,
+    experiment_id: i64,
+    arm_type: ArmType,
+    arms: &mut [ArmCounts],
+) -> Result<(), StorageError> {
+    let mut link = database.work().await?;
+    let randomised = arms::randomised(&mut link, experiment_id, arm_type).await?;
+    let weights = examination::weights(&randomised);
+    if weights.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let rewarded = arms::rewarded(&mut link, experiment_id, arm_type).await?;
+    for arm in arms {
+        let rewards = rewarded.get(&arm.row_id).map_or(&[][..], Vec::as_slice);
+        if let Ok(factor) = examination::factor(&weights, rewards) {
+            arm.history = examination::corrected(&arm.history, factor);
+        }
+    }
+    Ok(())
+}
+
+/// Computes the weights on a thread of its own. `None`, and a line in the log, where the evidence cannot be read.
+async fn paint(
+    ranking: &RankingVariant,
+    arms: &[ArmCounts],
+    hour: i64,
+    version: u64,
+) -> Option<Picture> {
+    if arms.is_empty() {
+        return None;
+    }
+    let (options, arms) = (ranking.options.clone(), arms.to_vec());
+    let painted =
+        tokio::task::spawn_blocking(move || Picture::new(version, &options, &arms, hour)).await;
+    match painted.ok()? {
+        Ok(picture) => Some(picture),
+        Err(error) => {
+            tracing::error!(experiment.id = ranking.experiment, %error, "weights of arms could not be computed");
+            None
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use podium_bandit::counts::Counts;
     use podium_domain::bandit::Rewards;
+    use podium_domain::bandit::evidence::HourCounts;
     use rand::SeedableRng;
     use rand::rngs::Xoshiro256PlusPlus;
 
     use super::*;
 
     fn picture(options: &BanditOptions, counts: &[(u64, u64)]) -> Picture {
-        let counts = counts.iter().map(|(n, s)| Counts::new(*n, *s).unwrap());
-        let loaded = Loaded {
-            ids: (0..counts.len()).map(|n| format!("a{n}")).collect(),
-            sums: Sums::Counts(counts.collect()),
-            hour: 0,
+        let arm = |(number, (pulls, successes)): (usize, &(u64, u64))| ArmCounts {
+            row_id: 0,
+            arm_id: format!("a{number}"),
+            history: ArmHistory {
+                hours: vec![HourCounts {
+                    pulls: *pulls,
+                    successes: *successes,
+                    ..HourCounts::default()
+                }],
+            },
         };
-        Picture::new(1, options, &loaded).unwrap()
+        let arms: Vec<_> = counts.iter().enumerate().map(arm).collect();
+        Picture::new(1, options, &arms, 0).unwrap()
     }
 
     #[test]

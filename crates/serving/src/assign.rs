@@ -244,7 +244,7 @@ impl Serving {
             let by_session = visitor.login_session().and_then(|session| {
                 let known = self.known.get(self.known.key(experiment.id, session))?;
                 let own = experiment.variant(known.stored?.variant_id)?;
-                experiment.answer(known.told, Some((own, Reason::Sticky)))
+                experiment.answer(known.told, Some((own, experiment.reason(false))))
             });
             if by_session.is_none() {
                 self.count(experiment.id, false);
@@ -257,7 +257,7 @@ impl Serving {
     }
 
     /// Variant and reason of a known unit. They are remembered with the version of the definitions that gave them.
-    fn reason<'e>(
+    pub(crate) fn reason<'e>(
         &self,
         experiment: &'e Experiment,
         version: i64,
@@ -272,20 +272,22 @@ impl Serving {
         } else {
             self.remember(experiment, version, unit, key, stored)
         };
-        let reason = if known.is_split {
-            Reason::Split
-        } else {
-            Reason::Sticky
-        };
+        let reason = experiment.reason(known.is_split);
         experiment.answer(known.told, Some((variant, reason)))
     }
 
     fn ask_for(&self, experiment: &Experiment, unit: &str, visitor: Visitor<'_>) -> Asked {
-        let candidate = experiment.place(unit).map(|variant| Candidate {
-            variant_id: variant.id,
+        let placed = experiment.place_new(unit);
+        let candidate = placed.map(|placed| Candidate {
+            variant_id: placed.variant.id,
             by_client: false,
+            propensity: placed.propensity,
         });
-        self.ask(lookup(experiment, unit, visitor, candidate)).ok()
+        let lookup = Lookup {
+            epoch: placed.map_or(experiment.epoch, |placed| placed.epoch),
+            ..lookup(experiment, unit, visitor, candidate)
+        };
+        self.ask(lookup).ok()
     }
 
     async fn assign_from_table(
@@ -336,9 +338,10 @@ impl Serving {
         key: u128,
         stored: Stored,
     ) -> Known {
-        let is_split = experiment
-            .place(unit)
-            .is_some_and(|placed| placed.id == stored.variant_id);
+        let is_split = !experiment.is_drawn()
+            && experiment
+                .place(unit)
+                .is_some_and(|placed| placed.id == stored.variant_id);
         let known = Known {
             stored: Some(stored),
             version,

@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use podium_domain::bandit::ArmType;
 use podium_storage::assignments::{Assigner, Lookup, LookupAnswer};
 use podium_storage::batch::{Batcher, Sizes};
 use podium_storage::decisions::Keeper;
@@ -41,10 +42,10 @@ use podium_storage::feed::Feed;
 use podium_storage::{Database, StorageError, definitions};
 use tokio::sync::oneshot;
 
-use crate::arms::Gallery;
+use crate::arms::{Gallery, Picture};
 use crate::file::{DefinitionsFile, FROM_FILE};
 use crate::known::KnownUnits;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ExperimentRef, Snapshot, Variant};
 use crate::tally::Tallies;
 
 /// Sizes and times of the storefront path.
@@ -173,6 +174,21 @@ impl Serving {
     /// Keeps the weights of rankings up to date, for ever.
     pub async fn learn(self: Arc<Self>) {
         self.gallery.follow(&self.database, &self.snapshot).await;
+    }
+
+    /// The arms of an experiment as its first ranking variant chooses among them; `None` while nobody ranks such arms.
+    #[must_use]
+    pub fn picture(&self, experiment_id: i64, arm_type: ArmType) -> Option<Arc<Picture>> {
+        let snapshot = self.snapshot();
+        let experiment = snapshot.find(ExperimentRef::Id(experiment_id))?;
+        let pictures = self.gallery.pictures();
+        let of = |variant: &Variant| pictures.get(&(variant.id, arm_type)).cloned();
+        experiment.variants.iter().find_map(of)
+    }
+
+    /// Looks for what was learned before its time: arms were made or reset.
+    pub fn look_soon(&self) {
+        self.gallery.look_soon();
     }
 
     /// What was answered and recorded since the process started.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use podium_domain::bandit::{self, BanditOptions};
-use podium_domain::bucketing::{Allocation, Bucketing, HashVersion, VariantTable};
+use podium_domain::bandit::{self as domain_bandit, BanditOptions, DEFAULT_CONTROL_SHARE};
+use podium_domain::bucketing::{Allocation, BanditSplit, Bucketing, HashVersion, VariantTable};
 use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::ids::VariantId;
+use podium_domain::metric::Metric;
 use podium_domain::rollout::Told;
+use podium_storage::api_keys::ApiKeyDefinition;
 use podium_storage::definitions::{
     Definitions, ExperimentDefinition, UserDefinition, VariantDefinition,
 };
@@ -31,6 +33,8 @@ pub struct Snapshot {
     by_target: HashMap<String, Arc<Experiment>>,
     served: Vec<Arc<Experiment>>,
     users: HashMap<String, UserDefinition>,
+    /// By prefix.
+    api_keys: HashMap<String, ApiKeyDefinition>,
 }
 
 /// How a request names an experiment.
@@ -63,6 +67,27 @@ pub struct Experiment {
     bucketing: Option<Bucketing>,
     /// The promotion that is active.
     promotion: Option<Promotion>,
+    /// How a bandit over its variants draws.
+    bandit: Option<Bandit>,
+}
+
+/// A bandit over variants.
+#[derive(Debug)]
+struct Bandit {
+    split: BanditSplit,
+    /// Epoch of the units that are split evenly.
+    control_epoch: i32,
+}
+
+/// What the rules give a unit that is new.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'e> {
+    /// The variant.
+    pub variant: &'e Variant,
+    /// Epoch that the unit belongs to.
+    pub epoch: i32,
+    /// Probability with which a bandit drew it.
+    pub propensity: Option<f64>,
 }
 
 /// Why a unit has its variant.
@@ -78,11 +103,15 @@ pub enum Reason {
     Promoted,
     /// A promotion holds the unit back on the control.
     Holdback,
+    /// A bandit drew it. Its weights move, so that saying whether today's give the same would change answers.
+    Bandit,
 }
 
 impl Reason {
     /// Their words, in the order of their definition.
-    pub const NAMES: [&'static str; 5] = ["SPLIT", "STICKY", "OVERRIDE", "PROMOTED", "HOLDBACK"];
+    pub const NAMES: [&'static str; 6] = [
+        "SPLIT", "STICKY", "OVERRIDE", "PROMOTED", "HOLDBACK", "BANDIT",
+    ];
 }
 
 /// A variant with its answers.
@@ -104,13 +133,14 @@ impl Variant {
     #[must_use]
     pub fn answer(&self, reason: Reason, degraded: bool) -> Bytes {
         self.tally.add(reason as usize, 1);
-        let [split, sticky, pinned, promoted, held_back] = &self.answers;
+        let [split, sticky, pinned, promoted, held_back, drawn] = &self.answers;
         let [normal, marked] = match reason {
             Reason::Split => split,
             Reason::Sticky => sticky,
             Reason::Override => pinned,
             Reason::Promoted => promoted,
             Reason::Holdback => held_back,
+            Reason::Bandit => drawn,
         };
         if degraded {
             marked.clone()
@@ -152,6 +182,11 @@ impl Snapshot {
         let mut snapshot = Self {
             version: definitions.version,
             users: definitions.users,
+            api_keys: definitions
+                .api_keys
+                .into_iter()
+                .map(|key| (key.prefix.clone(), key))
+                .collect(),
             ..Self::default()
         };
         let mut starts: HashMap<String, (Option<DateTime<Utc>>, i64)> = HashMap::new();
@@ -187,6 +222,18 @@ impl Snapshot {
     #[must_use]
     pub const fn users(&self) -> &HashMap<String, UserDefinition> {
         &self.users
+    }
+
+    /// The API key with this prefix, unless it was revoked.
+    #[must_use]
+    pub fn api_key(&self, prefix: &str) -> Option<&ApiKeyDefinition> {
+        self.api_keys.get(prefix)
+    }
+
+    /// Whether there are API keys.
+    #[must_use]
+    pub fn has_api_keys(&self) -> bool {
+        !self.api_keys.is_empty()
     }
 
     /// An experiment by id or name.
@@ -244,6 +291,7 @@ impl Experiment {
             Status::Paused
         });
         let bucketing = bucketing(&definition);
+        let bandit = bandit(&definition);
         let promotion = Promotion::compile(&definition);
         let variants: Vec<Variant> = definition
             .variants
@@ -264,6 +312,7 @@ impl Experiment {
             variants,
             overrides,
             bucketing,
+            bandit,
             promotion,
         }
     }
@@ -323,10 +372,50 @@ impl Experiment {
     /// The variant that today's weights give, if the unit takes part.
     #[must_use]
     pub fn place(&self, unit: &str) -> Option<&Variant> {
-        self.bucketing
-            .as_ref()?
-            .place(unit)
-            .and_then(|at| self.variants.get(at))
+        self.place_new(unit).map(|placed| placed.variant)
+    }
+
+    /// What a unit gets that has nothing yet, if it takes part.
+    #[must_use]
+    pub fn place_new(&self, unit: &str) -> Option<Placed<'_>> {
+        let bucketing = self.bucketing.as_ref()?;
+        let Some(bandit) = &self.bandit else {
+            let variant = self.variants.get(bucketing.place(unit)?)?;
+            return Some(Placed {
+                variant,
+                epoch: self.epoch,
+                propensity: None,
+            });
+        };
+        if !bucketing.takes_part(unit) {
+            return None;
+        }
+        let drawn = bandit.split.draw(&bucketing.salt, unit);
+        Some(Placed {
+            variant: self.variants.get(drawn.index)?,
+            epoch: if drawn.is_even {
+                bandit.control_epoch
+            } else {
+                self.epoch
+            },
+            propensity: Some(drawn.propensity),
+        })
+    }
+
+    /// The reason of a unit's own variant; `is_split`: today's weights give it.
+    #[must_use]
+    pub const fn reason(&self, is_split: bool) -> Reason {
+        match (&self.bandit, is_split) {
+            (Some(_), _) => Reason::Bandit,
+            (None, true) => Reason::Split,
+            (None, false) => Reason::Sticky,
+        }
+    }
+
+    /// Whether a bandit draws the variants.
+    #[must_use]
+    pub const fn is_drawn(&self) -> bool {
+        self.bandit.is_some()
     }
 
     /// A variant by id.
@@ -364,6 +453,41 @@ fn bucketing(definition: &ExperimentDefinition) -> Option<Bucketing> {
     })
 }
 
+/// A bandit of two or more variants. One whose options make no sense is split evenly.
+fn bandit(definition: &ExperimentDefinition) -> Option<Bandit> {
+    let epoch = definition.bandit.as_ref()?;
+    if definition.variants.len() < 2 {
+        return None;
+    }
+    let id = |variant: &VariantDefinition| VariantId::new(variant.id);
+    let table = |weight: &dyn Fn(&VariantDefinition) -> u64| {
+        let weights: Option<Vec<_>> = definition
+            .variants
+            .iter()
+            .map(|variant| Some((id(variant)?, weight(variant))))
+            .collect();
+        VariantTable::new(&weights?).ok()
+    };
+    let even = table(&|variant| u64::from(variant.traffic_weight.units() > 0))?;
+    let adaptive = epoch.weights.as_ref().and_then(|weights| {
+        let weight = |id: i64| weights.get(&id).map_or(0, |weight| weight.units());
+        table(&|variant| u64::try_from(weight(variant.id)).unwrap_or(0))
+    });
+    let options = domain_bandit::experiment_options(&definition.config, Metric::ConversionRate);
+    if let Err(faults) = &options {
+        tracing::error!(experiment.id = definition.id, %faults, "options of a bandit make no sense");
+    }
+    let share = options.map_or(DEFAULT_CONTROL_SHARE, |options| options.control_share);
+    Some(Bandit {
+        split: BanditSplit {
+            control_share: Allocation::from_fraction(share)?,
+            even,
+            adaptive,
+        },
+        control_epoch: epoch.control_epoch,
+    })
+}
+
 fn variant(
     experiment: &ExperimentDefinition,
     variant: &VariantDefinition,
@@ -388,7 +512,7 @@ fn ranking(
     let is_bandit = experiment.experiment_type == ExperimentType::Bandit.name();
     let ranks = is_bandit && (!variant.is_control || experiment.variants.len() == 1);
     let config: serde_json::Value = serde_json::from_str(&variant.config).unwrap_or_default();
-    match bandit::variant_options(&config, &experiment.config, ranks) {
+    match domain_bandit::variant_options(&config, &experiment.config, ranks) {
         Ok(options) => options.map(Arc::new),
         Err(faults) => {
             tracing::error!(variant.id, %faults, "variant with options that make no sense does not rank");

@@ -285,6 +285,7 @@ impl Serving {
             .map(|variant| Candidate {
                 variant_id: variant.id,
                 by_client: true,
+                propensity: None,
             });
         let stored = self
             .stored(snapshot, experiment, unit, event.visitor, candidate, now)

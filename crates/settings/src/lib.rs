@@ -1,11 +1,13 @@
-//! What every program of the product reads at its start: variables of the environment, secrets, where the database is, and
-//! how to log.
+//! What every program of the product takes from outside: variables of the environment, secrets, where the database is, how
+//! to log, the clock, and chance.
 //!
 //! A variable that cannot be used stops the process and is named; it is never ignored. To add one, read it with
 //! [`parsed`], [`ranged`], [`choice`], [`text`] or [`secret`] into the typed structure of the program that needs it, or here
 //! when more than one does.
 
+pub mod clock;
 mod database;
+pub mod ids;
 mod log;
 
 pub use database::DatabaseSettings;
@@ -46,6 +48,9 @@ pub enum ConfigError {
         /// What it may be.
         wanted: &'static str,
     },
+    /// A setting of automatic promotion cannot be used; the text names the variable.
+    #[error("{0}")]
+    Promotion(String),
     /// The file of a `NAME_FILE` variable cannot be read.
     #[error("{name}_FILE names a file that cannot be read: {reason}")]
     File {
@@ -64,6 +69,20 @@ pub enum ConfigError {
     #[error("{name} is a published example; make a secret of your own")]
     KnownSecret {
         /// Environment variable.
+        name: &'static str,
+    },
+    /// Two variables that contradict each other.
+    #[error("{name} and {other} cannot be set together")]
+    Together {
+        /// Environment variable.
+        name: &'static str,
+        /// The other one.
+        other: &'static str,
+    },
+    /// A secret is given as a value and as a file.
+    #[error("{name} and {name}_FILE cannot be set together")]
+    Twice {
+        /// Environment variable without `_FILE`.
         name: &'static str,
     },
     /// There is no secret and the address is not private.
@@ -167,21 +186,27 @@ pub fn text(source: &dyn Source, name: &str) -> Option<String> {
 /// A secret, from the variable or from the file that `NAME_FILE` names.
 ///
 /// # Errors
-/// [`ConfigError::File`] when that file cannot be read.
+/// [`ConfigError::File`] when that file cannot be read, [`ConfigError::Twice`] when both are set.
 pub fn secret(source: &dyn Source, name: &'static str) -> Result<Option<Secret>, ConfigError> {
-    if let Some(value) = source.get(name).filter(|v| !v.is_empty()) {
-        return Ok(Some(Secret(value)));
+    let value = text(source, name);
+    let file = file(source, name)?;
+    match (value, file) {
+        (Some(_), Some(_)) => Err(ConfigError::Twice { name }),
+        (value, file) => Ok(value.or(file).map(Secret)),
     }
-    match source
-        .get(&format!("{name}_FILE"))
-        .filter(|v| !v.is_empty())
-    {
-        None => Ok(None),
-        Some(file) => std::fs::read_to_string(file)
-            .map(|text| Some(Secret(text.trim_end().to_owned())))
-            .map_err(|error| ConfigError::File {
-                name,
-                reason: error.to_string(),
-            }),
-    }
+}
+
+/// The content of the file that `NAME_FILE` names, without white space at its end.
+///
+/// # Errors
+/// [`ConfigError::File`] when it cannot be read.
+pub fn file(source: &dyn Source, name: &'static str) -> Result<Option<String>, ConfigError> {
+    let Some(path) = text(source, &format!("{name}_FILE")) else {
+        return Ok(None);
+    };
+    let content = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
+        name,
+        reason: error.to_string(),
+    })?;
+    Ok(Some(content.trim_end().to_owned()))
 }

@@ -40,6 +40,8 @@ pub struct Candidate {
     pub variant_id: i64,
     /// Whether the client named the variant.
     pub by_client: bool,
+    /// Probability with which a bandit drew the variant, in the epoch of the lookup.
+    pub propensity: Option<f64>,
 }
 
 /// A stored assignment.
@@ -66,11 +68,12 @@ pub struct Unavailable;
 
 const INSERT: &str = "-- assignments::insert
 INSERT INTO user_experiment_assignments AS a
-    (user_id, experiment_id, variant_id, session_id, epoch, source, is_bot, tx_id)
-SELECT i.unit, i.experiment_id, i.variant_id, i.session_id, i.epoch, i.source, i.is_bot,
+    (user_id, experiment_id, variant_id, session_id, epoch, source, is_bot, propensity, tx_id)
+SELECT i.unit, i.experiment_id, i.variant_id, i.session_id, i.epoch, i.source, i.is_bot, i.propensity,
        (SELECT pg_current_xact_id()::text::bigint)
-FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::integer[], $6::smallint[], $7::boolean[])
-    AS i (unit, experiment_id, variant_id, session_id, epoch, source, is_bot)
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::integer[], $6::smallint[], $7::boolean[],
+            $8::double precision[])
+    AS i (unit, experiment_id, variant_id, session_id, epoch, source, is_bot, propensity)
 WHERE NOT EXISTS (SELECT 1 FROM unit_aliases l WHERE l.alias_unit = i.unit AND l.experiment_id = i.experiment_id)
 ON CONFLICT (user_id, experiment_id) DO NOTHING
 RETURNING a.user_id, a.experiment_id, a.variant_id, a.assigned_at, a.source, a.is_bot";
@@ -221,6 +224,7 @@ async fn insert(
     let epochs: Vec<i32> = rows.iter().map(|(l, _)| l.epoch).collect();
     let sources: Vec<i16> = rows.iter().map(|(l, c)| source(l, *c)).collect();
     let bots: Vec<bool> = rows.iter().map(|(l, _)| l.is_bot).collect();
+    let propensities: Vec<Option<f64>> = rows.iter().map(|(_, c)| c.propensity).collect();
     let inserted = link
         .query(
             INSERT,
@@ -232,6 +236,7 @@ async fn insert(
                 &epochs,
                 &sources,
                 &bots,
+                &propensities,
             ],
         )
         .await?;
@@ -328,6 +333,7 @@ async fn insert_as_second_user(
         candidate: Some(Candidate {
             variant_id,
             by_client: false,
+            propensity: None,
         }),
         ..lookup.clone()
     };

@@ -31,7 +31,7 @@ pub struct Origin {
 pub struct Subject {
     /// What was done: kind of thing and verb, such as `experiment.start`.
     pub action: String,
-    /// Kind of thing: `experiment`, `variant`, `override`, `covariates`, `user`.
+    /// Kind of thing: `experiment`, `variant`, `override`, `covariates`, `arm`, `user`, `api_key`, `unit`, `route`.
     pub entity: &'static str,
     /// Which one.
     pub entity_id: String,
@@ -126,6 +126,60 @@ pub async fn append(
         ],
     )
     .await?;
+    Ok(())
+}
+
+/// Changes that were refused for the same reason, counted over about a minute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedChanges {
+    /// Who asked, where that is known.
+    #[serde(skip)]
+    pub actor: Option<String>,
+    /// Method and pattern of the path.
+    #[serde(skip)]
+    pub route: String,
+    /// 401 or 403.
+    pub status: u16,
+    /// Why.
+    pub reason: &'static str,
+    /// Address of the client.
+    #[serde(skip)]
+    pub address: Option<String>,
+    /// How often.
+    pub times: i64,
+    /// The first one.
+    pub first: DateTime<Utc>,
+    /// The last one.
+    pub last: DateTime<Utc>,
+}
+
+/// The actor of changes that nobody known asked for.
+pub const UNKNOWN_ACTOR: &str = "unknown";
+
+const APPEND_REFUSED: &str = "-- audit::append_refused
+INSERT INTO audit_log (actor, action, entity, entity_id, after, address)
+SELECT r.actor, 'route.refuse', 'route', r.route, r.after::jsonb, r.address
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS r (actor, route, after, address)";
+
+/// Appends an entry for each kind of refused changes.
+///
+/// # Errors
+/// [`StorageError`] when the database does not take them.
+pub async fn append_refused(
+    database: &Database,
+    refused: &[RefusedChanges],
+) -> Result<(), StorageError> {
+    let actors: Vec<&str> = refused
+        .iter()
+        .map(|r| r.actor.as_deref().unwrap_or(UNKNOWN_ACTOR))
+        .collect();
+    let routes: Vec<&str> = refused.iter().map(|r| r.route.as_str()).collect();
+    let counts: Vec<String> = refused.iter().map(whole).collect::<Result<_, _>>()?;
+    let addresses: Vec<Option<&str>> = refused.iter().map(|r| r.address.as_deref()).collect();
+    let mut link = database.work().await?;
+    link.query(APPEND_REFUSED, &[&actors, &routes, &counts, &addresses])
+        .await?;
     Ok(())
 }
 

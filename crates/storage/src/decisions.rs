@@ -4,14 +4,11 @@
 //! queued in its last moments, and a database that is away for longer than the writers try loses it as well; the log
 //! says how many. Events that refer to a lost decision are counted all the same.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Transaction};
-use podium_domain::bandit::{ArmType, BanditOptions, MAX_ARMS, Rewards};
-use podium_domain::decimal::Decimal4;
-use podium_domain::event::EventType;
+use podium_domain::bandit::{ArmType, MAX_ARMS};
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
@@ -46,52 +43,6 @@ pub struct Decision {
     pub excluded: bool,
     /// Candidates that are no arms yet.
     pub new_arms: Vec<NewArm>,
-    /// How the arms learn, where that is not known to be stored.
-    pub learning: Option<Learning>,
-}
-
-impl Decision {
-    /// Whether an event of the decision is learned from only once the decision is stored.
-    #[must_use]
-    pub fn is_first_sight(&self) -> bool {
-        !self.new_arms.is_empty() || self.learning.is_some()
-    }
-}
-
-/// How rewards of arms are counted: fixed when the first arms of a type are ranked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Learning {
-    attribution_seconds: i64,
-    /// Event type to what it is worth, as JSON text.
-    rewards: String,
-    by_value: bool,
-    max_reward: String,
-}
-
-impl From<&BanditOptions> for Learning {
-    fn from(options: &BanditOptions) -> Self {
-        let one = Decimal4(10_000);
-        let worth: Vec<(EventType, Decimal4)> = match &options.rewards {
-            Rewards::Binary(events) => events.iter().map(|event| (*event, one)).collect(),
-            Rewards::Weighted(weights) => weights.clone(),
-            Rewards::Value { event, .. } => vec![(*event, one)],
-        };
-        let max = match &options.rewards {
-            Rewards::Binary(_) => one,
-            Rewards::Weighted(weights) => Decimal4(weights.iter().map(|(_, w)| w.units()).sum()),
-            Rewards::Value { max, .. } => *max,
-        };
-        let members: Vec<String> = worth
-            .iter()
-            .map(|(event, worth)| format!("\"{event}\":{worth}"))
-            .collect();
-        Self {
-            attribution_seconds: i64::from(options.attribution_minutes) * 60,
-            rewards: format!("{{{}}}", members.join(",")),
-            by_value: matches!(options.rewards, Rewards::Value { .. }),
-            max_reward: max.to_string(),
-        }
-    }
 }
 
 /// An arm on first sight.
@@ -104,10 +55,6 @@ pub struct NewArm {
     /// JSON text of an object, already checked.
     pub metadata: Option<String>,
 }
-
-const BEGIN: &str = "-- decisions::begin_learning
-INSERT INTO bandit_learning (experiment_id, arm_type, attribution_seconds, rewards, by_value, max_reward)
-VALUES ($1, $2, $3, $4::text::jsonb, $5, $6::text::numeric) ON CONFLICT DO NOTHING";
 
 const MAKE_ARMS: &str = "-- decisions::make_arms
 INSERT INTO bandit_arms (experiment_id, arm_type, arm_id, arm_name, metadata)
@@ -202,38 +149,9 @@ impl RunGroup for Keeper {
 
 async fn in_transaction(client: &mut Object, decisions: &[Decision]) -> Result<(), StorageError> {
     let transaction = client.transaction().await?;
-    begin_learning(&transaction, decisions).await?;
     make_arms(&transaction, decisions).await?;
     copy(&transaction, decisions).await?;
     transaction.commit().await?;
-    Ok(())
-}
-
-async fn begin_learning(
-    transaction: &Transaction<'_>,
-    decisions: &[Decision],
-) -> Result<(), StorageError> {
-    // In one order everywhere, so that two groups cannot wait for each other.
-    let mut begun = BTreeMap::new();
-    for decision in decisions {
-        if let Some(learning) = &decision.learning {
-            begun
-                .entry((decision.experiment_id, decision.arm_type.name()))
-                .or_insert(learning);
-        }
-    }
-    for ((experiment_id, arm_type), learning) in begun {
-        let statement = transaction.prepare_cached(BEGIN).await?;
-        let parameters: [&(dyn ToSql + Sync); 6] = [
-            &experiment_id,
-            &arm_type,
-            &learning.attribution_seconds,
-            &learning.rewards,
-            &learning.by_value,
-            &learning.max_reward,
-        ];
-        transaction.execute(&statement, &parameters).await?;
-    }
     Ok(())
 }
 

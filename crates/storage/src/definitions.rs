@@ -1,4 +1,4 @@
-//! What every replica holds in memory: experiments, variants, overrides, promotions, people.
+//! What every replica holds in memory: experiments, variants, overrides, promotions, people, API keys.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,13 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use crate::api_keys::{self, ApiKeyDefinition};
 use crate::database::Link;
 use crate::rows::{column, decimal};
 use crate::{Database, StorageError};
 
 /// All definitions at one version.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Definitions {
     /// Rises with every change; see [`version`].
     pub version: i64,
@@ -22,6 +23,8 @@ pub struct Definitions {
     pub experiments: Vec<ExperimentDefinition>,
     /// People by id.
     pub users: HashMap<String, UserDefinition>,
+    /// API keys that were not revoked.
+    pub api_keys: Vec<ApiKeyDefinition>,
 }
 
 /// An experiment as the storefront path needs it.
@@ -55,8 +58,19 @@ pub struct ExperimentDefinition {
     pub variants: Vec<VariantDefinition>,
     /// Units pinned to a variant id.
     pub overrides: HashMap<String, i64>,
+    /// What is in force of a bandit.
+    pub bandit: Option<BanditEpoch>,
     /// The active promotion of a completed experiment.
     pub promotion: Option<PromotionDefinition>,
+}
+
+/// The epoch of a bandit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanditEpoch {
+    /// Epoch of the share of units that is split evenly.
+    pub control_epoch: i32,
+    /// Weights by variant id, in percent; `None`: all units are split evenly.
+    pub weights: Option<HashMap<i64, Decimal4>>,
 }
 
 /// An active promotion as the storefront path needs it.
@@ -119,6 +133,12 @@ SELECT o.experiment_id, o.unit, o.variant_id
 FROM experiment_overrides o JOIN experiments e ON e.id = o.experiment_id
 WHERE e.status IN ('running', 'paused', 'completed')";
 
+const BANDITS: &str = "-- definitions::bandits
+SELECT e.id, coalesce(c.adaptive_of, c.epoch) AS control_epoch, c.adaptive_of IS NOT NULL AS is_adaptive,
+       w.key::bigint AS variant_id, w.value AS weight
+FROM experiments e JOIN experiment_epochs c ON c.experiment_id = e.id AND c.epoch = e.epoch
+CROSS JOIN LATERAL jsonb_each_text(c.weights) AS w (key, value)
+WHERE e.experiment_type = 'bandit' AND e.status IN ('running', 'paused', 'completed')";
 /// A promotion without a rollout was recorded past the engine: everybody has moved, and nobody watches.
 const PROMOTIONS: &str = "-- definitions::promotions
 SELECT p.experiment_id, p.id, p.promoted_variant_id, coalesce(r.steps, '{100}')::text[] AS steps, coalesce(r.step, 0) AS step,
@@ -174,6 +194,12 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
                 .insert(unit, column(&row, "experiment_overrides", "variant_id")?);
         }
     }
+    for row in link.query(BANDITS, &[]).await? {
+        let id: i64 = column(&row, "experiments", "id")?;
+        if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
+            add_weight(experiment.bandit.get_or_insert_default(), &row)?;
+        }
+    }
     for row in link.query(PROMOTIONS, &[]).await? {
         let id: i64 = column(&row, "experiment_promotions", "experiment_id")?;
         if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
@@ -184,10 +210,15 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
     for row in link.query(USERS, &[]).await? {
         users.insert(column(&row, "podium_users", "id")?, user(&row)?);
     }
+    let mut keys = Vec::new();
+    for row in link.query(api_keys::IN_FORCE, &[]).await? {
+        keys.push(api_keys::definition(&row)?);
+    }
     Ok(Definitions {
         version,
         experiments,
         users,
+        api_keys: keys,
     })
 }
 
@@ -208,6 +239,7 @@ fn experiment(row: &Row) -> Result<ExperimentDefinition, StorageError> {
         config: column(row, T, "config")?,
         variants: Vec::new(),
         overrides: HashMap::new(),
+        bandit: None,
         promotion: None,
     })
 }
@@ -228,6 +260,19 @@ fn promotion(row: &Row) -> Result<PromotionDefinition, StorageError> {
         holdback: decimal(row, T, "holdback")?,
         is_watched: column(row, T, "is_watched")?,
     })
+}
+
+fn add_weight(epoch: &mut BanditEpoch, row: &Row) -> Result<(), StorageError> {
+    const T: &str = "experiment_epochs";
+    epoch.control_epoch = column(row, T, "control_epoch")?;
+    if column(row, T, "is_adaptive")? {
+        let (variant, weight) = (column(row, T, "variant_id")?, decimal(row, T, "weight")?);
+        epoch
+            .weights
+            .get_or_insert_default()
+            .insert(variant, weight);
+    }
+    Ok(())
 }
 
 fn variant(row: &Row) -> Result<VariantDefinition, StorageError> {

@@ -10,7 +10,7 @@
 //! | [`connect`], [`database`] | connection settings, TLS, pools, time-outs, transactions |
 //! | [`migrate`] | migrations under an advisory lock |
 //! | [`definitions`], [`feed`] | what every replica holds in memory, and news of changes |
-//! | [`experiments`], [`users`], [`audit`] | administration |
+//! | [`experiments`], [`users`], [`api_keys`], [`audit`] | administration |
 //! | [`batch`], [`assignments`], [`events`] | the write path: grouped, durable, idempotent |
 //! | [`arms`] | what choices are made from |
 //! | [`decisions`] | what rankings answered, and arms on first sight |
@@ -27,6 +27,7 @@
 
 pub mod alerts;
 pub mod analytics;
+pub mod api_keys;
 pub mod arms;
 pub mod assignments;
 pub mod audit;

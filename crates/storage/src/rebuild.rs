@@ -8,13 +8,15 @@
 //! have reported.
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use podium_domain::bandit::MAX_ARMS;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::connect::{ConnectSettings, Purpose};
 use crate::rows::column;
-use crate::{StorageError, fold};
+use crate::{StorageError, bandit, fold};
 
 mod tables;
 
@@ -159,7 +161,7 @@ const FILL_SCOPE: &str = "-- rebuild::fill_scope
 INSERT INTO recount_scope
 SELECT $1, $2, 1 + greatest(
     (SELECT max(tx_id) FROM user_experiment_assignments), (SELECT max(tx_id) FROM unit_covariates),
-    (SELECT max(tx_id) FROM experiment_events), 0)";
+    (SELECT max(tx_id) FROM experiment_events), (SELECT max(tx_id) FROM bandit_learning), 0)";
 
 /// Experiments whose first assignment came before the first event that is still there: a part of their events may
 /// be gone.
@@ -210,6 +212,23 @@ JOIN experiment_events e ON e.counted AND (e.tx_id < b.watermark OR e.tx_id >= b
 LEFT JOIN unit_aliases l ON l.experiment_id = e.experiment_id AND l.alias_unit = e.user_id
 JOIN recount_units u ON u.experiment_id = e.experiment_id AND u.unit = coalesce(l.unit, e.user_id)";
 
+/// Arms that no pass has made: their events were not folded before the database was restored.
+static ARMS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- rebuild::arms
+INSERT INTO bandit_arms (experiment_id, arm_type, arm_id)
+SELECT DISTINCT l.experiment_id, l.arm_type, k.arm_id
+FROM recount_scope b
+JOIN experiment_events e ON e.counted AND (e.tx_id < b.watermark OR e.tx_id >= b.foreign_from)
+JOIN bandit_learning l ON l.experiment_id = e.experiment_id AND l.arm_type <> 'variant'
+CROSS JOIN LATERAL (SELECT CASE l.arm_type WHEN 'item' THEN e.item_id WHEN 'brand' THEN e.brand_id
+    WHEN 'category' THEN e.event_data ->> 'category' ELSE e.event_data ->> 'algorithm' END) AS k (arm_id)
+WHERE char_length(k.arm_id) BETWEEN 1 AND 128 AND (e.event_type = 'impression' OR l.rewards ? e.event_type)
+  AND (SELECT count(*) FROM bandit_arms a WHERE a.experiment_id = l.experiment_id AND a.arm_type = l.arm_type) < {MAX_ARMS}
+ON CONFLICT DO NOTHING"
+    )
+});
+
 /// Impressions of arms and rewards, of experiments that learn.
 const ARM_EVENTS: &str = "-- rebuild::arm_events
 CREATE TEMP TABLE recount_arm_events ON COMMIT DROP AS
@@ -218,7 +237,9 @@ SELECT a.id AS arm_row_id, e.id AS event_row_id, u.experiment_id, u.unit, e.even
        l.rewards, l.by_value, l.max_reward
 FROM recount_scope b
 JOIN experiment_events e ON e.counted AND (e.tx_id < b.watermark OR e.tx_id >= b.foreign_from)
-JOIN bandit_learning l ON l.experiment_id = e.experiment_id AND (l.tx_id >= b.foreign_from OR l.tx_id <= e.tx_id)
+JOIN bandit_learning l ON l.experiment_id = e.experiment_id AND (l.tx_id = 0
+    OR l.tx_id - CASE WHEN l.tx_id >= b.foreign_from OR l.tx_id < 0 THEN b.shift ELSE 0 END
+       <= e.tx_id - CASE WHEN e.tx_id >= b.foreign_from OR e.tx_id < 0 THEN b.shift ELSE 0 END)
 LEFT JOIN unit_aliases n ON n.experiment_id = e.experiment_id AND n.alias_unit = e.user_id
 JOIN recount_units u ON u.experiment_id = e.experiment_id AND u.unit = coalesce(n.unit, e.user_id) AND NOT u.excluded
 JOIN bandit_arms a ON a.experiment_id = e.experiment_id AND a.arm_type = l.arm_type AND a.arm_id = CASE
@@ -231,7 +252,7 @@ WHERE e.event_type = 'impression'
    OR (e.event_type IN ('click', 'add_to_cart', 'purchase') AND l.rewards ? e.event_type)";
 
 /// Rows with ids of another server get one that lies below every watermark, or folding would take them a second
-/// time when this server's own ids arrive there. Assignments, covariates and events keep their order.
+/// time when this server's own ids arrive there. Those whose order says something keep it.
 const RESTAMP: [&str; 7] = [
     "-- rebuild::restamp_assignments
 UPDATE user_experiment_assignments SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
@@ -244,7 +265,7 @@ UPDATE unit_aliases SET tx_id = 0 WHERE tx_id >= $1",
     "-- rebuild::restamp_exclusions
 UPDATE excluded_units SET tx_id = 0 WHERE tx_id >= $1",
     "-- rebuild::restamp_learning
-UPDATE bandit_learning SET tx_id = 0 WHERE tx_id >= $1",
+UPDATE bandit_learning SET tx_id = tx_id - b.shift FROM recount_scope b WHERE tx_id >= $1 OR tx_id < 0",
     "-- rebuild::restamp_resets
 UPDATE bandit_arms SET reset_tx = 0 WHERE reset_tx >= $1",
 ];
@@ -318,6 +339,8 @@ async fn recount(client: &mut Client, apply: bool) -> Result<Report, StorageErro
     if stored <= xmax {
         // Aliases that are visible, but not folded yet, already decide on names in the recount.
         fold::follow_visible(&transaction, stored).await?;
+    } else {
+        bandit::fold::begin(&transaction).await?;
     }
     fill(&transaction, watermark, xmax).await?;
     let tables = compare(&transaction).await?;
@@ -360,6 +383,7 @@ async fn fill(
         "ANALYZE recount_units",
         COVARIATES,
         EVENTS,
+        ARMS.as_str(),
         ARM_EVENTS,
         "ANALYZE recount_arm_events",
     ] {

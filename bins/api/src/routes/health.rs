@@ -18,17 +18,17 @@ use crate::routes::Route;
 #[must_use]
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::public(Method::GET, "/livez", live),
-        Route::public(Method::GET, "/readyz", ready),
-        Route::public(Method::GET, "/api/v1/health", health),
-        Route::public(Method::GET, "/metrics", metrics),
-        Route::public(
+        Route::open(Method::GET, "/livez", live),
+        Route::open(Method::GET, "/readyz", ready),
+        Route::open(Method::GET, "/api/v1/health", health),
+        Route::open(Method::GET, "/metrics", metrics),
+        Route::open(
             Method::GET,
             "/api/v1/openapi.json",
             crate::openapi::document,
         ),
-        Route::public(Method::GET, "/docs", crate::openapi::page_redirect),
-        Route::public(Method::GET, "/docs/{file:.*}", crate::openapi::page),
+        Route::open(Method::GET, "/docs", crate::openapi::page_redirect),
+        Route::open(Method::GET, "/docs/{file:.*}", crate::openapi::page),
     ]
 }
 

@@ -7,16 +7,21 @@
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
-use actix_web::http::{Method, header};
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
+use podium_serving::snapshot::Snapshot;
+use podium_storage::api_keys::Scope;
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 use utoipa::OpenApi;
 
 use crate::access_log;
+use crate::auth::refusals::Refusal;
 use crate::auth::{Granted, RequiredRole, Role, Viewer};
 use crate::metrics::Watch;
 use crate::problem::{ApiError, Code};
@@ -25,6 +30,7 @@ use crate::state::SharedState;
 
 pub mod admin;
 pub mod analytics;
+pub mod bandit;
 pub mod health;
 pub mod promotion_stream;
 pub mod storefront;
@@ -43,12 +49,28 @@ const MAX_URL: usize = 8 * 1024;
 /// Longest headers, names and values together, in bytes. The HTTP server itself refuses more than 96 fields.
 const MAX_HEADERS: usize = 64 * 1024;
 
+/// How long a handler may take, without the time in which the body came.
+const HANDLER: Duration = Duration::from_secs(5);
+/// The same for what reads many totals.
+const REPORT: Duration = Duration::from_secs(12);
+
 type Answer = Result<HttpResponse, ApiError>;
 /// Puts a route's handler into the resource of its path. Monomorphic below, so that a request costs one boxed future,
 /// actix's own.
 type Register = Rc<dyn Fn(Resource, &SharedState, SharedWatch) -> Resource>;
 /// One thread's handle on the times of a route; see [`SharedState`] for why.
 type SharedWatch = Rc<Arc<Watch>>;
+
+/// Who stands before a handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    /// Nobody: signs of life, and documents.
+    Open,
+    /// The limit of addresses, and where keys are required a key.
+    Storefront,
+    /// The handler asks itself.
+    Guarded,
+}
 
 /// One row of the table.
 #[derive(Clone)]
@@ -59,23 +81,27 @@ pub struct Route {
     pub path: &'static str,
     /// Who may call it.
     pub access: Access,
+    door: Door,
     register: Register,
 }
 
 impl Route {
-    /// A route for everybody.
+    /// A route of the storefront: for everybody, or for holders of a key, within the limit of their address.
     pub fn public<F, Fut>(method: Method, path: &'static str, handler: F) -> Self
     where
         F: Fn(Rc<Ctx>) -> Fut + Clone + 'static,
         Fut: Future<Output = Answer> + 'static,
     {
-        let register = register(method.clone(), handler);
-        Self {
-            method,
-            path,
-            access: Access::Public,
-            register,
-        }
+        Self::new(method, path, Access::Public, Door::Storefront, handler)
+    }
+
+    /// A route that is never limited and never needs a key: signs of life, and documents.
+    pub fn open<F, Fut>(method: Method, path: &'static str, handler: F) -> Self
+    where
+        F: Fn(Rc<Ctx>) -> Fut + Clone + 'static,
+        Fut: Future<Output = Answer> + 'static,
+    {
+        Self::new(method, path, Access::Public, Door::Open, handler)
     }
 
     /// A route for a role, which the handler's signature names. The token is checked before anything else.
@@ -85,21 +111,79 @@ impl Route {
         F: Fn(Rc<Ctx>, Granted<R>) -> Fut + Clone + 'static,
         Fut: Future<Output = Answer> + 'static,
     {
-        let register = register(method.clone(), move |ctx: Rc<Ctx>| {
+        Self::within(Some(HANDLER), method, path, handler)
+    }
+
+    /// As [`Route::guarded`], with the time of a report.
+    pub fn report<R, F, Fut>(method: Method, path: &'static str, handler: F) -> Self
+    where
+        R: RequiredRole,
+        F: Fn(Rc<Ctx>, Granted<R>) -> Fut + Clone + 'static,
+        Fut: Future<Output = Answer> + 'static,
+    {
+        Self::within(Some(REPORT), method, path, handler)
+    }
+
+    /// As [`Route::guarded`], for a handler that reads its body piece by piece and keeps the time itself.
+    pub fn upload<R, F, Fut>(method: Method, path: &'static str, handler: F) -> Self
+    where
+        R: RequiredRole,
+        F: Fn(Rc<Ctx>, Granted<R>) -> Fut + Clone + 'static,
+        Fut: Future<Output = Answer> + 'static,
+    {
+        Self::within(None, method, path, handler)
+    }
+
+    fn within<R, F, Fut>(
+        limit: Option<Duration>,
+        method: Method,
+        path: &'static str,
+        handler: F,
+    ) -> Self
+    where
+        R: RequiredRole,
+        F: Fn(Rc<Ctx>, Granted<R>) -> Fut + Clone + 'static,
+        Fut: Future<Output = Answer> + 'static,
+    {
+        let access = Access::Guarded(R::ROLE);
+        Self::new(method, path, access, Door::Guarded, move |ctx: Rc<Ctx>| {
             let handler = handler.clone();
             let span = span(&ctx);
             async move {
                 let granted = grant::<R>(&ctx)?;
-                handler(ctx, granted).await
+                match limit {
+                    Some(limit) => in_time(&ctx, limit, handler(ctx.clone(), granted)).await,
+                    None => handler(ctx, granted).await,
+                }
             }
             .instrument(span)
-        });
+        })
+    }
+
+    fn new<F, Fut>(
+        method: Method,
+        path: &'static str,
+        access: Access,
+        door: Door,
+        handler: F,
+    ) -> Self
+    where
+        F: Fn(Rc<Ctx>) -> Fut + Clone + 'static,
+        Fut: Future<Output = Answer> + 'static,
+    {
         Self {
+            register: register(method.clone(), door, handler),
             method,
             path,
-            access: Access::Guarded(R::ROLE),
-            register,
+            access,
+            door,
         }
+    }
+
+    /// Whether it is a route of the storefront, which may need a key and has the limit of addresses.
+    #[must_use]
+    pub fn is_storefront(&self) -> bool {
+        self.door == Door::Storefront
     }
 }
 
@@ -113,7 +197,7 @@ fn span(ctx: &Ctx) -> tracing::Span {
     )
 }
 
-fn register<F, Fut>(method: Method, handler: F) -> Register
+fn register<F, Fut>(method: Method, door: Door, handler: F) -> Register
 where
     F: Fn(Rc<Ctx>) -> Fut + Clone + 'static,
     Fut: Future<Output = Answer> + 'static,
@@ -122,37 +206,133 @@ where
         let (handler, state) = (handler.clone(), state.clone());
         resource.route(web::method(method.clone()).to(move |parts| {
             let ctx = Ctx::new(parts, state.clone());
-            answer(ctx, handler.clone(), watch.clone())
+            answer(ctx, door, handler.clone(), watch.clone())
         }))
     })
 }
 
-/// Checks the caller's token and role.
-///
-/// # Errors
-/// 401 or 403.
-pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
-    let headers: Vec<&str> = ctx
-        .req
-        .headers()
-        .get_all(header::AUTHORIZATION)
-        .map(|value| value.to_str().unwrap_or_default())
-        .collect();
-    ctx.state.auth.grant(
-        &headers,
-        &ctx.state.serving.snapshot(),
-        ctx.state.clock.now(),
-    )
+/// Ends a handler that takes too long: its client is told to try again, and what it changed stays or goes as a whole. The
+/// time in which the body came does not count, because it has a limit of its own.
+async fn in_time(ctx: &Ctx, limit: Duration, handler: impl Future<Output = Answer>) -> Answer {
+    let begin = Instant::now();
+    let mut handler = std::pin::pin!(handler);
+    let mut until = begin + limit;
+    loop {
+        match timeout_at(until, &mut handler).await {
+            Ok(answer) => return answer,
+            Err(_) if ctx.is_receiving() => until = Instant::now() + limit,
+            Err(_) if begin + limit + ctx.receiving() > Instant::now() => {
+                until = begin + limit + ctx.receiving();
+            }
+            Err(_) => return Err(ApiError::unavailable()),
+        }
+    }
 }
 
-async fn answer<F, Fut>(ctx: Ctx, handler: F, watch: SharedWatch) -> HttpResponse
+/// Checks the caller's token or key, the role, and the caller's limits.
+///
+/// # Errors
+/// 401, 403 or 429.
+pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
+    let state = &ctx.state;
+    let presented = ctx.presented();
+    let granted = state
+        .auth
+        .grant(&presented, &state.serving.snapshot(), state.clock.now());
+    let granted: Granted<R> = granted.map_err(|refusal| refuse_entry(ctx, &refusal))?;
+    if let Some(limits) = &state.limits {
+        limits.admin(granted.actor())?;
+    }
+    Ok(granted)
+}
+
+/// Logs a refusal, counts it where a change was refused, and says what is answered. The token is never logged.
+fn refuse_entry(ctx: &Ctx, refusal: &Refusal) -> ApiError {
+    let (route, client) = (ctx.route(), ctx.client());
+    tracing::info!(
+        status = refusal.status,
+        reason = refusal.reason,
+        route,
+        actor = refusal.actor,
+        client = client.map(tracing::field::display),
+        request_id = ctx.request_id.as_str(),
+        "request refused"
+    );
+    if !ctx.req.method().is_safe() {
+        let now = ctx.state.clock.now();
+        ctx.state.refusals.note(refusal, route, client, now);
+    }
+    match (&ctx.state.limits, client) {
+        (Some(limits), Some(client)) if refusal.status == 401 => limits
+            .bad_token(client)
+            .err()
+            .unwrap_or_else(|| refusal.answer()),
+        _ => refusal.answer(),
+    }
+}
+
+/// Lets a request in on a route of the storefront. Without keys, which is what most installations want, this is a hash and
+/// an atomic update.
+fn enter_storefront(ctx: &Ctx) -> Result<(), ApiError> {
+    let (state, required) = (&ctx.state, ctx.state.config.public_api_keys_required);
+    let mut scope = None;
+    let mut refusal = None;
+    let snapshot = state.serving.snapshot();
+    if required || snapshot.has_api_keys() {
+        match key_of(ctx, &snapshot) {
+            Ok(found) => scope = Some(found),
+            Err(reason) => refusal = Some(Refusal::unknown(reason)),
+        }
+    }
+    // Keys of servers have no limit: all of a shop's visitors come from there.
+    if scope < Some(Scope::Server)
+        && let (Some(limits), Some(client)) = (&state.limits, ctx.client())
+    {
+        limits.public(client)?;
+    }
+    match refusal {
+        Some(refusal) if required => Err(refuse_entry(ctx, &refusal)),
+        _ => Ok(()),
+    }
+}
+
+fn key_of(ctx: &Ctx, snapshot: &Snapshot) -> Result<Scope, &'static str> {
+    let presented = ctx.presented();
+    let key = presented.key().ok_or("no API key")?;
+    let found = ctx
+        .state
+        .auth
+        .uses
+        .find(key, snapshot, ctx.state.clock.now())?;
+    Ok(found.scope)
+}
+
+/// Where purchases need the key of a server: whether this request has one.
+///
+/// # Errors
+/// 401 without a key, 403 with one that anybody can read out of a page.
+pub fn check_purchase(ctx: &Ctx) -> Result<(), ApiError> {
+    if !ctx.state.config.purchases_require_server_key {
+        return Ok(());
+    }
+    match key_of(ctx, &ctx.state.serving.snapshot()) {
+        Ok(Scope::Client) => Err(ApiError::new(
+            Code::Forbidden,
+            "purchases need the key of a server",
+        )),
+        Ok(Scope::Server | Scope::Admin) => Ok(()),
+        Err(reason) => Err(refuse_entry(ctx, &Refusal::unknown(reason))),
+    }
+}
+
+async fn answer<F, Fut>(ctx: Ctx, door: Door, handler: F, watch: SharedWatch) -> HttpResponse
 where
     F: FnOnce(Rc<Ctx>) -> Fut,
     Fut: Future<Output = Answer>,
 {
     let begin = Instant::now();
     let ctx = Rc::new(ctx);
-    let outcome = match check_size(&ctx.req) {
+    let outcome = match enter(&ctx, door) {
         Ok(()) => handler(ctx.clone()).await,
         Err(error) => Err(error),
     };
@@ -164,16 +344,41 @@ where
         ),
     };
     finish(&mut response, &ctx);
+    if door != Door::Storefront {
+        protect(&mut response);
+    }
+    if let Some(origins) = &ctx.state.config.cors {
+        origins.mark(&ctx.req, &mut response);
+    }
     let (status, took) = (response.status().as_u16(), begin.elapsed());
     watch.record(status, took);
-    access_log::answered(
-        &ctx,
-        &watch,
-        status,
-        took,
-        error.as_ref().and_then(ApiError::cause),
-    );
+    let cause = error.as_ref().and_then(ApiError::cause);
+    access_log::answered(&ctx, &watch, status, took, cause);
     response
+}
+
+fn enter(ctx: &Ctx, door: Door) -> Result<(), ApiError> {
+    check_size(&ctx.req)?;
+    if door == Door::Storefront {
+        enter_storefront(ctx)?;
+    }
+    Ok(())
+}
+
+/// What keeps a browser from running, framing or telling on what was never meant as a page. The documentation is one and
+/// says itself what it needs.
+fn protect(response: &mut HttpResponse) {
+    const NOTHING: HeaderValue =
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    let headers = response.headers_mut();
+    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, NOTHING);
+    }
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
 }
 
 fn check_size(req: &HttpRequest) -> Result<(), ApiError> {
@@ -205,6 +410,7 @@ pub fn table() -> Vec<Route> {
     let mut table = storefront::routes();
     table.extend(admin::routes());
     table.extend(analytics::routes());
+    table.extend(bandit::routes());
     table.extend(promotion_stream::routes());
     table.extend(health::routes());
     table
@@ -218,6 +424,7 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
         health::HealthApi::openapi(),
         admin::document(),
         analytics::AnalyticsApi::openapi(),
+        bandit::BanditApi::openapi(),
         promotion_stream::PromotionStreamApi::openapi(),
     ]
 }
@@ -243,28 +450,39 @@ pub fn configure(config: &mut ServiceConfig, state: &SharedState) {
         }
         let allow: Rc<str> = methods.join(", ").into();
         let watch = Rc::new(metrics.watch(None, path, false));
-        config.service(resource.default_service(refuse(state, watch, move || {
+        let refusal = refuse(state, watch, allow.clone(), move || {
             ApiError::method_not_allowed(&allow)
-        })));
+        });
+        config.service(resource.default_service(refusal));
     }
     let watch = Rc::new(metrics.watch(None, "other", false));
-    config.default_service(refuse(state, watch, || ApiError::not_found("this path")));
+    config.default_service(refuse(state, watch, Rc::from(""), || {
+        ApiError::not_found("this path")
+    }));
 }
 
 /// Answers what no row of the table answers.
 fn refuse(
     state: &SharedState,
     watch: SharedWatch,
+    allow: Rc<str>,
     error: impl Fn() -> ApiError + Clone + 'static,
 ) -> actix_web::Route {
     let state = state.clone();
     web::to(move |parts| {
-        let error = error.clone();
+        let (error, allow) = (error.clone(), allow.clone());
+        let ctx = Ctx::new(parts, state.clone());
         let refusal = async move |ctx: Rc<Ctx>| {
+            if let Some(origins) = &ctx.state.config.cors
+                && !allow.is_empty()
+                && let Some(leave) = origins.preflight(&ctx.req, &allow)
+            {
+                return Ok(leave);
+            }
             guard_unknown(&ctx)?;
             Err(error())
         };
-        answer(Ctx::new(parts, state.clone()), refusal, watch.clone())
+        answer(ctx, Door::Open, refusal, watch.clone())
     })
 }
 

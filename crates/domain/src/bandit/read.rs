@@ -168,10 +168,6 @@ impl<'v> Reader<'v> {
         }
         let given = self.forgetting();
         options.algorithm = algorithm?;
-        if given.is_some() && options.rewards.max().is_some() {
-            let detail = "forgetting goes with successes, not with weights or values";
-            self.faults.push(self.at.as_str(), code::DUPLICATE, detail);
-        }
         let built = policy(options.algorithm, parameters).and_then(|policy| {
             Ok((
                 policy,

@@ -18,6 +18,8 @@ pub struct Epoch {
     pub epoch: i32,
     /// When it began.
     pub started_at: DateTime<Utc>,
+    /// Whether a bandit opened it for other weights.
+    pub is_adaptive: bool,
     /// Traffic weight by variant id.
     pub weights: BTreeMap<i64, Decimal4>,
 }
@@ -78,7 +80,7 @@ pub struct Arm {
 }
 
 const EPOCHS: &str = "-- analytics::epochs
-SELECT e.epoch, e.started_at, w.key::bigint AS variant_id, w.value AS weight
+SELECT e.epoch, e.started_at, e.adaptive_of IS NOT NULL AS is_adaptive, w.key::bigint AS variant_id, w.value AS weight
 FROM experiment_epochs e CROSS JOIN LATERAL jsonb_each_text(e.weights) AS w (key, value)
 WHERE e.experiment_id = $1 ORDER BY e.epoch, variant_id";
 
@@ -109,6 +111,7 @@ pub async fn epochs(link: &mut impl Query, experiment_id: i64) -> Result<Vec<Epo
             epochs.push(Epoch {
                 epoch,
                 started_at: column(&row, T, "started_at")?,
+                is_adaptive: column(&row, T, "is_adaptive")?,
                 weights: BTreeMap::new(),
             });
         }
@@ -171,7 +174,7 @@ pub async fn arms(
         .collect()
 }
 
-fn arm(row: &Row) -> Result<Arm, StorageError> {
+pub(crate) fn arm(row: &Row) -> Result<Arm, StorageError> {
     const T: &str = "bandit_arms";
     Ok(Arm {
         id: column(row, T, "id")?,

@@ -3,6 +3,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`logged`] | decisions of rankings with their outcomes |
 //! | [`moments`] | exact sums per variant and epoch, now and at the end of past days |
 //! | [`covariates`] | the same with the sums over units that have a covariate |
 //! | [`capped`] | sums of capped values per variant and epoch |
@@ -19,6 +20,7 @@ pub mod capped;
 pub mod context;
 pub mod covariates;
 pub mod dimensions;
+pub mod logged;
 pub mod moments;
 pub mod outcomes;
 pub mod performance;

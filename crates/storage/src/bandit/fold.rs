@@ -64,7 +64,7 @@ WITH {SRC},
 seen AS (
     SELECT DISTINCT g.experiment_id, l.arm_type, {ARM_ID} AS arm_id
     FROM (SELECT *, 0::bigint AS variant_id FROM src) g
-    JOIN bandit_learning l ON l.experiment_id = g.experiment_id AND g.tx_id >= l.tx_id AND l.arm_type <> 'variant'
+    JOIN bandit_learning l ON l.experiment_id = g.experiment_id AND (l.tx_id = 0 OR g.tx_id >= l.tx_id) AND l.arm_type <> 'variant'
     WHERE g.event_type = 'impression' OR l.rewards ? g.event_type)
 INSERT INTO bandit_arms (experiment_id, arm_type, arm_id)
 SELECT experiment_id, arm_type, arm_id FROM seen s
@@ -87,7 +87,7 @@ seen AS MATERIALIZED (
            CASE WHEN l.by_value THEN least(coalesce(g.value, 0), l.max_reward)
                 ELSE (l.rewards ->> g.event_type)::numeric END AS amount
     FROM good g
-    JOIN bandit_learning l ON l.experiment_id = g.experiment_id AND g.tx_id >= l.tx_id
+    JOIN bandit_learning l ON l.experiment_id = g.experiment_id AND (l.tx_id = 0 OR g.tx_id >= l.tx_id)
     JOIN bandit_arms a ON a.experiment_id = l.experiment_id AND a.arm_type = l.arm_type AND a.arm_id = {ARM_ID}
     WHERE NOT g.excluded AND (g.event_type = 'impression' OR l.rewards ? g.event_type)),
 pulls AS (

@@ -62,6 +62,15 @@ impl Rules {
     }
 }
 
+/// Options of a bandit over variants. What was written past the API and makes no sense is replaced by the defaults: it
+/// learns rather than not at all.
+pub(super) fn options(experiment_id: i64, config: &Value, metric: Metric) -> BanditOptions {
+    experiment_options(config, metric).unwrap_or_else(|faults| {
+        tracing::error!(experiment.id = experiment_id, %faults, "options of a bandit cannot be read");
+        BanditOptions::with_rewards(Rewards::of_metric(metric))
+    })
+}
+
 /// Lets bandits that were started since the last pass learn about their variants, from all of their events. Answers
 /// whether anything learns.
 pub(super) async fn begin(transaction: &Transaction<'_>) -> Result<bool, StorageError> {
@@ -70,12 +79,7 @@ pub(super) async fn begin(transaction: &Transaction<'_>) -> Result<bool, Storage
         let id: i64 = column(&row, T, "id")?;
         let metric: &str = column(&row, T, "primary_metric")?;
         let metric = metric.parse().unwrap_or(Metric::ConversionRate);
-        let options =
-            experiment_options(&column(&row, T, "config")?, metric).unwrap_or_else(|faults| {
-                // Written past the API: it learns by the defaults rather than not at all.
-                tracing::error!(experiment.id = id, %faults, "options of a bandit cannot be read");
-                BanditOptions::with_rewards(Rewards::of_metric(metric))
-            });
+        let options = options(id, &column(&row, T, "config")?, metric);
         let rules = Rules::of(&options);
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
             &id,

@@ -24,21 +24,27 @@ SELECT 1 FROM bandit_stale_arms LIMIT 1";
 const LOCK: &str = "-- totals::lock
 SELECT pg_try_advisory_xact_lock($1)";
 
-/// In the order of their ids, as whoever reports several pulls in one transaction should do it. What is read afterwards
-/// is of a moment at which nobody else writes these rows.
+/// Who reports pulls of several arms in one transaction locks them in an order of his own; waiting for one arm while
+/// holding another could be a deadlock. An arm that is locked stays stale until the next pass.
 const LOCK_ARMS: &str = "-- totals::lock_arms
-SELECT id FROM bandit_arms WHERE id IN (SELECT arm_row_id FROM bandit_stale_arms ORDER BY arm_row_id LIMIT $1)
-ORDER BY id FOR UPDATE";
+SELECT a.id FROM bandit_stale_arms s JOIN bandit_arms a ON a.id = s.arm_row_id
+ORDER BY a.id LIMIT $1 FOR UPDATE OF a SKIP LOCKED";
+
+/// The recount has to see every arm as it is.
+const LOCK_ALL_ARMS: &str = "-- totals::lock_all_arms
+SELECT a.id FROM bandit_stale_arms s JOIN bandit_arms a ON a.id = s.arm_row_id
+ORDER BY a.id LIMIT $1 FOR UPDATE OF a";
 
 const REFRESH: &str = "-- totals::refresh
-WITH stale AS (SELECT arm_row_id FROM bandit_stale_arms ORDER BY arm_row_id LIMIT $1),
-folded AS (
+WITH folded AS (
     SELECT a.id, coalesce(sum(h.pulls), 0)::bigint AS pulls, coalesce(sum(h.successes), 0)::bigint AS successes,
            coalesce(sum(h.reward), 0) AS reward
-    FROM stale s JOIN bandit_arms a ON a.id = s.arm_row_id
+    FROM unnest($1::bigint[]) AS s (id) JOIN bandit_arms a ON a.id = s.id
     LEFT JOIN bandit_arm_hours h ON h.experiment_id = a.experiment_id AND h.arm_row_id = a.id
                                 AND h.bucket >= coalesce(a.reset_at, '-infinity')
     GROUP BY 1),
+fresh AS (DELETE FROM bandit_stale_arms WHERE arm_row_id = ANY ($1)),
+gone AS (DELETE FROM bandit_stale_arms s WHERE NOT EXISTS (SELECT 1 FROM bandit_arms a WHERE a.id = s.arm_row_id)),
 written AS (
     UPDATE bandit_arms a SET
         total_pulls = a.total_pulls + f.pulls - a.folded_pulls,
@@ -50,11 +56,7 @@ written AS (
         folded_pulls = f.pulls, folded_successes = f.successes, folded_reward = f.reward, updated_at = now()
     FROM folded f
     WHERE a.id = f.id
-    RETURNING a.id, a.experiment_id, a.arm_type),
-fresh AS (
-    DELETE FROM bandit_stale_arms WHERE arm_row_id IN (
-        SELECT id FROM written
-        UNION ALL SELECT arm_row_id FROM stale s WHERE NOT EXISTS (SELECT 1 FROM bandit_arms a WHERE a.id = s.arm_row_id)))
+    RETURNING a.experiment_id, a.arm_type)
 SELECT DISTINCT experiment_id FROM written WHERE arm_type = 'variant'";
 
 const VARIANT_ARMS: &str = "-- totals::variant_arms
@@ -66,7 +68,8 @@ const WRITE_VARIANTS: &str = "-- totals::write_variants
 UPDATE experiment_variants v SET
     pulls = a.total_pulls, rewards = a.total_reward, average_reward = a.average_reward, confidence_bound = b.bound
 FROM bandit_arms a JOIN unnest($2::bigint[], $3::double precision[]) AS b (arm_row_id, bound) ON b.arm_row_id = a.id
-WHERE v.experiment_id = $1 AND a.experiment_id = $1 AND a.arm_type = 'variant' AND a.arm_id = v.id::text";
+WHERE v.experiment_id = $1 AND a.experiment_id = $1 AND a.arm_type = 'variant' AND a.arm_id = v.id::text
+  AND a.id = ANY ($4)";
 
 const RESET: &str = "-- totals::reset
 UPDATE bandit_arms SET
@@ -94,38 +97,41 @@ pub(crate) async fn refresh(database: &Database) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Answers whether it was this replica's turn.
+/// Answers whether it was this replica's turn, and there was something that nobody else holds.
 async fn step(client: &mut Client) -> Result<bool, StorageError> {
     let transaction = client.transaction().await?;
     let lock = transaction.query_one(LOCK, &[&LOCK_KEY]).await?;
     if !lock.get::<_, bool>(0) {
         return Ok(false);
     }
-    write(&transaction).await?;
+    let written = write(&transaction, LOCK_ARMS).await?;
     transaction.commit().await?;
-    Ok(true)
+    Ok(written)
 }
 
 /// As [`refresh`], in a transaction that has the lock.
 pub(crate) async fn catch_up(transaction: &Transaction<'_>) -> Result<(), StorageError> {
-    while transaction.query_opt(ANY, &[]).await?.is_some() {
-        write(transaction).await?;
-    }
+    while write(transaction, LOCK_ALL_ARMS).await? {}
     Ok(())
 }
 
-async fn write(transaction: &Transaction<'_>) -> Result<(), StorageError> {
-    transaction.execute(LOCK_ARMS, &[&STEP]).await?;
-    for row in transaction.query(REFRESH, &[&STEP]).await? {
+async fn write(transaction: &Transaction<'_>, lock: &str) -> Result<bool, StorageError> {
+    let locked = transaction.query(lock, &[&STEP]).await?;
+    let arms: Vec<i64> = locked
+        .iter()
+        .map(|row| column(row, "bandit_arms", "id"))
+        .collect::<Result<_, _>>()?;
+    for row in transaction.query(REFRESH, &[&arms]).await? {
         let experiment: i64 = column(&row, "bandit_arms", "experiment_id")?;
-        write_variants(transaction, experiment).await?;
+        write_variants(transaction, experiment, &arms).await?;
     }
-    Ok(())
+    Ok(!arms.is_empty())
 }
 
 async fn write_variants(
     transaction: &Transaction<'_>,
     experiment_id: i64,
+    held: &[i64],
 ) -> Result<(), StorageError> {
     let arms = transaction.query(VARIANT_ARMS, &[&experiment_id]).await?;
     let ids: Vec<i64> = arms
@@ -134,7 +140,7 @@ async fn write_variants(
         .collect::<Result<_, _>>()?;
     let counts: Vec<Counts> = arms.iter().map(counts).collect::<Result<_, _>>()?;
     let bounds = bounds(&counts);
-    let params: [&(dyn ToSql + Sync); 3] = [&experiment_id, &ids, &bounds];
+    let params: [&(dyn ToSql + Sync); 4] = [&experiment_id, &ids, &bounds, &held];
     transaction.execute(WRITE_VARIANTS, &params).await?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Why a change is refused.
 
+use podium_domain::bandit::MAX_ARMS;
 use podium_domain::experiment::{
     ExperimentField, IllegalTransition, StartProblem, Status, VariantField,
 };
@@ -92,6 +93,15 @@ pub enum Conflict {
     /// No covariates are taken any more.
     #[error("cannot take covariates: the experiment is {0}; possible while it is draft or running")]
     CovariatesClosed(Status),
+    /// No arms are changed any more.
+    #[error("cannot change an arm: the experiment is {0}; possible until it is archived")]
+    ArmsClosed(Status),
+    /// The arm is there already.
+    #[error("the experiment has this arm already")]
+    ArmExists,
+    /// There are as many arms as there may be.
+    #[error("the experiment has {MAX_ARMS} arms of this type, and more are not possible")]
+    TooManyArms,
     /// The name belongs to another experiment.
     #[error("an experiment with this name exists already")]
     NameTaken,
@@ -109,6 +119,9 @@ pub enum Conflict {
         "the first user must be an enabled admin: from then on the bootstrap admin has no access of his own"
     )]
     FirstUserNotAdmin,
+    /// A key that was revoked stays as it is.
+    #[error("the key is revoked; make another one")]
+    KeyRevoked,
     /// Nobody could let others in.
     #[error("this is the last enabled admin; make somebody else admin first")]
     LastAdmin,

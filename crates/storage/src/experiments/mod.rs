@@ -16,6 +16,7 @@
 //! | [`commands`], [`variants`], [`overrides`], [`covariates`] | the changes |
 //! | [`query`] | reading |
 
+pub mod arms;
 pub mod change;
 pub mod commands;
 pub mod covariates;

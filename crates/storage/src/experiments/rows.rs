@@ -78,10 +78,13 @@ UPDATE experiments AS e SET epoch = e.epoch + 1, version = e.version + 1, update
     experiment_columns!()
 );
 
+/// A bandit's share that does not follow what is learned is split evenly, whatever the weights of its variants.
 const OPEN_EPOCH: &str = "-- experiments::open_epoch
 INSERT INTO experiment_epochs (experiment_id, epoch, traffic_allocation, weights)
 SELECT e.id, e.epoch, e.traffic_allocation,
-       coalesce((SELECT jsonb_object_agg(v.id::text, v.traffic_weight) FROM experiment_variants v
+       coalesce((SELECT jsonb_object_agg(v.id::text, CASE WHEN e.experiment_type = 'bandit' AND v.traffic_weight > 0
+                                                          THEN 1 ELSE v.traffic_weight END)
+                 FROM experiment_variants v
                  WHERE v.experiment_id = e.id), '{}')
 FROM experiments e WHERE e.id = $1";
 

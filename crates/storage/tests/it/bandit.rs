@@ -227,7 +227,9 @@ async fn expected(db: &TestDatabase) -> Hours {
         let mut groups: BTreeMap<(String, String), (Vec<&Happened>, Vec<&Happened>)> =
             BTreeMap::new();
         for event in &happened {
-            if event.experiment != rules.experiment || event.tx_id < rules.tx_id {
+            if event.experiment != rules.experiment
+                || (rules.tx_id != 0 && event.tx_id < rules.tx_id)
+            {
                 continue;
             }
             let name = raw.unit_of(event.experiment, &event.name);

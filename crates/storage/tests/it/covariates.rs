@@ -71,6 +71,7 @@ async fn assign(db: &TestDatabase, unit: &str, login_session: Option<&str>) {
         candidate: Some(Candidate {
             variant_id: 10,
             by_client: false,
+            propensity: None,
         }),
         epoch: 1,
         is_bot: false,

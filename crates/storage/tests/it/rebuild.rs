@@ -174,6 +174,7 @@ async fn pretend_restored(db: &TestDatabase) {
          UPDATE unit_aliases SET tx_id = tx_id + 1000000000000;
          UPDATE excluded_units SET tx_id = tx_id + 1000000000000;
          UPDATE unit_covariates SET tx_id = tx_id + 1000000000000;
+         UPDATE bandit_learning SET tx_id = tx_id + 1000000000000 WHERE tx_id <> 0;
          UPDATE fold_state SET watermark = watermark + 1000000000000",
     )
     .await;

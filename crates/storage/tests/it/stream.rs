@@ -163,6 +163,7 @@ impl<'a> Stream<'a> {
             candidate: Some(Candidate {
                 variant_id,
                 by_client: self.rng.once_in(4),
+                propensity: None,
             }),
             epoch: i32::try_from(1 + self.rng.below(2)).unwrap(),
             is_bot: self.rng.once_in(12),

@@ -101,7 +101,7 @@ fn origin<R: RequiredRole>(ctx: &Ctx, granted: &Granted<R>) -> Origin {
     Origin {
         actor: granted.actor().to_owned(),
         request_id: ctx.request_id.as_str().to_owned(),
-        address: ctx.req.peer_addr().map(|address| address.ip().to_string()),
+        address: ctx.client().map(|address| address.to_string()),
     }
 }
 

@@ -13,7 +13,7 @@ use super::common::{
     deleted, experiment, if_match, required_if_match, versioned,
 };
 use super::read;
-use crate::auth::{Editor, Granted, Viewer};
+use crate::auth::{Definitions, Editor, Granted};
 use crate::problem::ApiError;
 use crate::request::Ctx;
 use crate::routes::Route;
@@ -67,7 +67,7 @@ pub async fn create(ctx: Rc<Ctx>, granted: Granted<Editor>) -> Result<HttpRespon
         ("limit" = Option<i64>, Query, description = "Entries of a page; 50 unless given", minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before")),
     responses((status = 200, description = "One page", body = Page<ExperimentBody>), Refused))]
-pub async fn list(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn list(ctx: Rc<Ctx>, _: Granted<Definitions>) -> Result<HttpResponse, ApiError> {
     let mut query = Query::new(&ctx);
     let filter = Filter {
         status: query.word("status"),
@@ -95,7 +95,7 @@ pub async fn list(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
         (status = 200, description = "The experiment", body = Answer<ExperimentBody>,
             headers(("ETag" = String, description = "Its version"))),
         NotRead))]
-pub async fn show(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn show(ctx: Rc<Ctx>, _: Granted<Definitions>) -> Result<HttpResponse, ApiError> {
     let found = experiments::read(&ctx.state.database, &experiment(&ctx)?).await?;
     answer(found.ok_or_else(|| ApiError::not_found("this experiment"))?)
 }

@@ -47,7 +47,7 @@ pub(crate) async fn body<T>(
 }
 
 /// As [`body`], under any content type; an empty body is an empty object.
-pub(super) async fn body_or_nothing<T>(
+pub(crate) async fn body_or_nothing<T>(
     ctx: &Ctx,
     read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>,
 ) -> Result<T, ApiError> {
@@ -56,7 +56,8 @@ pub(super) async fn body_or_nothing<T>(
     document(if blank { b"{}" } else { &body }, read)
 }
 
-fn document<T>(
+/// Reads a document with `read`; a member that `read` did not take is unknown.
+pub(crate) fn document<T>(
     body: &[u8],
     read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>,
 ) -> Result<T, ApiError> {

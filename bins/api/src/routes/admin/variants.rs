@@ -13,7 +13,7 @@ use super::common::{
     required_if_match, variant_id, versioned,
 };
 use super::read;
-use crate::auth::{Editor, Granted, Viewer};
+use crate::auth::{Definitions, Editor, Granted};
 use crate::problem::ApiError;
 use crate::request::Ctx;
 use crate::routes::Route;
@@ -69,7 +69,7 @@ pub async fn create(ctx: Rc<Ctx>, granted: Granted<Editor>) -> Result<HttpRespon
         (status = 200, description = "The variants", body = Answer<Vec<VariantBody>>,
             headers(("ETag" = String, description = "Version of the experiment"))),
         NotRead))]
-pub async fn list(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn list(ctx: Rc<Ctx>, _: Granted<Definitions>) -> Result<HttpResponse, ApiError> {
     let parent = parent(&ctx).await?;
     let all: Vec<VariantBody> = parent.variants.into_iter().map(Into::into).collect();
     versioned(200, all, parent.version)
@@ -85,7 +85,7 @@ pub async fn list(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
         (status = 200, description = "The variant", body = Answer<VariantBody>,
             headers(("ETag" = String, description = "Version of the experiment"))),
         NotRead))]
-pub async fn show(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn show(ctx: Rc<Ctx>, _: Granted<Definitions>) -> Result<HttpResponse, ApiError> {
     let id = variant_id(&ctx)?;
     let parent = parent(&ctx).await?;
     let found = parent.variants.into_iter().find(|variant| variant.id == id);

@@ -490,6 +490,26 @@ pub struct PositionAnalysis {
     pub positions: Vec<PositionRow>,
     /// Tests.
     pub tests: Vec<PositionTest>,
+    /// Attention by position, from items that a variant with the algorithm `uniform` has placed at random; empty where
+    /// there are none.
+    pub examination: Vec<ExaminationRow>,
+}
+
+/// How much attention a position gets.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExaminationRow {
+    /// From 1.
+    pub position: usize,
+    /// Impressions whose outcome is known.
+    pub pulls: u64,
+    /// Those that were rewarded.
+    pub rewarded: u64,
+    /// Rewarded per impression.
+    pub rate: Option<f64>,
+    /// Wilson's 95 % interval of the rate.
+    pub interval: [f64; 2],
+    /// The rate over that of the first position; null for fewer than 25 rewards in either.
+    pub weight: Option<f64>,
 }
 
 /// What happened with an item or a brand.
@@ -601,30 +621,6 @@ pub struct TimeSeries {
     pub metric: &'static str,
     /// The metric from the start on, with its interval, and its lift over the control.
     pub cumulative: Vec<CumulativeRow>,
-}
-
-/// An arm of a bandit.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ArmRow {
-    /// Row.
-    pub id: i64,
-    /// `item`, `brand`, `category` or `algorithm`.
-    pub arm_type: String,
-    /// The item, brand, category or algorithm.
-    pub arm_id: String,
-    /// Its name.
-    pub arm_name: Option<String>,
-    /// First parameter of the posterior.
-    pub alpha: f64,
-    /// Second parameter of the posterior.
-    pub beta: f64,
-    /// How often it was shown.
-    pub total_pulls: i64,
-    /// What it earned.
-    pub total_reward: Money,
-    /// Earned per pull.
-    pub average_reward: f64,
 }
 
 /// What one unit has, and why.

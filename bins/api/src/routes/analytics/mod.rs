@@ -5,6 +5,7 @@ use std::rc::Rc;
 use actix_web::HttpResponse;
 use actix_web::http::Method;
 use chrono::{DateTime, NaiveDate, Utc};
+use podium_domain::bandit::ArmType;
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
 use podium_serving::snapshot::ExperimentRef;
@@ -15,6 +16,7 @@ use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
+use podium_storage::arms;
 use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
@@ -22,7 +24,7 @@ use utoipa::OpenApi;
 
 use self::assemble::Figures;
 use self::bodies::{
-    ArmRow, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
+    LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
     UnitBody, UnitTotalsBody,
 };
 use self::compare::Evidence;
@@ -44,54 +46,49 @@ mod verdict;
 #[must_use]
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/performance",
             performance,
         ),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
-        Route::guarded(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
-        Route::guarded(
+        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
+        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/position-analysis",
             position_analysis,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/time-series",
             time_series,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/top-items",
             top_items,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/top-brands",
             top_brands,
         ),
-        Route::guarded(
-            Method::GET,
-            "/api/v1/admin/experiments/{id}/bandit-arms",
-            bandit_arms,
-        ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/assignments/{unit}",
             assignment,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/export/events.csv",
             export::events,
         ),
-        Route::guarded(
+        Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/export/assignments.csv",
             export::assignments,
         ),
-        Route::guarded(Method::POST, "/api/v1/admin/sample-size", plan::sample_size),
+        Route::report(Method::POST, "/api/v1/admin/sample-size", plan::sample_size),
     ]
 }
 
@@ -105,7 +102,6 @@ pub fn routes() -> Vec<Route> {
     time_series,
     top_items,
     top_brands,
-    bandit_arms,
     assignment,
     export::events,
     export::assignments,
@@ -260,12 +256,18 @@ async fn compute<T: Send + 'static>(
         (status = 503, content_type = "application/problem+json", body = Problem)))]
 pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
-    let rows =
-        dimensions::positions(&mut ctx.state.database.report().await?, experiment.id).await?;
+    let mut link = ctx.state.database.report().await?;
+    let rows = dimensions::positions(&mut link, experiment.id).await?;
+    let randomised = arms::randomised(&mut link, experiment.id, ArmType::Item).await?;
     let figures = Figures::without_sums(&experiment);
     let positions = figures.positions(&rows);
     let tests = figures.position_tests(&positions);
-    admin_json(200, PositionAnalysis { positions, tests })
+    let analysis = PositionAnalysis {
+        positions,
+        tests,
+        examination: assemble::examined(&randomised),
+    };
+    admin_json(200, analysis)
 }
 
 /// What happened by hour, day or week, and the metric and its lift from the start on with their intervals.
@@ -351,42 +353,6 @@ async fn top(ctx: &Ctx, dimension: Dimension) -> Result<HttpResponse, ApiError> 
     admin_json(200, Figures::without_sums(&experiment).top(&rows))
 }
 
-/// Arms of a bandit; an empty list where there are none.
-#[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/bandit-arms", operation_id = "banditArms", tag = "Analytics", security(("bearer" = [])),
-    params(("id" = String, Path, description = "Id or name"), ("armType" = Option<String>, Query, description = "item, brand, category or algorithm")),
-    responses((status = 200, body = Answer<Vec<ArmRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
-        (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
-        (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn bandit_arms(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
-    let arm_type = ctx.query("armType");
-    if let Some(text) = &arm_type {
-        podium_domain::text::check_key(text)
-            .map_err(|f| ApiError::field("/armType", f.code(), f.to_string()))?;
-    }
-    let experiment = found(&ctx).await?;
-    let arms = context::arms(
-        &mut ctx.state.database.report().await?,
-        experiment.id,
-        arm_type.as_deref(),
-    )
-    .await?;
-    let rows: Vec<ArmRow> = arms
-        .into_iter()
-        .map(|arm| ArmRow {
-            id: arm.id,
-            arm_type: arm.arm_type,
-            arm_id: arm.arm_id,
-            arm_name: arm.arm_name,
-            alpha: arm.alpha,
-            beta: arm.beta,
-            total_pulls: arm.total_pulls,
-            total_reward: Money::new(&arm.total_reward),
-            average_reward: arm.average_reward,
-        })
-        .collect();
-    admin_json(200, rows)
-}
-
 /// What one unit has in an experiment, and why.
 #[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/assignments/{unit}", operation_id = "unitAssignment", tag = "Analytics",
     security(("bearer" = [])), params(("id" = String, Path, description = "Id or name"), ("unit" = String, Path, description = "User or session id")),
@@ -403,17 +369,18 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
     )
     .await?;
     let snapshot = ctx.state.serving.snapshot();
-    let placed = snapshot
-        .find(ExperimentRef::Id(experiment.id))
-        .and_then(|known| {
-            known
-                .place(state.alias_of.as_deref().unwrap_or(&unit))
-                .map(|variant| variant.id)
-        });
+    let known = snapshot.find(ExperimentRef::Id(experiment.id));
+    let is_drawn = known.is_some_and(|known| known.is_drawn());
+    let placed = known.and_then(|known| {
+        known
+            .place(state.alias_of.as_deref().unwrap_or(&unit))
+            .map(|variant| variant.id)
+    });
     let pinned = state.pinned.map(|pin| pin.variant_id);
     let stored = state.assignment;
     let reason = match (pinned, &stored) {
         (Some(_), _) => "OVERRIDE",
+        (None, Some(_)) if is_drawn => "BANDIT",
         (None, Some(stored)) if placed == Some(stored.variant_id) => "SPLIT",
         (None, Some(_)) => "STICKY",
         (None, None) => "DEFAULT",

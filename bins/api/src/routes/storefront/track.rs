@@ -12,6 +12,7 @@ use super::event::{Beside, read_event};
 use crate::json::{self, Node};
 use crate::problem::{ApiError, Code, Problem};
 use crate::request::{BATCH, Ctx, Media, ONE, json_bytes};
+use crate::routes::check_purchase;
 
 pub(super) async fn track_typed(ctx: Rc<Ctx>, kind: EventType) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(ONE, Media::Beacon).await?;
@@ -62,6 +63,9 @@ async fn track_one(
 ) -> Result<HttpResponse, ApiError> {
     let now = ctx.state.clock.now();
     let event = read_event(node, kind, beside, Pointer::root(), now)?;
+    if event.kind == EventType::Purchase {
+        check_purchase(ctx)?;
+    }
     let Tracked {
         duplicate,
         recorded,
@@ -97,12 +101,17 @@ async fn track_batch(
         ));
     }
     let now = ctx.state.clock.now();
+    let refused = std::cell::LazyCell::new(|| check_purchase(ctx).err());
     let root = Pointer::root().member("events");
     let mut read = Vec::with_capacity(events.len());
     let mut positions = Vec::with_capacity(events.len());
     let mut results: Vec<BatchResult> = Vec::with_capacity(events.len());
     for (index, node) in events.iter().enumerate() {
         match read_event(node, None, beside, root.element(index), now) {
+            Ok(event) if event.kind == EventType::Purchase && refused.is_some() => {
+                let blank = pending(index, Some(event.event_id.into_owned()));
+                results.extend(refused.as_ref().map(|error| failed(blank, error)));
+            }
             Ok(event) => {
                 results.push(pending(index, Some(event.event_id.clone().into_owned())));
                 positions.push(index);

@@ -31,7 +31,7 @@ const WAITING: usize = 2;
 /// The rows of the table.
 #[must_use]
 pub fn routes() -> Vec<Route> {
-    vec![Route::guarded(Method::POST, ALL, upload)]
+    vec![Route::upload(Method::POST, ALL, upload)]
 }
 
 /// The documented operations of this module.

@@ -1,11 +1,12 @@
-//! The only place that reaches for randomness: ids that must be distinct, seeds of draws, and jitter; nothing secret.
+//! The only place that reaches for randomness: ids that must be distinct, seeds of draws, jitter, and keys that nobody can
+//! guess.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use chrono::{DateTime, Utc};
 use rand::rngs::{StdRng, SysRng};
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, TryRng};
 use uuid::Uuid;
 
 thread_local! {
@@ -34,6 +35,18 @@ pub fn seed() -> u64 {
 #[must_use]
 pub fn chance() -> f64 {
     GENERATOR.with_borrow_mut(RngExt::random)
+}
+
+/// Bytes that nobody can guess, straight from the system.
+///
+/// # Errors
+/// A message when the system gives none.
+pub fn secret<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// A UUID of version 7 for an event that arrived at `now`.

@@ -1,0 +1,232 @@
+//! What arrives, how often, and in which order.
+
+use std::collections::BTreeSet;
+
+use podium_domain::notification::{Event, Level, Message, Subject};
+use podium_notifications::{Links, slack, webhook as webhooks};
+use podium_tests::sink::{Reaction, Sink};
+use podium_tests::{TestDatabase, eventually};
+
+use super::*;
+
+/// Every channel gets its bytes from a running application.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_reaches_every_channel() {
+    let sink = Sink::friendly().await;
+    let app = setup()
+        .variable("PAGERDUTY_EVENTS_URL", &format!("{}/pagerduty", sink.url))
+        .variable("PUBLIC_URL", "https://podium.example.com")
+        .start()
+        .await;
+    let slack = format!("webhook_url='{}/slack'", sink.url);
+    target(app.database(), "a", "slack", &slack).await;
+    let key = "routing_key='0123456789abcdef0123456789abcdef'";
+    target(app.database(), "a", "pagerduty", key).await;
+    webhook(app.database(), "a", &format!("{}/hook", sink.url)).await;
+    let message = promotion(1);
+    assert_eq!(enqueue(&app.state().database, &[message.clone()]).await, 3);
+    becomes(app.database(), "sent 3").await;
+    let received = sink.received();
+    let by_path = |path: &str| {
+        let found: Vec<_> = received.iter().filter(|r| r.path == path).collect();
+        assert_eq!(found.len(), 1, "{path}");
+        found[0]
+    };
+    // What was kept in the database has microseconds.
+    let kept: Message = serde_json::from_str(&serde_json::to_string(&message).unwrap()).unwrap();
+    let links = Links::new(Some("https://podium.example.com"));
+    assert_eq!(by_path("/slack").body, slack::render(&kept, &links));
+    assert_eq!(by_path("/pagerduty").json()["event_action"], "trigger");
+    let hook = by_path("/hook");
+    assert_eq!(hook.body, webhooks::render(&kept, &links));
+    let logged = app
+        .database()
+        .text("SELECT id::text FROM notification_logs WHERE channel = 'webhook'")
+        .await;
+    assert_eq!(hook.header("webhook-id"), logged);
+}
+
+/// Three processes share a thousand messages: each arrives, none twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_senders_deliver_a_thousand_messages_once_each() {
+    let sink = Sink::friendly().await;
+    let app = setup().start().await;
+    let (_second, _third) = (app.replica().await, app.replica().await);
+    for user in 0..25 {
+        let url = format!("{}/hook/{user}", sink.url);
+        webhook(app.database(), &format!("u{user}"), &url).await;
+    }
+    let messages: Vec<Message> = (0..40).map(promotion).collect();
+    assert_eq!(enqueue(&app.state().database, &messages).await, 1_000);
+    becomes(app.database(), "sent 1000").await;
+    let received = sink.received();
+    let ids: BTreeSet<&str> = received.iter().map(|r| r.header("webhook-id")).collect();
+    assert_eq!((received.len(), ids.len()), (1_000, 1_000));
+    let left = app
+        .database()
+        .number("SELECT count(*) FROM notification_outbox")
+        .await;
+    assert_eq!(left, 0);
+}
+
+/// A sender that dies after it has sent and before it has recorded costs one duplicate, with the same id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_sending_and_recording_costs_one_duplicate() {
+    let sink = Sink::friendly().await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    let dying = sender(&database, settings());
+    let taken = dying.claim(16).await.unwrap();
+    dying.send(&taken[0]).await;
+    drop(dying);
+    let heir = sender(&database, settings());
+    assert_eq!(deliver_once(&heir).await, 0, "the lease still holds");
+    let_time_pass(&database).await;
+    assert_eq!(deliver_once(&heir).await, 1);
+    assert_eq!(deliver_once(&heir).await, 0);
+    let received = sink.received();
+    assert_eq!(received.len(), 2);
+    assert_eq!(
+        received[0].header("webhook-id"),
+        received[1].header("webhook-id")
+    );
+    assert_eq!(received[0].body, received[1].body);
+    assert_eq!(states(&database).await, "sent 1");
+}
+
+/// A try whose lease was taken over records nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lost_the_lease_has_no_say() {
+    let sink = Sink::friendly().await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    let slow = sender(&database, settings());
+    let taken = slow.claim(16).await.unwrap();
+    let outcome = slow.send(&taken[0]).await;
+    let_time_pass(&database).await;
+    let quick = sender(&database, settings());
+    let taken_over = quick.claim(16).await.unwrap();
+    assert_eq!((taken[0].id, taken_over[0].attempt), (taken_over[0].id, 2));
+    slow.record(&taken[0], &outcome).await;
+    assert_eq!(states(&database).await, "pending 1");
+    quick.record(&taken_over[0], &outcome).await;
+    assert_eq!(states(&database).await, "sent 1");
+}
+
+/// A target that hangs keeps no other waiting, and no transaction that tells something.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_hangs_delays_nobody() {
+    let hanging = Sink::start(|_, _| Reaction::Hang).await;
+    let sink = Sink::friendly().await;
+    let app = setup().start().await;
+    webhook(app.database(), "stuck", &hanging.url).await;
+    webhook(app.database(), "well", &sink.url).await;
+    enqueue(&app.state().database, &[promotion(1)]).await;
+    eventually("the target hangs", async || hanging.received().len() == 1).await;
+    // In the transaction that promotes, while a sender is at work on the target.
+    let more: Vec<Message> = (2..12).map(promotion).collect();
+    enqueue(&app.state().database, &more).await;
+    eventually("the other one has everything", async || {
+        sink.received().len() == 11
+    })
+    .await;
+    assert_eq!(hanging.received().len(), 1, "one at a time");
+    // The end does not wait for it for long either: this drops the application.
+}
+
+/// What is about one thing arrives in order, also when the first message has to be sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incident_is_closed_before_the_next_one_opens() {
+    let sink = Sink::start(|_, before| match before {
+        1 => Reaction::Answer(503, "", ""),
+        _ => Reaction::success("/pagerduty"),
+    })
+    .await;
+    let database = TestDatabase::migrated().await;
+    let key = "routing_key='0123456789abcdef0123456789abcdef'";
+    target(&database, "a", "pagerduty", key).await;
+    let mut settings = settings();
+    settings.pagerduty_url = format!("{}/pagerduty", sink.url);
+    let sender = sender(&database, settings);
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    let rollback = Message {
+        event: Event::Rollback,
+        level: Level::Critical,
+        ..promotion(1)
+    };
+    enqueue(&storage(&database), &[rollback]).await;
+    for _ in 0..4 {
+        let_time_pass(&database).await;
+        assert_eq!(deliver_once(&sender).await, 1);
+    }
+    let told: Vec<String> = sink
+        .received()
+        .iter()
+        .map(|r| r.json())
+        .map(|event| {
+            assert_eq!(
+                event["dedup_key"],
+                "promotion:00000000-0000-0000-0000-000000000001"
+            );
+            let severity = event["payload"]["severity"].as_str().unwrap_or("");
+            format!("{} {severity}", event["event_action"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        ["trigger info", "resolve ", "resolve ", "trigger critical"]
+    );
+}
+
+/// Who got much within a minute waits, and loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_not_flooded() {
+    let sink = Sink::friendly().await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    let messages: Vec<Message> = (0..5).map(promotion).collect();
+    enqueue(&storage(&database), &messages).await;
+    let mut settings = settings();
+    settings.per_user = 3;
+    let sender = sender(&database, settings);
+    let mut rounds = 0;
+    while deliver_once(&sender).await > 0 {
+        rounds += 1;
+    }
+    assert_eq!(rounds, 3);
+    database
+        .execute("UPDATE notification_logs SET sent_at = sent_at - interval '2 minutes'")
+        .await;
+    while deliver_once(&sender).await > 0 {}
+    assert_eq!(states(&database).await, "sent 5");
+}
+
+/// What is critical goes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_most_urgent_message_goes_first() {
+    let sink = Sink::friendly().await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    let alert = |id, level| Message {
+        level,
+        subject: Subject::Alert(id),
+        event: Event::AlertOpened,
+        ..promotion(1)
+    };
+    let messages = [
+        alert(1, Level::Info),
+        alert(2, Level::Critical),
+        alert(3, Level::Warning),
+    ];
+    enqueue(&storage(&database), &messages).await;
+    let sender = sender(&database, settings());
+    while deliver_once(&sender).await > 0 {}
+    let order: Vec<i64> = sink
+        .received()
+        .iter()
+        .map(|r| r.json()["data"]["alertId"].as_i64().unwrap())
+        .collect();
+    assert_eq!(order, [2, 3, 1]);
+}

@@ -1,0 +1,248 @@
+//! Targets that misbehave.
+
+use podium_notifications::http::TimeLimits;
+use podium_storage::audit::Origin;
+use podium_storage::notification_logs;
+use podium_tests::TestDatabase;
+use podium_tests::sink::{Reaction, Received, Sink};
+
+use super::*;
+
+/// One try against a webhook that reacts like this: status, error and answer of the log, and seconds to the next try.
+async fn tried(reaction: Reaction) -> (String, String, String, i64) {
+    let sink = Sink::start(move |_, _| reaction.clone()).await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    let limits = TimeLimits {
+        webhook: SOON,
+        ..TimeLimits::default()
+    };
+    let sender = sender(
+        &database,
+        Settings {
+            time_limits: limits,
+            ..settings()
+        },
+    );
+    deliver_once(&sender).await;
+    assert_eq!(sink.received().len(), 1);
+    let column = |sql: &'static str| database.text(sql);
+    let wait = "SELECT coalesce(extract(epoch FROM max(next_attempt_at) - now())::bigint, 0) FROM notification_outbox WHERE dead_at IS NULL";
+    (
+        column("SELECT status FROM notification_logs").await,
+        column("SELECT coalesce(error_message, '') FROM notification_logs").await,
+        column("SELECT coalesce(response_data ->> 'text', '') FROM notification_logs").await,
+        database.number(wait).await,
+    )
+}
+
+/// Whatever goes wrong on the way, the message stays and the reason is logged.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_failure_is_tried_again() {
+    for (reaction, reason) in [
+        (Reaction::Answer(500, "", "oops"), "answered 500"),
+        (Reaction::Answer(404, "", ""), "answered 404"),
+        (Reaction::Hang, "in time"),
+        (Reaction::Drip, "in time"),
+        (Reaction::HangAfterHead, "in time"),
+        (Reaction::Reset, "no answer"),
+        (Reaction::Half, "no answer"),
+    ] {
+        let (status, error, answer, _) = tried(reaction.clone()).await;
+        assert_eq!(status, "pending", "{reaction:?}");
+        assert!(error.contains(reason), "{reaction:?}: {error}");
+        assert!(answer.len() <= 500);
+    }
+}
+
+/// An answer without an end is read so far and then judged by its status.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_answer_is_cut_off() {
+    let (status, _, answer, _) = tried(Reaction::Endless).await;
+    assert_eq!((status.as_str(), answer.len()), ("sent", 500));
+}
+
+/// `Retry-After` counts, up to an hour, and nonsense does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_may_ask_for_patience() {
+    for (headers, least, most) in [
+        ("retry-after: 120\r\n", 115, 120),
+        ("retry-after: 1000000000\r\n", 3_595, 3_600),
+        ("retry-after: -5\r\n", 0, 1),
+        ("retry-after: soon\r\n", 0, 1),
+    ] {
+        let (status, _, _, wait) = tried(Reaction::Answer(429, headers, "")).await;
+        assert_eq!(status, "pending");
+        assert!((least..=most).contains(&wait), "{headers:?}: {wait}");
+    }
+}
+
+/// A redirect is a failure: its target hears nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_are_not_followed() {
+    let (status, error, ..) = tried(Reaction::Answer(302, "location: /elsewhere\r\n", "")).await;
+    assert_eq!(status, "pending");
+    assert!(error.contains("not followed"), "{error}");
+}
+
+/// An answer that repeats the request shows no secret in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_logged_without_secrets() {
+    let (_, _, answer, _) = tried(Reaction::Answer(
+        500,
+        "",
+        "bad key whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\r\n",
+    ))
+    .await;
+    assert_eq!(answer, "bad key ***  ");
+}
+
+/// After the last try a message is dead; the others hear of it once, and it can be sent again with its id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_can_be_sent_again() {
+    let broken = Sink::start(|_, before| match before {
+        0..8 => Reaction::Answer(500, "", ""),
+        _ => Reaction::Answer(200, "", ""),
+    })
+    .await;
+    let other = Sink::friendly().await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &broken.url).await;
+    let slack = format!(
+        "webhook_url, alert_levels='{}/slack', '{{warning}}'",
+        other.url
+    );
+    target(&database, "b", "slack", &slack).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    let sender = sender(&database, settings());
+    for _ in 0..8 {
+        assert_eq!(states(&database).await, "pending 1");
+        let_time_pass(&database).await;
+        assert_eq!(deliver_once(&sender).await, 1);
+    }
+    assert_eq!(states(&database).await, "failed 1, pending 1");
+    assert_eq!(deliver_once(&sender).await, 1);
+    let news = other.received()[0].json();
+    assert!(news["text"].as_str().unwrap().contains("answered 500"));
+
+    let id = "SELECT id::text FROM notification_logs WHERE status = 'failed' AND attempts = 8";
+    let id: Uuid = database.text(id).await.parse().unwrap();
+    let origin = Origin {
+        actor: "1".into(),
+        request_id: "r".into(),
+        address: None,
+    };
+    let again =
+        async || notification_logs::resend(&storage(&database), &origin, (Some("a"), id)).await;
+    again().await.unwrap();
+    let_time_pass(&database).await;
+    assert_eq!(deliver_once(&sender).await, 1);
+    assert_eq!(states(&database).await, "sent 2");
+    let received = broken.received();
+    let same = |request: &Received| request.header("webhook-id") == id.to_string();
+    assert!(received.len() == 9 && received.iter().all(same));
+    let audited = "SELECT count(*) FROM audit_log WHERE action = 'notification.resend'";
+    assert_eq!(database.number(audited).await, 1);
+    again().await.expect_err("it was sent");
+}
+
+/// Five failures in a row open the breaker of the target, and nobody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_target_is_only_probed() {
+    let sink = Sink::start(|_, _| Reaction::Answer(500, "", "")).await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    let messages: Vec<_> = (0..7).map(promotion).collect();
+    enqueue(&storage(&database), &messages).await;
+    let mut settings = settings();
+    settings.retry_base = Duration::from_secs(5);
+    let sender = sender(&database, settings);
+    for _ in 0..5 {
+        assert_eq!(deliver_once(&sender).await, 1);
+    }
+    assert_eq!(deliver_once(&sender).await, 0, "the breaker is open");
+    let pause = "SELECT extract(epoch FROM paused_until - now())::bigint FROM notification_configs";
+    assert!((55..=60).contains(&database.number(pause).await));
+}
+
+/// A target that is gone is disabled, with what waits for it; its owner can see why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_gone_is_disabled() {
+    let sink = Sink::start(|_, _| Reaction::Answer(410, "", "")).await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(1), promotion(2)]).await;
+    let sender = sender(&database, settings());
+    deliver_once(&sender).await;
+    assert_eq!(states(&database).await, "failed 2");
+    let why = "SELECT enabled || ' ' || disabled_reason FROM notification_configs";
+    assert_eq!(
+        database.text(why).await,
+        "false the endpoint is gone (status 410)"
+    );
+    assert_eq!(sink.received().len(), 1);
+    let audited = "SELECT actor || ' ' || action FROM audit_log";
+    assert_eq!(
+        database.text(audited).await,
+        "podium notification_config.disable"
+    );
+}
+
+/// After five days without a success a webhook is disabled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_never_answers_is_given_up() {
+    let sink = Sink::start(|_, _| Reaction::Answer(500, "", "")).await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    database
+        .execute(
+            "UPDATE notification_configs SET failing_since = now() - interval '5 days 1 minute'",
+        )
+        .await;
+    let sender = sender(&database, settings());
+    deliver_once(&sender).await;
+    let why = "SELECT enabled || ' ' || disabled_reason FROM notification_configs";
+    assert!(database.text(why).await.starts_with("false five days"));
+}
+
+/// A private address is refused at the door, and when a name leads to one; nothing is connected to.
+#[tokio::test(flavor = "multi_thread")]
+async fn private_addresses_hear_nothing() {
+    let sink = Sink::friendly().await;
+    let database = TestDatabase::migrated().await;
+    let port = sink.url.rsplit(':').next().unwrap().to_owned();
+    webhook(&database, "a", &format!("https://localhost:{port}/")).await;
+    webhook(&database, "b", &format!("https://127.0.0.1:{port}/")).await;
+    webhook(&database, "c", &format!("http://localhost:{port}/")).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    let mut settings = settings();
+    settings.allow_private = false;
+    let sender = sender(&database, settings);
+    assert_eq!(deliver_once(&sender).await, 3);
+    let reasons = "SELECT string_agg(error_message, '; ' ORDER BY user_id) FROM notification_logs";
+    assert_eq!(
+        database.text(reasons).await,
+        "the address must not lead to a private, loopback or link-local address; \
+         the address must not lead to a private, loopback or link-local address; \
+         the address must begin with https://"
+    );
+    assert!(sink.received().is_empty());
+}
+
+/// A message that nobody can read stops nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_message_is_given_up() {
+    let sink = Sink::friendly().await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(1), promotion(2)]).await;
+    database
+        .execute("UPDATE notification_outbox SET payload = '{}' WHERE seq = (SELECT min(seq) FROM notification_outbox)")
+        .await;
+    let sender = sender(&database, settings());
+    while states(&database).await != "failed 1, sent 1" {
+        deliver_once(&sender).await;
+    }
+}

@@ -1,0 +1,195 @@
+//! E-mail over a real SMTP conversation.
+
+use podium_notifications::settings::{Smtp, SmtpMode};
+use podium_settings::Secret;
+use podium_tests::TestDatabase;
+use podium_tests::postbox::{Manners, Postbox, Protection};
+use rustls::pki_types::CertificateDer;
+
+use super::*;
+
+const TO: &str = "email_address='ops@example.com'";
+
+/// A sender over this server, with a password where the line is protected.
+fn mailer(database: &TestDatabase, postbox: &Postbox, mode: SmtpMode) -> Arc<Sender> {
+    let mut settings = settings();
+    let password = ("podium".to_owned(), Secret::new("correct horse"));
+    settings.smtp = Some(Smtp {
+        host: "localhost".into(),
+        port: postbox.port,
+        mode,
+        login: (mode != SmtpMode::None).then_some(password),
+        from: "Podium <podium@example.com>".parse().unwrap(),
+    });
+    settings.extra_roots = vec![CertificateDer::from(postbox.certificate.clone())];
+    sender(database, settings)
+}
+
+fn replying(command: &'static str, reply: &'static str) -> Manners {
+    Manners {
+        replies: vec![(command, reply)],
+        ..Manners::default()
+    }
+}
+
+fn protected(tls: Protection, name: &str) -> Manners {
+    Manners {
+        tls,
+        names: vec![name.into()],
+        ..Manners::default()
+    }
+}
+
+async fn one_message(channel_user: &str) -> TestDatabase {
+    let database = TestDatabase::migrated().await;
+    target(&database, channel_user, "email", TO).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    database
+}
+
+async fn error(database: &TestDatabase) -> String {
+    let sql = "SELECT coalesce(error_message, '') FROM notification_logs LIMIT 1";
+    database.text(sql).await
+}
+
+/// A mail arrives, and the relay's reply is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_arrives() {
+    let postbox = Postbox::start(Manners::default()).await;
+    let database = one_message("a").await;
+    let sender = mailer(&database, &postbox, SmtpMode::None);
+    assert_eq!(deliver_once(&sender).await, 1);
+    assert_eq!(states(&database).await, "sent 1");
+    let mails = postbox.mails();
+    let id = database
+        .text("SELECT id::text FROM notification_logs")
+        .await;
+    assert!(mails[0].contains(&format!("Message-ID: <{id}@example.com>")));
+    assert!(mails[0].contains("Auto-Submitted: auto-generated"));
+    let reply = "SELECT response_data ->> 'text' FROM notification_logs";
+    assert!(database.text(reply).await.contains("queued as 42"));
+}
+
+/// Refusals for now are tried again; the same goes for a line that breaks after the final dot, with the same id.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_off_is_sent_again() {
+    for (command, reply) in [
+        ("MAIL", "421 4.3.2 going down"),
+        ("RCPT", "450 4.2.1 busy"),
+        ("RCPT", "451 4.3.0 later"),
+        ("MAIL", "452 4.3.1 full"),
+    ] {
+        let postbox = Postbox::start(replying(command, reply)).await;
+        let database = one_message("a").await;
+        deliver_once(&mailer(&database, &postbox, SmtpMode::None)).await;
+        assert_eq!(states(&database).await, "pending 1", "{reply}");
+    }
+    let postbox = Postbox::start(Manners {
+        drops_after_data: true,
+        ..Manners::default()
+    })
+    .await;
+    let database = one_message("a").await;
+    let sender = mailer(&database, &postbox, SmtpMode::None);
+    deliver_once(&sender).await;
+    assert_eq!(states(&database).await, "pending 1");
+    let_time_pass(&database).await;
+    deliver_once(&sender).await;
+    let mails = postbox.mails();
+    assert_eq!((mails.len(), &mails[0]), (2, &mails[1]));
+}
+
+/// An address that refuses three messages in a row is disabled.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_refuses_is_disabled() {
+    let postbox = Postbox::start(replying("RCPT", "550 5.1.1 no such user")).await;
+    let database = one_message("a").await;
+    let more: Vec<_> = (2..5).map(promotion).collect();
+    enqueue(&storage(&database), &more).await;
+    let sender = mailer(&database, &postbox, SmtpMode::None);
+    for expected in ["failed 1, pending 3", "failed 2, pending 2", "failed 4"] {
+        assert_eq!(deliver_once(&sender).await, 1);
+        assert_eq!(states(&database).await, expected);
+    }
+    let enabled = "SELECT enabled::text FROM notification_configs";
+    assert_eq!(database.text(enabled).await, "false");
+}
+
+/// When the relay refuses our account, no mail of anybody is tried any further.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_account_ends_all_mail() {
+    let manners = Manners {
+        replies: vec![("AUTH", "535 5.7.8 who are you")],
+        ..protected(Protection::Tls, "localhost")
+    };
+    let postbox = Postbox::start(manners).await;
+    let database = one_message("a").await;
+    target(&database, "b", "email", "email_address='b@example.com'").await;
+    enqueue(&storage(&database), &[promotion(2)]).await;
+    let sender = mailer(&database, &postbox, SmtpMode::Tls);
+    let taken = sender.claim(1).await.unwrap();
+    let outcome = sender.send(&taken[0]).await;
+    sender.record(&taken[0], &outcome).await;
+    // The news of it waits for somebody else's channel, and there is none but mail.
+    let failed = "SELECT count(*) FROM notification_logs WHERE status = 'failed' AND alert_type = 'promotion'";
+    assert_eq!(database.number(failed).await, 3);
+    let enabled = "SELECT count(*) FROM notification_configs WHERE enabled";
+    assert_eq!(database.number(enabled).await, 2);
+}
+
+/// Over TLS, at once or after STARTTLS, with a password.
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_is_protected() {
+    for (tls, mode) in [
+        (Protection::Tls, SmtpMode::Tls),
+        (Protection::StartTls, SmtpMode::StartTls),
+    ] {
+        let postbox = Postbox::start(protected(tls, "localhost")).await;
+        let database = one_message("a").await;
+        deliver_once(&mailer(&database, &postbox, mode)).await;
+        assert_eq!(
+            states(&database).await,
+            "sent 1",
+            "{}",
+            error(&database).await
+        );
+        let commands = postbox.commands();
+        assert!(commands.iter().any(|c| c.starts_with("AUTH")));
+    }
+}
+
+/// A server that does not offer STARTTLS, or that somebody in between keeps from offering it, gets no password and no mail.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_starttls_nothing_is_said() {
+    let postbox = Postbox::start(Manners::default()).await;
+    let database = one_message("a").await;
+    deliver_once(&mailer(&database, &postbox, SmtpMode::StartTls)).await;
+    assert_eq!(states(&database).await, "pending 1");
+    let commands = postbox.commands();
+    assert!(
+        commands
+            .iter()
+            .all(|c| c.starts_with("EHLO") || c.starts_with("QUIT")),
+        "{commands:?}"
+    );
+}
+
+/// A certificate for another name is no certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_name_in_the_certificate_counts() {
+    for (tls, mode) in [
+        (Protection::Tls, SmtpMode::Tls),
+        (Protection::StartTls, SmtpMode::StartTls),
+    ] {
+        let postbox = Postbox::start(protected(tls, "elsewhere.example.com")).await;
+        let database = one_message("a").await;
+        deliver_once(&mailer(&database, &postbox, mode)).await;
+        assert_eq!(states(&database).await, "pending 1");
+        assert!(postbox.mails().is_empty());
+        let commands = postbox.commands();
+        assert!(
+            !commands.iter().any(|c| c.starts_with("AUTH")),
+            "{commands:?}"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Promotion events as they happen.
+
+use podium_tests::{TestApp, token};
+use reqwest::{Method, Response};
+
+const STREAM: &str = "/api/v1/promotions/stream";
+
+/// An open stream and what it has said so far.
+struct Stream {
+    response: Response,
+    text: String,
+}
+
+impl Stream {
+    async fn open(app: &TestApp, last: Option<&str>) -> Self {
+        let mut request = app
+            .request(Method::GET, STREAM)
+            .bearer_auth(token::valid("1"));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(
+            response.headers()["content-type"],
+            "text/event-stream; charset=utf-8"
+        );
+        let mut stream = Self {
+            response,
+            text: String::new(),
+        };
+        stream.says("retry: 2000\n: listening\n\n").await;
+        stream
+    }
+
+    /// Reads until the stream has said this.
+    async fn says(&mut self, wanted: &str) {
+        while !self.text.contains(wanted) {
+            let chunk = tokio::time::timeout(podium_tests::PATIENCE, self.response.chunk()).await;
+            let chunk = chunk.expect("the stream says it in time").unwrap().unwrap();
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+}
+
+async fn promote(app: &TestApp, experiment: i64) {
+    app.database()
+        .execute(&format!(
+            "INSERT INTO experiment_promotions (experiment_id, experiment_name, promoted_variant_id, promoted_variant_name,
+                 confidence, improvement, promotion_type)
+             VALUES ({experiment}, 'cta \"é\"', 31, 'b', 97.5, 12.3, 'auto')"
+        ))
+        .await;
+}
+
+async fn experiment(app: &TestApp) -> i64 {
+    app.experiment("cta").running().await;
+    app.database().number("SELECT id FROM experiments").await
+}
+
+/// What happens is told at once on every replica, also after the database has cut the listening connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_and_its_rollback_are_told() {
+    let app = TestApp::start().await;
+    let replica = app.replica().await;
+    let id = experiment(&app).await;
+    let mut streams = [
+        Stream::open(&app, None).await,
+        Stream::open(&replica, None).await,
+    ];
+    promote(&app, id).await;
+    for stream in &mut streams {
+        stream.says("event: promotion_created\n").await;
+        stream.says("\"confidence\": 97.5").await;
+    }
+    app.database()
+        .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN experiment_promotion%' AND datname = current_database()")
+        .await;
+    app.database()
+        .execute("UPDATE experiment_promotions SET rollback_at = now(), rollback_reason = 'x'")
+        .await;
+    for stream in &mut streams {
+        stream.says("event: promotion_rolled_back\n").await;
+        assert_eq!(stream.text.matches("event: ").count(), 2, "{}", stream.text);
+    }
+}
+
+/// Who comes back and names the last event gets what was missed, once; who names none gets only what is new.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_missed_between_two_connections() {
+    let app = TestApp::start().await;
+    let id = experiment(&app).await;
+    promote(&app, id).await;
+    for _ in 0..300 {
+        app.database()
+            .execute("UPDATE experiment_promotions SET sample_size = coalesce(sample_size, 0) + 1")
+            .await;
+    }
+    let mut again = Stream::open(&app, Some("1")).await;
+    again.says("id: 301\n").await;
+    assert!(!again.text.contains("id: 1\n"));
+    let mut fresh = Stream::open(&app, None).await;
+    app.database()
+        .execute("UPDATE experiment_promotions SET rollback_at = now()")
+        .await;
+    fresh.says("id: 302\n").await;
+    assert_eq!(fresh.text.matches("id: ").count(), 1, "{}", fresh.text);
+    again.says("id: 302\n").await;
+    assert_eq!(again.text.matches("id: ").count(), 301);
+    let odd = app
+        .request(Method::GET, STREAM)
+        .bearer_auth(token::valid("1"))
+        .header("last-event-id", "first");
+    podium_tests::Answer::of(odd)
+        .await
+        .problem(422, "validation_failed");
+}
+
+/// A stop ends every stream instead of waiting for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_the_streams() {
+    let app = TestApp::start().await;
+    let mut stream = Stream::open(&app, None).await;
+    drop(app);
+    let end = tokio::time::timeout(podium_tests::PATIENCE, async {
+        while let Ok(Some(_)) = stream.response.chunk().await {}
+    });
+    end.await.expect("the stream ends");
+}
