@@ -1,11 +1,11 @@
 //! The program is killed under load: nothing acknowledged is lost, nothing counts twice, nobody flips.
 
 use podium_tests::load::Plan;
-use podium_tests::{ApiProcess, Rng, TestApp};
+use podium_tests::{ApiProcess, Rng, TestApp, scaled};
 
 use crate::PROGRAM;
 
-/// Ten kills at random moments in 8,000 events over 32 connections; what was not acknowledged is repeated under its id.
+/// Ten kills at random moments in 8,000 events over 32 connections (at full size 50 in 100,000); what was not acknowledged is repeated under its id.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_nine_loses_nothing() {
     let app = TestApp::start().await;
@@ -14,12 +14,12 @@ async fn kill_nine_loses_nothing() {
     let mut rng = Rng::printed();
     let mut process = ApiProcess::start(PROGRAM, &variables).await;
     let mut load = Plan {
-        events: 8_000,
+        events: scaled(8_000, 100_000),
         connections: 32,
         users: 500,
     }
     .start(&experiment, vec![process.client()]);
-    for moment in load.moments(10, &mut rng) {
+    for moment in load.moments(scaled(10, 50), &mut rng) {
         load.reaches(moment).await;
         process.kill();
         process = ApiProcess::start(PROGRAM, &variables).await;

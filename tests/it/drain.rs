@@ -2,7 +2,7 @@
 
 use podium_tests::load::Plan;
 use podium_tests::raw::{Connection, post_head};
-use podium_tests::{ApiProcess, Rng, TestApp, eventually};
+use podium_tests::{ApiProcess, Rng, TestApp, eventually, scaled};
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -44,12 +44,12 @@ async fn a_stop_under_load_loses_nothing() {
     let mut rng = Rng::printed();
     let mut process = ApiProcess::start(PROGRAM, &variables).await;
     let mut load = Plan {
-        events: 3_000,
+        events: scaled(3_000, 40_000),
         connections: 16,
         users: 200,
     }
     .start(&experiment, vec![process.client()]);
-    for moment in load.moments(3, &mut rng) {
+    for moment in load.moments(scaled(3, 20), &mut rng) {
         load.reaches(moment).await;
         process.terminate();
         let next = ApiProcess::start(PROGRAM, &variables).await;

@@ -18,6 +18,7 @@
 //! | [`process`], [`postgres`] | the program and a database server to kill, freeze and restart |
 //! | [`sink`], [`postbox`] | HTTP and SMTP servers that take notifications, and misbehave when they are told to |
 //! | [`load`] | many clients that keep a ledger of what was acknowledged |
+//! | [`entry_points`] | what must hold for any bytes, for tests and fuzzers |
 //! | [`clock`], [`rng`], [`token`] | time, chance and tokens in the hands of a test |
 
 #![allow(
@@ -31,6 +32,7 @@ pub mod app;
 pub mod client;
 pub mod clock;
 pub mod database;
+pub mod entry_points;
 pub mod experiment;
 pub mod load;
 pub mod postbox;
@@ -54,6 +56,16 @@ pub use rng::Rng;
 
 /// Far more than anything here takes; reaching it means that it never happens.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `small` in CI, `full` where `PODIUM_FULL` is set, as `cargo xtask reliability` does.
+#[must_use]
+pub fn scaled(small: usize, full: usize) -> usize {
+    if std::env::var_os("PODIUM_FULL").is_some() {
+        full
+    } else {
+        small
+    }
+}
 
 /// Waits until a condition holds.
 ///

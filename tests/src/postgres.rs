@@ -25,13 +25,22 @@ impl OwnPostgres {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_in(&std::env::temp_dir())
+    }
+
+    /// As [`OwnPostgres::start`], on the file system of a folder.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_in(parent: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "podium-it-{}-{}",
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
-        let folder = std::env::temp_dir().join(name);
+        let folder = parent.join(name);
         fs::create_dir(&folder).unwrap();
         // The user who runs the server must be able to enter.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();

@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::{eventually, token};
 
 /// Variables of this process that must not reach the child.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "DATABASE_URL",
     "DATABASE_DIRECT_URL",
     "MIGRATION_DATABASE_URL",
@@ -20,6 +20,7 @@ const OURS: [&str; 10] = [
     "PORT",
     "WORKERS",
     "PODIUM_DATA_DIR",
+    "PODIUM_SNAPSHOT_FILE",
     "LOG_FORMAT",
     "JWT_SECRET_PREVIOUS",
     "RUST_LOG",
@@ -120,6 +121,15 @@ impl ApiProcess {
         signal("TERM", &[self.child.id()]);
     }
 
+    /// What it has written to its log so far.
+    ///
+    /// # Panics
+    /// When the log cannot be read.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
     /// Waits until it has ended by itself.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
@@ -140,22 +150,24 @@ impl ApiProcess {
     }
 
     /// The most memory that it ever had, in MiB.
-    ///
-    /// # Panics
-    /// When the system does not tell.
     #[must_use]
     pub fn peak_memory_mib(&self) -> u64 {
+        self.memory_kib("VmHWM:") / 1024
+    }
+
+    /// The memory that it has, in KiB.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    fn memory_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .find_map(|line| line.strip_prefix(name))
             .unwrap();
-        line.trim()
-            .trim_end_matches(" kB")
-            .trim()
-            .parse::<u64>()
-            .unwrap()
-            / 1024
+        line.trim().trim_end_matches(" kB").trim().parse().unwrap()
     }
 }
 

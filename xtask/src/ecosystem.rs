@@ -1,8 +1,9 @@
 //! Published client packages against a running API, as its users would run them.
 //!
 //! The scripts lie in `xtask/ecosystem`, the packages in `requirements.txt` beside them. To add a check, write a script
-//! that takes the API's address and ends with status 0 or a message, and name it in [`SCRIPTS`]; one that needs an API with
-//! a configuration of its own takes the program instead, and stands in [`PROGRAM_SCRIPTS`].
+//! that takes the API's address and ends with status 0 or a message, and name it in [`SCRIPTS`] (`PODIUM_TOKEN` holds an
+//! administrator's token, `PROMTOOL` Prometheus' checker); one that needs an API with a configuration of its own takes the
+//! program instead, and stands in [`PROGRAM_SCRIPTS`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,14 @@ use std::process::Command;
 
 use crate::error::Error;
 use crate::server::Server;
-use crate::{step, tools};
+use crate::{monitoring, step, tools};
 
 /// The name of a step and its script.
-const SCRIPTS: &[(&str, &str)] = &[("openapi: the document is valid", "openapi.py")];
+const SCRIPTS: &[(&str, &str)] = &[
+    ("openapi: the document is valid", "openapi.py"),
+    ("metrics: Prometheus takes them", "metrics.py"),
+    ("openapi: answers are as documented", "fuzz.py"),
+];
 
 /// The name of a step and its script, which starts the program itself.
 const PROGRAM_SCRIPTS: &[(&str, &str)] = &[(
@@ -29,17 +34,22 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
     let folder = folder()?;
     tools::python()?;
     let python = packages(&folder)?;
+    let promtool = tools::promtool(&folder)?;
+    monitoring::check(&promtool, &folder)?;
     let program = build()?;
     let server = step::step("start podium-api", || {
         Server::start(Command::new(&program), &folder)
     })?;
+    let token = server.token(Command::new(&program))?;
     step::say(&format!("it listens on {}", server.url));
     for (name, script) in SCRIPTS {
         step::run(
             name,
             Command::new(&python)
                 .arg(scripts().join(script))
-                .arg(&server.url),
+                .arg(&server.url)
+                .env("PODIUM_TOKEN", &token)
+                .env("PROMTOOL", &promtool),
         )?;
     }
     step::step("stop podium-api", || server.stop())?;

@@ -7,6 +7,8 @@ mod deny;
 mod ecosystem;
 mod error;
 mod migrations;
+mod monitoring;
+mod reliability;
 mod server;
 mod step;
 mod tools;
@@ -52,6 +54,11 @@ const COMMANDS: &[Command] = &[
         "ecosystem",
         "published client packages against a running API",
         ecosystem::run,
+    ),
+    (
+        "reliability",
+        "the promises of docs/reliability.md at full size; takes more than an hour",
+        reliability::run,
     ),
     (
         "bench",

@@ -56,6 +56,17 @@ impl Server {
         Ok(Self { url, process })
     }
 
+    /// A token of its first administrator; `command` is the API's program.
+    ///
+    /// # Errors
+    /// [`Error::Spawn`] and [`Error::Failed`].
+    pub(crate) fn token(&self, mut command: Command) -> Result<String, Error> {
+        configure(&mut command, &self.process.data);
+        command.args(["token", "--user", "1", "--ttl", "2h"]);
+        let token = step::output("token", &mut command)?;
+        Ok(String::from_utf8_lossy(&token).trim().to_owned())
+    }
+
     /// Sends SIGTERM and waits for the end.
     ///
     /// # Errors

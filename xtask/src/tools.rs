@@ -1,5 +1,6 @@
 //! Programs of the operating system that steps need: found, or installed where that is allowed (as root, with apt-get).
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::Error;
@@ -16,6 +17,51 @@ pub(crate) fn python() -> Result<(), Error> {
         "apt-get install python3 python3-venv",
         there,
     )
+}
+
+/// Prometheus' own checker: the system's, else one that is unpacked into `folder` from the system's packages, without a
+/// server being installed.
+///
+/// # Errors
+/// [`Error::MissingTool`] when it is not there and cannot be fetched.
+pub(crate) fn promtool(folder: &Path) -> Result<PathBuf, Error> {
+    if step::works("promtool", &["--version"]) {
+        return Ok("promtool".into());
+    }
+    let unpacked = unpack(folder, "prometheus")?.join("usr/bin/promtool");
+    if step::works(&unpacked, &["--version"]) {
+        Ok(unpacked)
+    } else {
+        Err(Error::MissingTool {
+            tool: "promtool",
+            install: "apt-get install prometheus",
+        })
+    }
+}
+
+/// Fetches a package of the system and unpacks it below `folder`; nothing is installed. Where there is no such packager the
+/// place stays empty.
+fn unpack(folder: &Path, package: &str) -> Result<PathBuf, Error> {
+    let place = folder.join("unpacked").join(package);
+    if place.exists() || !step::works("apt-get", &["--version"]) {
+        return Ok(place);
+    }
+    let download = folder.join("download").join(package);
+    std::fs::create_dir_all(&download).map_err(Error::io(&download))?;
+    // An old list of packages names versions that are gone; only root may renew it.
+    if is_root() {
+        step::works("apt-get", &["update", "-qq"]);
+    }
+    let mut fetch = Command::new("apt-get");
+    fetch
+        .args(["download", "-qq", package])
+        .current_dir(&download);
+    step::run(&format!("fetch {package}"), &mut fetch)?;
+    let script = r#"mkdir -p "$1" && dpkg-deb -x ./"$2"_*.deb "$1""#;
+    let mut extract = Command::new("sh");
+    extract.args(["-c", script, "sh"]).arg(&place).arg(package);
+    step::run(&format!("unpack {package}"), extract.current_dir(&download))?;
+    Ok(place)
 }
 
 /// `install` is the command as people type it; what follows `apt-get install` are the packages.

@@ -26,6 +26,8 @@ pub struct Config {
     pub workers: usize,
     /// `PODIUM_DATA_DIR`
     pub data_dir: Option<PathBuf>,
+    /// `PODIUM_SNAPSHOT_FILE`: definitions for a start without the database; else `snapshot.json` in `PODIUM_DATA_DIR`.
+    pub snapshot_file: Option<PathBuf>,
     /// `ASSIGN_WAIT_MS`: how long an answer waits for the database.
     pub assign_wait: Duration,
     /// `EVENT_RETENTION_DAYS`; without it events are kept for ever.
@@ -86,6 +88,7 @@ impl Config {
             port: parsed(source, "PORT", "a port number, 0 to 65535")?.unwrap_or(3000),
             workers: ranged(source, "WORKERS", "a number from 1 to 256", &(1..=256))?
                 .unwrap_or(cores),
+            snapshot_file: snapshot_file(source),
             data_dir: text(source, "PODIUM_DATA_DIR").map(PathBuf::from),
             assign_wait: Duration::from_millis(
                 ranged(
@@ -141,6 +144,12 @@ impl Config {
     pub fn is_private(&self) -> bool {
         self.database.url.is_none() && self.host.is_loopback()
     }
+}
+
+fn snapshot_file(source: &dyn Source) -> Option<PathBuf> {
+    let folder = || text(source, "PODIUM_DATA_DIR").map(PathBuf::from);
+    let named = text(source, "PODIUM_SNAPSHOT_FILE").map(PathBuf::from);
+    named.or_else(|| Some(folder()?.join("snapshot.json")))
 }
 
 fn signing_secret(source: &dyn Source, name: &'static str) -> Result<Option<Secret>, ConfigError> {

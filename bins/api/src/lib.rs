@@ -4,6 +4,7 @@
 
 pub use podium_settings::{clock, ids};
 
+pub mod access_log;
 pub mod address;
 pub mod auth;
 pub mod bots;
@@ -13,6 +14,7 @@ pub mod cors;
 pub mod idempotency;
 pub mod json;
 pub mod limits;
+pub mod metrics;
 pub mod openapi;
 pub mod private;
 pub mod problem;
@@ -21,3 +23,4 @@ pub mod request;
 pub mod routes;
 pub mod server;
 pub mod state;
+pub mod trace;

@@ -96,9 +96,10 @@ pub struct ApiError {
     status: u16,
     detail: String,
     faults: Vec<Fault>,
-    header: Option<(HeaderName, String)>,
+    header: Option<Box<(HeaderName, String)>>,
     texts: bool,
     data: Option<serde_json::Value>,
+    cause: Option<String>,
 }
 
 /// The body of every error answer.
@@ -158,6 +159,7 @@ impl ApiError {
             header: None,
             texts: false,
             data: None,
+            cause: None,
         }
     }
 
@@ -199,7 +201,7 @@ impl ApiError {
     #[must_use]
     pub fn unauthorized() -> Self {
         Self {
-            header: Some((header::WWW_AUTHENTICATE, "Bearer".into())),
+            header: Some(Box::new((header::WWW_AUTHENTICATE, "Bearer".into()))),
             ..Self::new(Code::Unauthorized, "a valid bearer token is required")
         }
     }
@@ -208,7 +210,7 @@ impl ApiError {
     #[must_use]
     pub fn method_not_allowed(allow: &str) -> Self {
         Self {
-            header: Some((header::ALLOW, allow.to_owned())),
+            header: Some(Box::new((header::ALLOW, allow.to_owned()))),
             ..Self::new(Code::MethodNotAllowed, format!("this path takes {allow}"))
         }
     }
@@ -218,7 +220,7 @@ impl ApiError {
     pub fn rate_limited(wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Self {
-            header: Some((header::RETRY_AFTER, seconds.max(1).to_string())),
+            header: Some(Box::new((header::RETRY_AFTER, seconds.max(1).to_string()))),
             ..Self::new(Code::RateLimited, "too many requests; slow down")
         }
     }
@@ -227,7 +229,7 @@ impl ApiError {
     #[must_use]
     pub fn unavailable() -> Self {
         Self {
-            header: Some((header::RETRY_AFTER, "1".into())),
+            header: Some(Box::new((header::RETRY_AFTER, "1".into()))),
             ..Self::new(
                 Code::Unavailable,
                 "the service cannot take this now; try again",
@@ -235,14 +237,22 @@ impl ApiError {
         }
     }
 
-    /// 500. The cause goes to the log.
+    /// 500. The cause goes to the log, with the request's id.
     #[must_use]
     pub fn internal(cause: &str) -> Self {
-        tracing::error!(cause, "internal error");
-        Self::new(
-            Code::Internal,
-            "an internal error; the request id leads to its log line",
-        )
+        Self {
+            cause: Some(cause.to_owned()),
+            ..Self::new(
+                Code::Internal,
+                "an internal error; the request id leads to its log line",
+            )
+        }
+    }
+
+    /// What went wrong in our own code, for the log alone.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
     }
 
     /// The same error under another status.
@@ -332,7 +342,7 @@ impl ApiError {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         ));
-        if let Some((name, value)) = &self.header {
+        if let Some((name, value)) = self.header.as_deref() {
             response.insert_header((name.clone(), value.as_str()));
         }
         // A struct of strings always serialises; an empty body would still carry the status.

@@ -1,6 +1,6 @@
 //! One request: its id, its body under limits, its parameters.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Ready, ready};
 use std::io::Read;
 use std::net::IpAddr;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::auth::Presented;
 use crate::problem::{ApiError, Code};
 use crate::state::SharedState;
+use crate::trace::{TRACEPARENT, Trace};
 
 mod pieces;
 
@@ -82,6 +83,7 @@ pub struct Ctx {
     pub state: SharedState,
     /// Id of the request, also in the answer.
     pub request_id: RequestId,
+    trace: OnceCell<Trace>,
     payload: RefCell<Option<Payload>>,
     /// Time that went by while the body came, which is the client's and not the handler's.
     receiving: Cell<Duration>,
@@ -97,10 +99,20 @@ impl Ctx {
             req: parts.req,
             state,
             request_id,
+            trace: OnceCell::new(),
             payload: RefCell::new(Some(parts.payload)),
             receiving: Cell::new(Duration::ZERO),
             receiving_now: Cell::new(false),
         }
+    }
+
+    /// The trace that the request belongs to: its caller's, else its own.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        self.trace.get_or_init(|| {
+            Trace::given(self.req.headers())
+                .unwrap_or_else(|| Trace::begun(self.request_id.as_str()))
+        })
     }
 
     /// Address of the client, behind the proxies that are trusted.
@@ -468,10 +480,15 @@ impl RequestId {
 }
 
 /// Adds what every answer carries.
-pub fn finish(response: &mut HttpResponse, request_id: &RequestId) {
+pub fn finish(response: &mut HttpResponse, ctx: &Ctx) {
     let headers = response.headers_mut();
-    if let Some(value) = request_id.header() {
+    if let Some(value) = ctx.request_id.header() {
         headers.insert(REQUEST_ID, value);
+    }
+    if ctx.req.headers().contains_key(TRACEPARENT)
+        && let Some(value) = ctx.trace().header()
+    {
+        headers.insert(TRACEPARENT, value);
     }
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,

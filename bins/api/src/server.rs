@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
@@ -12,6 +13,7 @@ use podium_notifications::{Sender, World};
 use podium_private_postgres::PrivatePostgres;
 use podium_promotion::Engine;
 use podium_serving::Serving;
+use podium_serving::file::DefinitionsFile;
 use podium_storage::audit::Origin;
 use podium_storage::bandit::weights;
 use podium_storage::experiments::covariates;
@@ -30,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Secret};
 use crate::ids;
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::private::{self, PrivateError};
 use crate::promotion_feed::PromotionFeed;
 use crate::routes;
@@ -100,18 +103,18 @@ pub async fn start(
     let started = Instant::now();
     let resources = private::resources(&config).await?;
     let settings = ConnectSettings::parse(resources.database_url.expose())?;
-    if migrate {
-        let owner = config.database.owner(&resources.database_url)?;
-        for name in podium_storage::migrate::migrate(&owner).await? {
-            tracing::info!(migration = name, "migration applied");
-        }
-    }
     let database = Database::new(settings.clone())?;
+    let owner = config.database.owner(&resources.database_url)?;
+    let migrated = !migrate || migrate_now(&owner).await?;
+    if !migrated {
+        database.set_reachable(false);
+    }
     let limits = podium_serving::Settings {
         assign_wait: config.assign_wait,
         known_units: config.assignment_cache,
     };
-    let serving = Serving::start(database.clone(), limits).await?;
+    let file = config.snapshot_file.clone().map(DefinitionsFile::new);
+    let serving = Serving::start(database.clone(), limits, file).await?;
     let direct = match &config.database.direct_url {
         Some(url) => ConnectSettings::parse(url.expose())?,
         None => settings,
@@ -159,12 +162,18 @@ pub async fn start(
         limits: config.rates.as_ref().map(Limits::new),
         serving,
         database,
-        clock,
         notifications,
         promotions,
         started,
+        metrics: Metrics::new(clock.now()),
+        draining: AtomicBool::new(false),
+        clock,
         config,
     });
+    background.push(tokio::spawn(read_metrics_for_ever(state.clone())));
+    if !migrated {
+        background.push(tokio::spawn(migrate_later(owner)));
+    }
     background.push(tokio::spawn(store_notes_for_ever(state.clone())));
     let (http, address, server) = listen(&state)?;
     let serving_http = tokio::spawn(server);
@@ -186,6 +195,38 @@ fn world(clock: &Arc<dyn Clock>) -> World {
     World {
         now: Arc::new(move || clock.now()),
         chance: Arc::new(ids::chance),
+    }
+}
+
+/// Brings the schema up to date; false when the database is away.
+async fn migrate_now(owner: &ConnectSettings) -> Result<bool, StorageError> {
+    match podium_storage::migrate::migrate(owner).await {
+        Ok(applied) => {
+            for name in applied {
+                tracing::info!(migration = name, "migration applied");
+            }
+            Ok(true)
+        }
+        Err(error) if error.is_outage() => {
+            tracing::warn!(error = %error.chain(), "the database is away; starting without it");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Brings the schema up to date once the database is there.
+async fn migrate_later(owner: ConnectSettings) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match migrate_now(&owner).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            // Nobody is there to be told but the log and readiness, and the schema may be put right by hand.
+            Err(error) => {
+                tracing::error!(error = %error.chain(), "the schema was not brought up to date")
+            }
+        }
     }
 }
 
@@ -216,6 +257,7 @@ impl Running {
     /// Stops in order: no new connections, requests in flight end, what was accepted is written, notifications on their
     /// way arrive, the private database stops.
     pub async fn stop(self) {
+        self.state.draining.store(true, Ordering::Relaxed);
         // A send that fails means that nobody waits for it any more.
         let _ = self.stop_sending.send(true);
         // Streams have no end of their own, and the HTTP server waits for theirs.
@@ -425,6 +467,21 @@ async fn keep_partitions(database: Database, retention_days: Option<i32>) {
             }
         }
         tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+}
+
+/// How often what only the database knows is read for the metrics.
+const READ_EVERY: Duration = Duration::from_secs(15);
+
+/// Keeps the metrics that come from the database up to date.
+async fn read_metrics_for_ever(state: Data<AppState>) {
+    let mut ticks = tokio::time::interval(READ_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = state.metrics.refresh(&state.database).await {
+            tracing::debug!(error = %error.chain(), "metrics of the database were not read");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use actix_web::web::Data;
@@ -14,6 +15,7 @@ use crate::auth::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::promotion_feed::PromotionFeed;
 
 /// What handlers work with. Wiring happens in [`crate::server`].
@@ -40,6 +42,10 @@ pub struct AppState {
     pub promotions: Arc<PromotionFeed>,
     /// When the process started.
     pub started: Instant,
+    /// What operators watch.
+    pub metrics: Metrics,
+    /// Whether the process has been asked to stop.
+    pub draining: AtomicBool,
 }
 
 /// One worker thread's handle on what all share. Handing it to a request counts in memory of the thread, not in memory

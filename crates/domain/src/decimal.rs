@@ -20,7 +20,20 @@ pub const UNITS_PER_ONE: i64 = 10_000;
 ///
 /// The inner integer is the number times 10,000: `Decimal4(850_000)` is 85. All `i64` are valid;
 /// ranges are the caller's business.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Decimal4(pub i64);
 
 /// Why a text is not a [`Decimal4`].

@@ -13,11 +13,13 @@
 //! | [`assign`] | who gets what |
 //! | [`arms`] | arms of rankings with the weights in force |
 //! | [`rank`] | orders of candidates |
+//! | [`file`] | definitions in a file, for a start without the database |
 //! | [`track`] | attribution and recording of events |
 //! | [`tally`] | counts of what was answered and recorded |
 
 pub mod arms;
 pub mod assign;
+pub mod file;
 pub mod known;
 pub mod promotion;
 pub mod rank;
@@ -34,12 +36,14 @@ use podium_domain::bandit::ArmType;
 use podium_storage::assignments::{Assigner, Lookup, LookupAnswer};
 use podium_storage::batch::{Batcher, Sizes};
 use podium_storage::decisions::Keeper;
+use podium_storage::definitions::Definitions;
 use podium_storage::events::{EventRow, RecordAnswer, Recorder};
 use podium_storage::feed::Feed;
 use podium_storage::{Database, StorageError, definitions};
 use tokio::sync::oneshot;
 
 use crate::arms::{Gallery, Picture};
+use crate::file::{DefinitionsFile, FROM_FILE};
 use crate::known::KnownUnits;
 use crate::snapshot::{ExperimentRef, Snapshot, Variant};
 use crate::tally::Tallies;
@@ -67,6 +71,7 @@ pub struct Serving {
     database: Database,
     settings: Settings,
     snapshot: ArcSwap<Snapshot>,
+    file: Option<DefinitionsFile>,
     refreshing: tokio::sync::Mutex<()>,
     known: KnownUnits,
     tallies: Tallies,
@@ -79,13 +84,19 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Loads the definitions and starts the writers on the current runtime.
+    /// Loads the definitions and starts the writers on the current runtime. While the database is away the definitions are
+    /// those of the file, or none, until [`Self::follow`] finds the table's.
     ///
     /// # Errors
-    /// [`StorageError`] when the definitions cannot be read.
-    pub async fn start(database: Database, settings: Settings) -> Result<Arc<Self>, StorageError> {
+    /// [`StorageError`] when the definitions cannot be read although the database is there.
+    pub async fn start(
+        database: Database,
+        settings: Settings,
+        file: Option<DefinitionsFile>,
+    ) -> Result<Arc<Self>, StorageError> {
         let tallies = Tallies::default();
-        let snapshot = Snapshot::compile(definitions::load(&database).await?, &tallies);
+        let definitions = first_definitions(&database, file.as_ref()).await?;
+        let snapshot = Snapshot::compile(definitions, &tallies);
         let (assigner, _) = Batcher::start(
             Assigner::new(database.clone()),
             Sizes {
@@ -114,6 +125,7 @@ impl Serving {
             database,
             settings,
             snapshot: ArcSwap::from_pointee(snapshot),
+            file,
             refreshing: tokio::sync::Mutex::new(()),
             known: KnownUnits::new(settings.known_units),
             tallies,
@@ -139,6 +151,9 @@ impl Serving {
         // One at a time, so that an older reading cannot replace a newer one.
         let _turn = self.refreshing.lock().await;
         let definitions = definitions::load(&self.database).await?;
+        if definitions.version != self.snapshot().version() {
+            keep(self.file.as_ref(), &definitions);
+        }
         let snapshot = Snapshot::compile(definitions, &self.tallies);
         self.snapshot.store(Arc::new(snapshot));
         Ok(())
@@ -231,5 +246,44 @@ impl Serving {
 
     fn record(&self, rows: Vec<EventRow>) -> Result<oneshot::Receiver<RecordAnswer>, StorageError> {
         self.recorder.submit(rows)
+    }
+}
+
+/// From the table; without it from the file; without that none.
+async fn first_definitions(
+    database: &Database,
+    file: Option<&DefinitionsFile>,
+) -> Result<Definitions, StorageError> {
+    if database.is_reachable() {
+        match definitions::load(database).await {
+            Ok(definitions) => {
+                keep(file, &definitions);
+                return Ok(definitions);
+            }
+            Err(error) if error.is_outage() => {
+                tracing::warn!(error = %error.chain(), "the database is away; starting without it");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    database.set_reachable(false);
+    let kept = file.map_or(Ok(None), DefinitionsFile::load);
+    let kept = kept.unwrap_or_else(|error| {
+        tracing::warn!(%error, "starting without definitions");
+        None
+    });
+    Ok(kept.unwrap_or(Definitions {
+        version: FROM_FILE,
+        ..Definitions::default()
+    }))
+}
+
+/// A file that cannot be written takes nothing away from those who are served now.
+fn keep(file: Option<&DefinitionsFile>, definitions: &Definitions) {
+    if let Some(Err(error)) = file.map(|file| file.save(definitions)) {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the definitions were not kept for a start without the database"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::Transaction;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
 use crate::audit::{self, Origin, Subject};
@@ -15,7 +15,7 @@ use crate::rows::column;
 use crate::{Database, StorageError};
 
 /// What a key is good for; each scope may do what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Storefronts: assign, track, rank. Anybody can read it out of a page.
@@ -48,7 +48,7 @@ impl Scope {
 }
 
 /// A key as every replica holds it in memory.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ApiKeyDefinition {
     /// Numeric id.
     pub id: i64,
@@ -61,6 +61,7 @@ pub struct ApiKeyDefinition {
     /// When it ends by itself.
     pub expires_at: Option<DateTime<Utc>>,
     /// When a use was noted last here, in seconds since 1970.
+    #[serde(skip)]
     noted: AtomicI64,
 }
 

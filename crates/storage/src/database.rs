@@ -1,7 +1,7 @@
 //! Pools, client-side timers and transactions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -36,7 +36,46 @@ struct Inner {
     work: Pool,
     health: Pool,
     reachable: AtomicBool,
+    failures: [AtomicU64; Failure::ALL.len()],
     uploads: Arc<Semaphore>,
+}
+
+/// Why a connection or a statement was not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection was free in time.
+    PoolTimeout,
+    /// The server did not take a connection.
+    Connect,
+    /// The client-side timer ended a statement.
+    StatementTimeout,
+    /// The connection broke under a statement.
+    Broken,
+}
+
+impl Failure {
+    /// Every failure with its word.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::PoolTimeout, "pool_timeout"),
+        (Self::Connect, "connect"),
+        (Self::StatementTimeout, "statement_timeout"),
+        (Self::Broken, "broken"),
+    ];
+}
+
+/// Connections of one pool at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolState {
+    /// What the pool is for.
+    pub pool: &'static str,
+    /// Connections that wait for work.
+    pub idle: usize,
+    /// Connections at work.
+    pub used: usize,
+    /// Callers that wait for a connection.
+    pub waiting: usize,
+    /// Connections that it may have.
+    pub max: usize,
 }
 
 impl std::fmt::Debug for Inner {
@@ -72,6 +111,7 @@ impl Database {
                 work,
                 health,
                 reachable,
+                failures: Default::default(),
                 uploads: Arc::new(Semaphore::new(UPLOADS)),
             }),
         })
@@ -97,6 +137,48 @@ impl Database {
             } else {
                 tracing::warn!("database is not reachable");
             }
+        }
+    }
+
+    /// The state of every pool.
+    #[must_use]
+    pub fn pools(&self) -> [PoolState; 5] {
+        let inner = &self.inner;
+        let pools = [
+            ("serve", &inner.serve),
+            ("write", &inner.write),
+            ("report", &inner.report),
+            ("work", &inner.work),
+            ("health", &inner.health),
+        ];
+        pools.map(|(name, pool)| {
+            let status = pool.status();
+            PoolState {
+                pool: name,
+                idle: status.available.min(status.size),
+                used: status.size.saturating_sub(status.available),
+                waiting: status.waiting,
+                max: status.max_size,
+            }
+        })
+    }
+
+    /// How often each [`Failure`] happened since the process started, in their order.
+    #[must_use]
+    pub fn failures(&self) -> [u64; Failure::ALL.len()] {
+        self.inner
+            .failures
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed))
+    }
+
+    fn failed(&self, failure: Failure) {
+        if let Some(count) = self.inner.failures.get(failure as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        // Waiting in vain for a busy connection says nothing about the server.
+        if failure != Failure::PoolTimeout {
+            self.set_reachable(false);
         }
     }
 
@@ -143,10 +225,10 @@ impl Database {
 
     async fn link(&self, pool: &Pool, purpose: Purpose) -> Result<Link, StorageError> {
         let object = pool.get().await.inspect_err(|error| {
-            // Waiting in vain for a busy connection says nothing about the server.
-            if !matches!(error, PoolError::Timeout(TimeoutType::Wait)) {
-                self.set_reachable(false);
-            }
+            self.failed(match error {
+                PoolError::Timeout(TimeoutType::Wait) => Failure::PoolTimeout,
+                _ => Failure::Connect,
+            });
         })?;
         Ok(Link {
             object: Some(object),
@@ -349,7 +431,7 @@ impl Link {
                 if let StorageError::Db(db) = &error
                     && db.as_db_error().is_none()
                 {
-                    self.database.set_reachable(false);
+                    self.database.failed(Failure::Broken);
                 }
                 Err(error)
             }
@@ -361,7 +443,7 @@ impl Link {
     }
 
     fn discard(&mut self) {
-        self.database.set_reachable(false);
+        self.database.failed(Failure::StatementTimeout);
         if let Some(object) = self.object.take() {
             drop(Object::take(object));
         }

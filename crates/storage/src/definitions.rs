@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use podium_domain::decimal::Decimal4;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::rows::{column, decimal};
 use crate::{Database, StorageError};
 
 /// All definitions at one version.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Definitions {
     /// Rises with every change; see [`version`].
     pub version: i64,
@@ -27,7 +28,7 @@ pub struct Definitions {
 }
 
 /// An experiment as the storefront path needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExperimentDefinition {
     /// Numeric id.
     pub id: i64,
@@ -64,7 +65,7 @@ pub struct ExperimentDefinition {
 }
 
 /// The epoch of a bandit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BanditEpoch {
     /// Epoch of the share of units that is split evenly.
     pub control_epoch: i32,
@@ -73,7 +74,7 @@ pub struct BanditEpoch {
 }
 
 /// An active promotion as the storefront path needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromotionDefinition {
     /// Its id.
     pub id: Uuid,
@@ -90,7 +91,7 @@ pub struct PromotionDefinition {
 }
 
 /// A variant as the storefront path needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VariantDefinition {
     /// Numeric id.
     pub id: i64,
@@ -105,7 +106,7 @@ pub struct VariantDefinition {
 }
 
 /// A person as access checks need it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UserDefinition {
     /// `viewer`, `editor`, `promoter` or `admin`.
     pub role: String,

@@ -1,5 +1,8 @@
 //! What can go wrong between us and PostgreSQL.
 
+use std::io;
+
+use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
 /// A failed storage operation. The cause sits in the source and is not repeated in the message.
@@ -70,6 +73,16 @@ impl StorageError {
         )
     }
 
+    /// Whether the server cannot be reached, or takes no connection, so that waiting may help and nothing else will.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::Pool(PoolError::Timeout(_)) => true,
+            Self::Db(error) | Self::Pool(PoolError::Backend(error)) => is_outage(error),
+            _ => false,
+        }
+    }
+
     /// Whether the data of the statement are at fault, so that splitting a batch isolates the bad row.
     #[must_use]
     pub fn is_data_fault(&self) -> bool {
@@ -100,5 +113,17 @@ impl StorageError {
             source = cause.source();
         }
         text
+    }
+}
+
+/// Certificates that do not fit arrive as invalid data, and are a mistake of the configuration.
+fn is_outage(error: &tokio_postgres::Error) -> bool {
+    if let Some(db) = error.as_db_error() {
+        return matches!(db.code().code().get(..2), Some("08" | "53" | "57"));
+    }
+    let source = std::error::Error::source(error);
+    match source.and_then(|source| source.downcast_ref::<io::Error>()) {
+        Some(io) => io.kind() != io::ErrorKind::InvalidData,
+        None => error.is_closed(),
     }
 }

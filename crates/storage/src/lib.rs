@@ -22,6 +22,7 @@
 //! | [`leases`] | who does a work that needs no second one |
 //! | [`rollouts`] | promotions while they are rolled out and watched |
 //! | [`analytics`], [`export`] | reading results |
+//! | [`monitoring`] | what operators watch |
 //! | [`promotions`] | analyses, looks, promotions and what was decided |
 //! | [`promotion_events`] | what happened to promotions, as it happens |
 //! | [`outbox`], [`notification_configs`], [`notification_logs`] | messages to people: queued, where to, what became of them |
@@ -47,6 +48,7 @@ pub mod fold;
 pub mod idempotency;
 pub mod leases;
 pub mod migrate;
+pub mod monitoring;
 pub mod notification_configs;
 pub mod notification_logs;
 mod numeric;

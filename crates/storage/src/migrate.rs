@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::StorageError;
 use crate::connect::{ConnectSettings, Purpose};
+use crate::rows::column;
+use crate::{Database, StorageError};
 
 mod embedded {
     #![allow(missing_docs, clippy::all, unreachable_pub)]
@@ -50,6 +51,27 @@ pub async fn migrate(settings: &ConnectSettings) -> Result<Vec<String>, StorageE
         .iter()
         .map(ToString::to_string)
         .collect())
+}
+
+const VERSION: &str = "-- migrate::version
+SELECT max(version)::bigint AS version FROM refinery_schema_history";
+
+/// Whether the schema has every migration that this program brings; a newer one is fine.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer, or was never migrated.
+pub async fn is_current(database: &Database) -> Result<bool, StorageError> {
+    let row = database.work().await?.query_opt(VERSION, &[]).await?;
+    let applied: Option<i64> = row
+        .map(|row| column(&row, "refinery_schema_history", "version"))
+        .transpose()?
+        .flatten();
+    let runner = embedded::migrations::runner();
+    let wanted = runner
+        .get_migrations()
+        .iter()
+        .map(|m| i64::from(m.version()));
+    Ok(applied >= wanted.max())
 }
 
 async fn try_lock(client: &tokio_postgres::Client) -> Result<bool, StorageError> {

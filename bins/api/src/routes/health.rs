@@ -1,11 +1,12 @@
 //! Signs of life. Never rate-limited, and they name no host, port or version of others.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use actix_web::HttpResponse;
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use podium_storage::fold;
+use podium_storage::{Database, StorageError, fold, migrate};
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 
@@ -20,6 +21,7 @@ pub fn routes() -> Vec<Route> {
         Route::open(Method::GET, "/livez", live),
         Route::open(Method::GET, "/readyz", ready),
         Route::open(Method::GET, "/api/v1/health", health),
+        Route::open(Method::GET, "/metrics", metrics),
         Route::open(
             Method::GET,
             "/api/v1/openapi.json",
@@ -37,6 +39,7 @@ pub fn routes() -> Vec<Route> {
         live,
         ready,
         health,
+        metrics,
         crate::openapi::document,
         crate::openapi::page,
         crate::openapi::page_redirect
@@ -78,7 +81,8 @@ pub struct Queues {
 pub struct Ready {
     /// Whether this replica should get traffic.
     pub ready: bool,
-    /// Checks that failed: `database`, `folding`.
+    /// Checks that failed: `draining` (it was asked to stop), `database`, `schema` (older than this program), `folding` (half
+    /// an hour behind).
     pub failed: Vec<&'static str>,
 }
 
@@ -106,14 +110,41 @@ pub async fn live(_: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub async fn ready(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let mut failed = Vec::new();
-    match fold::lag_seconds(&ctx.state.database).await {
-        // Stale figures are no reason to turn shoppers away, but half an hour of silence is a fault to look at.
-        Ok(lag) if lag > 1_800.0 => failed.push("folding"),
-        Ok(_) => {}
-        Err(_) => failed.push("database"),
+    if ctx.state.draining.load(Ordering::Relaxed) {
+        failed.push("draining");
     }
+    failed.extend(database_check(&ctx.state.database).await);
     let ready = failed.is_empty();
     plain(if ready { 200 } else { 503 }, &Ready { ready, failed })
+}
+
+/// The check of the database that fails, if one does.
+async fn database_check(database: &Database) -> Option<&'static str> {
+    match migrate::is_current(database).await {
+        Ok(true) => {}
+        Ok(false) => return Some("schema"),
+        // A database that was never migrated has no table of versions.
+        Err(StorageError::Db(error)) if error.as_db_error().is_some() => return Some("schema"),
+        Err(_) => return Some("database"),
+    }
+    match fold::lag_seconds(database).await {
+        // Stale figures are no reason to turn shoppers away, but half an hour of silence is a fault to look at.
+        Ok(lag) if lag > 1_800.0 => Some("folding"),
+        Ok(_) => None,
+        Err(_) => Some("database"),
+    }
+}
+
+/// What this process did and the database knows, for Prometheus.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "Health",
+    responses((status = 200, description = "Prometheus text format", content_type = "text/plain", body = String)))]
+pub async fn metrics(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
+    let text = ctx.state.metrics.text(&ctx.state);
+    let text = text.map_err(|error| ApiError::internal(&error.to_string()))?;
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .body(text))
 }
 
 /// Whether the process can serve, and what it knows of itself.

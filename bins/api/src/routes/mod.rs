@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::Method;
@@ -16,11 +17,14 @@ use actix_web::{HttpRequest, HttpResponse, Resource};
 use podium_serving::snapshot::Snapshot;
 use podium_storage::api_keys::Scope;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 use utoipa::OpenApi;
 
+use crate::access_log;
 use crate::auth::refusals::Refusal;
 use crate::auth::{Granted, RequiredRole, Role, Viewer};
 use crate::idempotency;
+use crate::metrics::Watch;
 use crate::problem::{ApiError, Code};
 use crate::request::{Ctx, finish};
 use crate::state::SharedState;
@@ -55,7 +59,9 @@ const REPORT: Duration = Duration::from_secs(12);
 type Answer = Result<HttpResponse, ApiError>;
 /// Puts a route's handler into the resource of its path. Monomorphic below, so that a request costs one boxed future,
 /// actix's own.
-type Register = Rc<dyn Fn(Resource, &SharedState) -> Resource>;
+type Register = Rc<dyn Fn(Resource, &SharedState, SharedWatch) -> Resource>;
+/// One thread's handle on the times of a route; see [`SharedState`] for why.
+type SharedWatch = Rc<Arc<Watch>>;
 
 /// Who stands before a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +150,7 @@ impl Route {
         let access = Access::Guarded(R::ROLE);
         Self::new(method, path, access, Door::Guarded, move |ctx: Rc<Ctx>| {
             let handler = handler.clone();
+            let span = span(&ctx);
             async move {
                 let granted = grant::<R>(&ctx)?;
                 match limit {
@@ -158,6 +165,7 @@ impl Route {
                     None => handler(ctx, granted).await,
                 }
             }
+            .instrument(span)
         })
     }
 
@@ -188,17 +196,27 @@ impl Route {
     }
 }
 
+/// Ties what is logged during a request together. The storefront's requests go without, because it costs more than their
+/// answers; a line of their own tells of their faults.
+fn span(ctx: &Ctx) -> tracing::Span {
+    tracing::info_span!(
+        "request",
+        request.id = ctx.request_id.as_str(),
+        trace.id = ctx.trace().id()
+    )
+}
+
 fn register<F, Fut>(method: Method, door: Door, handler: F) -> Register
 where
     F: Fn(Rc<Ctx>) -> Fut + Clone + 'static,
     Fut: Future<Output = Answer> + 'static,
 {
-    Rc::new(move |resource, state| {
+    Rc::new(move |resource, state, watch| {
         let (handler, state) = (handler.clone(), state.clone());
-        resource.route(
-            web::method(method.clone())
-                .to(move |parts| answer(Ctx::new(parts, state.clone()), door, handler.clone())),
-        )
+        resource.route(web::method(method.clone()).to(move |parts| {
+            let ctx = Ctx::new(parts, state.clone());
+            answer(ctx, door, handler.clone(), watch.clone())
+        }))
     })
 }
 
@@ -316,27 +334,35 @@ pub fn check_purchase(ctx: &Ctx) -> Result<(), ApiError> {
     }
 }
 
-async fn answer<F, Fut>(ctx: Ctx, door: Door, handler: F) -> HttpResponse
+async fn answer<F, Fut>(ctx: Ctx, door: Door, handler: F, watch: SharedWatch) -> HttpResponse
 where
     F: FnOnce(Rc<Ctx>) -> Fut,
     Fut: Future<Output = Answer>,
 {
+    let begin = Instant::now();
     let ctx = Rc::new(ctx);
     let outcome = match enter(&ctx, door) {
         Ok(()) => handler(ctx.clone()).await,
         Err(error) => Err(error),
     };
-    let mut response = match outcome {
-        Ok(response) => response,
-        Err(error) => error.response(ctx.req.path(), ctx.request_id.as_str()),
+    let (mut response, error) = match outcome {
+        Ok(response) => (response, None),
+        Err(error) => (
+            error.response(ctx.req.path(), ctx.request_id.as_str()),
+            Some(error),
+        ),
     };
-    finish(&mut response, &ctx.request_id);
+    finish(&mut response, &ctx);
     if door != Door::Storefront {
         protect(&mut response);
     }
     if let Some(origins) = &ctx.state.config.cors {
         origins.mark(&ctx.req, &mut response);
     }
+    let (status, took) = (response.status().as_u16(), begin.elapsed());
+    watch.record(status, took);
+    let cause = error.as_ref().and_then(ApiError::cause);
+    access_log::answered(&ctx, &watch, status, took, cause);
     response
 }
 
@@ -416,7 +442,7 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
 
 /// Puts the table, 405 for other methods, and 404 for other paths into an actix application.
 pub fn configure(config: &mut ServiceConfig, state: &SharedState) {
-    let table = table();
+    let (table, metrics) = (table(), &state.metrics);
     // In the order of the table: the router tries one pattern after the other, and those of the storefront come first.
     let mut paths: Vec<&'static str> = Vec::new();
     for route in &table {
@@ -429,16 +455,19 @@ pub fn configure(config: &mut ServiceConfig, state: &SharedState) {
         let mut methods = Vec::new();
         for route in table.iter().filter(|route| route.path == path) {
             methods.push(route.method.to_string());
-            resource = (route.register)(resource, state);
+            let guarded = route.access != Access::Public;
+            let watch = metrics.watch(Some(&route.method), path, guarded);
+            resource = (route.register)(resource, state, Rc::new(watch));
         }
         let allow: Rc<str> = methods.join(", ").into();
-        config.service(
-            resource.default_service(refuse(state, allow.clone(), move || {
-                ApiError::method_not_allowed(&allow)
-            })),
-        );
+        let watch = Rc::new(metrics.watch(None, path, false));
+        let refusal = refuse(state, watch, allow.clone(), move || {
+            ApiError::method_not_allowed(&allow)
+        });
+        config.service(resource.default_service(refusal));
     }
-    config.default_service(refuse(state, Rc::from(""), || {
+    let watch = Rc::new(metrics.watch(None, "other", false));
+    config.default_service(refuse(state, watch, Rc::from(""), || {
         ApiError::not_found("this path")
     }));
 }
@@ -446,6 +475,7 @@ pub fn configure(config: &mut ServiceConfig, state: &SharedState) {
 /// Answers what no row of the table answers.
 fn refuse(
     state: &SharedState,
+    watch: SharedWatch,
     allow: Rc<str>,
     error: impl Fn() -> ApiError + Clone + 'static,
 ) -> actix_web::Route {
@@ -453,7 +483,7 @@ fn refuse(
     web::to(move |parts| {
         let (error, allow) = (error.clone(), allow.clone());
         let ctx = Ctx::new(parts, state.clone());
-        answer(ctx, Door::Open, async move |ctx: Rc<Ctx>| {
+        let refusal = async move |ctx: Rc<Ctx>| {
             if let Some(origins) = &ctx.state.config.cors
                 && !allow.is_empty()
                 && let Some(leave) = origins.preflight(&ctx.req, &allow)
@@ -462,7 +492,8 @@ fn refuse(
             }
             guard_unknown(&ctx)?;
             Err(error())
-        })
+        };
+        answer(ctx, Door::Open, refusal, watch.clone())
     })
 }
 

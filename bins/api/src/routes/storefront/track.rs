@@ -166,6 +166,9 @@ fn pending(index: usize, event_id: Option<String>) -> BatchResult {
 }
 
 fn failed(result: BatchResult, error: &ApiError) -> BatchResult {
+    if let Some(cause) = error.cause() {
+        tracing::error!(cause, "an event of a batch met an internal error");
+    }
     BatchResult {
         status: error.status(),
         error: Some(error.detail().to_owned()),

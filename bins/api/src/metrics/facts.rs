@@ -1,0 +1,134 @@
+//! What the database knows, as metrics.
+
+use std::collections::BTreeMap;
+
+use podium_domain::analysis::{self, EpochSplit};
+use podium_domain::stats::StatsError;
+use podium_storage::monitoring::{Count, Facts, VariantUnits};
+use prometheus::proto::LabelPair;
+
+use super::families::{Families, label};
+
+pub(super) fn add(families: &mut Families, facts: &Facts) {
+    families.gauge(
+        "podium_event_lag_seconds",
+        "For how long the oldest event has waited to be in the totals",
+        [(Vec::new(), facts.event_lag_seconds)],
+    );
+    families.gauge(
+        "podium_promotions_active",
+        "Promotions in force",
+        [(Vec::new(), facts.promotions_active as f64)],
+    );
+    families.counter(
+        "podium_promotion_decisions_total",
+        "Entries of the promotion log by outcome, and who decided: auto or manual",
+        facts
+            .decisions
+            .iter()
+            .map(|row| counted(row, "outcome", "reason")),
+    );
+    families.counter(
+        "podium_rollbacks_total",
+        "Promotions that were rolled back, automatically or by a person",
+        rollbacks(&facts.decisions),
+    );
+    families.counter(
+        "podium_notifications_total",
+        "Notifications that have left, or never will",
+        facts
+            .notifications
+            .iter()
+            .map(|row| counted(row, "channel", "result")),
+    );
+    units(families, &facts.units);
+    families.gauge(
+        "podium_experiment_srm_pvalue",
+        "That a split as uneven as the observed one is chance; valid at any moment",
+        split_p_values(&facts.units),
+    );
+}
+
+fn counted(row: &Count, what: &str, how: &str) -> (Vec<LabelPair>, u64) {
+    let labels = vec![label(what, row.what.clone()), label(how, row.how.clone())];
+    (labels, u64::try_from(row.count).unwrap_or_default())
+}
+
+fn rollbacks(decisions: &[Count]) -> impl Iterator<Item = (Vec<LabelPair>, u64)> {
+    let rollbacks = decisions.iter().filter(|row| row.what == "rolled_back");
+    rollbacks.map(|row| {
+        let labels = vec![label("reason", row.how.clone())];
+        (labels, u64::try_from(row.count).unwrap_or_default())
+    })
+}
+
+/// Rows of one experiment, by epoch.
+type Epochs<'f> = BTreeMap<i32, Vec<&'f VariantUnits>>;
+
+fn by_experiment(units: &[VariantUnits]) -> BTreeMap<&str, Epochs<'_>> {
+    let mut experiments: BTreeMap<&str, Epochs<'_>> = BTreeMap::new();
+    for row in units {
+        let epochs = experiments.entry(&row.experiment).or_default();
+        epochs.entry(row.epoch).or_default().push(row);
+    }
+    experiments
+}
+
+/// Units that each variant has, and should have by the weights of the epochs in which they came.
+fn units(families: &mut Families, units: &[VariantUnits]) {
+    let mut sums: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
+    for (experiment, epochs) in by_experiment(units) {
+        for rows in epochs.values() {
+            let all: f64 = rows.iter().map(|row| row.units as f64).sum();
+            let weights: f64 = rows.iter().map(|row| row.weight.to_f64()).sum();
+            for row in rows {
+                let (has, should) = sums.entry((experiment, &row.variant)).or_default();
+                *has += row.units as f64;
+                *should += if weights > 0.0 {
+                    all * row.weight.to_f64() / weights
+                } else {
+                    0.0
+                };
+            }
+        }
+    }
+    let labelled = |pick: fn(&(f64, f64)) -> f64| {
+        sums.iter().map(move |((experiment, variant), pair)| {
+            let labels = vec![label("experiment", *experiment), label("variant", *variant)];
+            (labels, pick(pair))
+        })
+    };
+    families.gauge(
+        "podium_experiment_units",
+        "Units in the totals of a running experiment",
+        labelled(|pair| pair.0),
+    );
+    families.gauge(
+        "podium_experiment_expected_units",
+        "Units that the variant should have by its weights",
+        labelled(|pair| pair.1),
+    );
+}
+
+/// An experiment without units has no p value.
+fn split_p_values(units: &[VariantUnits]) -> Vec<(Vec<LabelPair>, f64)> {
+    let experiments = by_experiment(units).into_iter();
+    let values = experiments.filter_map(|(experiment, epochs)| {
+        let splits: Vec<EpochSplit> = epochs.values().map(|rows| split(rows)).collect();
+        let p = match analysis::split_p_value(&splits) {
+            Ok(p) => p,
+            // Units where there should be none are no chance.
+            Err(StatsError::UnexpectedUsers) => 0.0,
+            Err(_) => return None,
+        };
+        Some((vec![label("experiment", experiment)], p))
+    });
+    values.collect()
+}
+
+fn split(rows: &[&VariantUnits]) -> EpochSplit {
+    EpochSplit {
+        counts: rows.iter().map(|row| row.units as f64).collect(),
+        weights: rows.iter().map(|row| row.weight.to_f64()).collect(),
+    }
+}

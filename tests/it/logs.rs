@@ -1,0 +1,138 @@
+//! What the log says, and what it never says.
+
+use podium_tests::{Answer, ApiProcess, Client, TestApp, eventually};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::PROGRAM;
+
+const UNIT: &str = "someone@example.com";
+
+/// Everything that a storefront and an administrator do, well and badly.
+async fn scenario(client: &Client) {
+    for (path, body) in [
+        ("assign", json!({"experiment": "e", "user_id": UNIT})),
+        ("assign", json!({"experiment": "missing", "user_id": UNIT})),
+        ("assign/bulk", json!({"user_id": UNIT})),
+        (
+            "track-click",
+            json!({"experiment_id": "e", "user_id": UNIT, "metadata": {"note": UNIT}}),
+        ),
+        (
+            "track-purchase",
+            json!({"experiment_id": "e", "user_id": UNIT, "value": "free"}),
+        ),
+        (
+            "track",
+            json!({"events": [{"event_type": "click", "user_id": UNIT, "variant_id": 99}]}),
+        ),
+    ] {
+        client
+            .post(&format!("/api/v1/experiments/{path}"), &body)
+            .await;
+    }
+    let body = json!({"name": "new", "description": UNIT});
+    let experiments = "/api/v1/admin/experiments";
+    client.admin(Method::POST, experiments, Some(&body)).await;
+    for path in [
+        format!("{experiments}/1/assignments/{UNIT}"),
+        format!("/api/v1/admin/{UNIT}"),
+    ] {
+        client.admin(Method::GET, &path, None).await;
+    }
+    let stranger = client.with_token(&format!("{}x", podium_tests::token::valid(UNIT)));
+    stranger.admin(Method::GET, experiments, None).await;
+}
+
+/// At the most talkative level of our own code the log names no unit, no token, no secret and no password, in either format.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_nobody_and_keeps_secrets() {
+    let app = TestApp::start().await;
+    app.experiment("e").running().await;
+    for format in ["json", "text"] {
+        let url = app.database().url();
+        let variables = [
+            ("DATABASE_URL", url),
+            ("LOG_FORMAT", format),
+            (
+                "RUST_LOG",
+                "info,podium_api=trace,podium_serving=trace,podium_storage=trace",
+            ),
+        ];
+        let process = ApiProcess::start(PROGRAM, &variables).await;
+        scenario(&process).await;
+        eventually("the last line is written", async || {
+            process.log().matches("podium_api::access").count() >= 10
+        })
+        .await;
+        let log = process.log();
+        for secret in [
+            UNIT,
+            "someone",
+            podium_tests::app::SECRET,
+            "eyJ",
+            "Bearer",
+            url,
+        ] {
+            assert!(
+                !log.contains(secret),
+                "{format}: {secret} stands in the log:\n{log}"
+            );
+        }
+        assert!(!log.contains('\u{1b}'), "no colours in a file");
+    }
+}
+
+/// In JSON every line is one object; a line of a request has its id and its trace, also where the caller named them.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_lead_to_requests() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let app = TestApp::start().await;
+    app.experiment("e").running().await;
+    let variables = [
+        ("DATABASE_URL", app.database().url()),
+        ("LOG_FORMAT", "json"),
+        ("RUST_LOG", "info,podium_api::access=debug"),
+    ];
+    let process = ApiProcess::start(PROGRAM, &variables).await;
+    let body = json!({"experiment": "e", "user_id": UNIT});
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let request = process.request(Method::POST, "/api/v1/experiments/assign");
+    let request = request
+        .header("x-request-id", "order-7")
+        .header("traceparent", &parent);
+    let answer = Answer::of(request.json(&body)).await;
+    assert_eq!(answer.header("x-request-id"), "order-7");
+    let fresh = process.get("/livez").await;
+    let fresh = fresh.header("x-request-id");
+    let path = "/api/v1/admin/experiments";
+    let change = json!({"name": "new"});
+    process.admin(Method::POST, path, Some(&change)).await;
+    let mut lines: Vec<Value> = Vec::new();
+    eventually("three lines are written", async || {
+        let log = process.log();
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        lines = whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+            .filter(|line: &Value| line["target"] == "podium_api::access")
+            .collect();
+        lines.len() >= 3
+    })
+    .await;
+    let first = &lines[0]["fields"];
+    assert_eq!(first["request.id"], "order-7");
+    assert_eq!(first["trace.id"], TRACE);
+    assert_eq!(first["http.route"], "/api/v1/experiments/assign");
+    assert_eq!(first["http.status"], 200);
+    assert_eq!(lines[0]["level"], "DEBUG");
+    let second = &lines[1]["fields"];
+    assert_eq!(second["request.id"], fresh);
+    assert_eq!(second["trace.id"], fresh);
+    assert_eq!(
+        lines[2]["level"], "INFO",
+        "changes are always told: {}",
+        lines[2]
+    );
+    assert_eq!(lines[2]["fields"]["http.status"], 201);
+}
