@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use podium_promotion::config as promotion;
 pub use podium_settings::{ConfigError, DatabaseSettings, Environment, Secret, Source};
 use podium_settings::{choice, file, flag, parsed, ranged, secret, text};
 
@@ -46,8 +45,6 @@ pub struct Config {
     pub jwt_audience: Option<String>,
     /// `JWT_TRUST_ROLES`: whether a claim `role` counts.
     pub jwt_trust_roles: bool,
-    /// `AUTO_PROMOTION_…`, `AUTO_NOTIFY_ALERTS`
-    pub promotion: promotion::Environment,
     /// `PODIUM_BOOTSTRAP_ADMIN`: admin while the table of users is empty.
     pub bootstrap_admin: String,
     /// What people are told, and how.
@@ -62,6 +59,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// `CORS_ALLOWED_ORIGINS`
     pub cors: Option<Origins>,
+    /// `AUTO_PROMOTION_…` and `AUTO_NOTIFY_ALERTS`.
+    pub promotion: podium_promotion::config::Environment,
 }
 
 /// Secrets that stand in published texts, so that anybody could sign with them.
@@ -116,12 +115,6 @@ impl Config {
             jwt_issuer: text(source, "JWT_ISSUER"),
             jwt_audience: text(source, "JWT_AUDIENCE"),
             jwt_trust_roles: flag(source, "JWT_TRUST_ROLES", false)?,
-            promotion: promotion::Environment::read(|name| source.get(name)).map_err(|error| {
-                ConfigError::Refused {
-                    name: error.name,
-                    problem: error.problem,
-                }
-            })?,
             bootstrap_admin: text(source, "PODIUM_BOOTSTRAP_ADMIN").unwrap_or_else(|| "1".into()),
             notifications: podium_notifications::Settings::read(source)?,
             public_api_keys_required: flag(source, "PUBLIC_API_KEYS_REQUIRED", false)?,
@@ -133,6 +126,8 @@ impl Config {
                 "CORS_ALLOWED_ORIGINS",
                 "* or origins such as https://shop.example, separated by commas",
             )?,
+            promotion: podium_promotion::config::Environment::read(|name| source.get(name))
+                .map_err(|error| ConfigError::Promotion(error.to_string()))?,
         })
     }
 

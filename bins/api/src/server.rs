@@ -12,10 +12,13 @@ use podium_notifications::{Sender, World};
 use podium_private_postgres::PrivatePostgres;
 use podium_promotion::Engine;
 use podium_serving::Serving;
+use podium_storage::audit::Origin;
 use podium_storage::bandit::weights;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
-use podium_storage::{ConnectSettings, Database, StorageError, fold, retention, winsorize};
+use podium_storage::{
+    ConnectSettings, Database, StorageError, alerts, fold, leases, retention, winsorize,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -119,6 +122,12 @@ pub async fn start(
         world(&clock),
     )?;
     let (stop_sending, stopped) = watch::channel(false);
+    let engine = Engine::new(database.clone(), config.promotion.clone());
+    let (watcher, watched) = (engine.clone(), database.clone());
+    let watching = on_a_thread(
+        async move || watch_for_ever(watcher, watched).await,
+        stopped.clone(),
+    );
     let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
     let mut background = vec![
         tokio::spawn(
@@ -127,6 +136,8 @@ pub async fn start(
                 .follow(Feed::start(database.clone(), Some(direct.clone()))),
         ),
         tokio::spawn(serving.clone().learn()),
+        tokio::spawn(count_assignments(serving.clone(), database.clone())),
+        watching,
         tokio::spawn(fold_for_ever(database.clone())),
         tokio::spawn(cap_values_for_ever(database.clone())),
         tokio::spawn(keep_partitions(
@@ -136,7 +147,6 @@ pub async fn start(
         tokio::spawn(probe_for_ever(database.clone())),
         tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
-    let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
         engine,
         auth: Auth::new(&config, resources.jwt_secret.as_ref()),
@@ -291,6 +301,77 @@ pub async fn store_notes(state: &AppState) {
     }
     if let Err(error) = state.refusals.store(&state.database).await {
         tracing::warn!(error = %error.chain(), "refused changes are not in the audit log yet and will be tried again");
+    }
+}
+
+/// Runs work on a thread of its own until somebody asks to stop: the engine borrows across its transactions in ways that
+/// keep it on one thread.
+fn on_a_thread(
+    work: impl AsyncFnOnce() + Send + 'static,
+    mut stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+                () = work() => {}
+            }
+        });
+    })
+}
+
+/// How often alerts, guards and rollouts are looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(60);
+
+/// Looks at alerts, guards and rollouts, where no worker does it. Of several replicas each tries; nothing is done twice.
+async fn watch_for_ever(engine: Engine, database: Database) {
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A starting replica knows nothing of the last minute yet.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        match leases::is_held(&database, leases::WORKER).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "it is not known whether a worker lives");
+                continue;
+            }
+        }
+        let origin = Origin {
+            actor: "podium-api".to_owned(),
+            request_id: format!("{:032x}", ids::random()),
+            address: None,
+        };
+        if let Err(error) = engine.watch(&origin).await {
+            tracing::warn!(%error, "alerts and guards were not looked at and will be in a minute");
+        }
+    }
+}
+
+/// How often a replica stores how many assignments it could not make.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+
+async fn count_assignments(serving: Arc<Serving>, database: Database) {
+    let mut ticks = tokio::time::interval(COUNT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let counts = serving.take_counts();
+        if counts.is_empty() {
+            continue;
+        }
+        let stored = match database.work().await {
+            Ok(mut link) => alerts::count_assignments(&mut link, &counts).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            tracing::debug!(error = %error.chain(), "counts of assignments wait for the database");
+            serving.give_back_counts(&counts);
+        }
     }
 }
 

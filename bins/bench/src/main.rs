@@ -40,8 +40,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Cli {
     #[command(subcommand)]
     command: Option<Hidden>,
-    /// Goals to measure, 1 to 9 and 13; all without any.
-    #[arg(value_parser = clap::value_parser!(u8).range(1..=13))]
+    /// Goals to measure, 1 to 9 and 12 to 14; all without any.
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=14))]
     goals: Vec<u8>,
     /// Pairs of yardstick and measurement.
     #[arg(long, default_value_t = 5)]

@@ -10,6 +10,7 @@ use crate::lab::Lab;
 
 pub(crate) const ASSIGN: &str = "/api/v1/experiments/assign";
 pub(crate) const BULK: &str = "/api/v1/experiments/assign/bulk";
+pub(crate) const RANK: &str = "/api/v1/experiments/rank";
 pub(crate) const TRACK_ONE: &str = "/api/v1/experiments/track-impression";
 pub(crate) const TRACK: &str = "/api/v1/experiments/track";
 

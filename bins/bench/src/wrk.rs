@@ -23,17 +23,20 @@ pub(crate) enum Script {
     Track,
     /// A hundred events a request.
     Batch,
+    /// Orders of fifty items.
+    Rank,
     /// The same GET again and again, with a token.
     Get,
 }
 
 impl Script {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Known,
         Self::Plain,
         Self::New,
         Self::Track,
         Self::Batch,
+        Self::Rank,
         Self::Get,
     ];
 
@@ -44,6 +47,7 @@ impl Script {
             Self::New => "new.lua",
             Self::Track => "track.lua",
             Self::Batch => "batch.lua",
+            Self::Rank => "rank.lua",
             Self::Get => "get.lua",
         }
     }
@@ -55,6 +59,7 @@ impl Script {
             Self::New => include_str!("../lua/new.lua"),
             Self::Track => include_str!("../lua/track.lua"),
             Self::Batch => include_str!("../lua/batch.lua"),
+            Self::Rank => include_str!("../lua/rank.lua"),
             Self::Get => include_str!("../lua/get.lua"),
         }
     }

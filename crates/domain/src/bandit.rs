@@ -22,6 +22,7 @@ use crate::metric::{Metric, MetricKind, UnitTotal};
 use crate::words::wire_names;
 
 pub mod evidence;
+pub mod examination;
 mod read;
 pub mod truth;
 pub mod weights;

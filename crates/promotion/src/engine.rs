@@ -242,6 +242,13 @@ impl Engine {
 
     /// Brings totals and caps up to date as far as can be; how old they stay is seen by the decision.
     async fn refresh(&self) {
+        self.fold().await;
+        if let Err(error) = winsorize::refresh(&self.database, CAPS_KEPT).await {
+            tracing::warn!(error = %error.chain(), "caps were not found before a decision");
+        }
+    }
+
+    async fn fold(&self) {
         for _ in 0..FOLDS {
             match fold::fold_once(&self.database).await {
                 Ok(folded) if folded.caught_up || folded.busy => break,
@@ -251,9 +258,6 @@ impl Engine {
                     break;
                 }
             }
-        }
-        if let Err(error) = winsorize::refresh(&self.database, CAPS_KEPT).await {
-            tracing::warn!(error = %error.chain(), "caps were not found before a decision");
         }
     }
 

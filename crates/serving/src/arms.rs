@@ -12,7 +12,8 @@ use podium_bandit::history::Forgetting;
 use podium_bandit::student::ValueSums;
 use podium_bandit::{Arms, BanditError, BetaPosterior, Snapshot as Policy};
 use podium_domain::bandit::evidence::{self, ArmHistory};
-use podium_domain::bandit::{ArmType, BanditOptions};
+use podium_domain::bandit::examination;
+use podium_domain::bandit::{ArmType, BanditOptions, MAX_ARMS};
 use podium_storage::arms::Glance;
 use podium_storage::bandit::counts::ArmCounts;
 use podium_storage::{Database, StorageError, arms};
@@ -74,6 +75,12 @@ impl Picture {
     #[must_use]
     pub fn number(&self, arm_id: &str) -> Option<usize> {
         self.numbers.get(arm_id).copied()
+    }
+
+    /// Whether no more arms are made.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        i64::try_from(self.numbers.len()).is_ok_and(|arms| arms >= MAX_ARMS)
     }
 
     /// The weight of an arm; one that is not known yet gets that of the average arm, so that it is tried soon.
@@ -291,7 +298,10 @@ async fn look_closer(
     {
         return Ok(None);
     }
-    let arms = arms::load(database, ranking.experiment, glance.arm_type, ages).await?;
+    let mut arms = arms::load(database, ranking.experiment, glance.arm_type, ages).await?;
+    if ranking.options.position_correction {
+        correct(database, ranking.experiment, glance.arm_type, &mut arms).await?;
+    }
     match made {
         Some(made) if made.arms == arms => {
             // Folding went on, but not for these arms.
@@ -300,6 +310,29 @@ async fn look_closer(
         }
         _ => Ok(Some(arms)),
     }
+}
+
+/// Weights the rewards of arms by the attention that their positions get.
+async fn correct(
+    database: &Database,
+    experiment_id: i64,
+    arm_type: ArmType,
+    arms: &mut [ArmCounts],
+) -> Result<(), StorageError> {
+    let mut link = database.work().await?;
+    let randomised = arms::randomised(&mut link, experiment_id, arm_type).await?;
+    let weights = examination::weights(&randomised);
+    if weights.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let rewarded = arms::rewarded(&mut link, experiment_id, arm_type).await?;
+    for arm in arms {
+        let rewards = rewarded.get(&arm.row_id).map_or(&[][..], Vec::as_slice);
+        if let Ok(factor) = examination::factor(&weights, rewards) {
+            arm.history = examination::corrected(&arm.history, factor);
+        }
+    }
+    Ok(())
 }
 
 /// Computes the weights on a thread of its own. `None`, and a line in the log, where the evidence cannot be read.

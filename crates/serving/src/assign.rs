@@ -257,7 +257,7 @@ impl Serving {
     }
 
     /// Variant and reason of a known unit. They are remembered with the version of the definitions that gave them.
-    fn reason<'e>(
+    pub(crate) fn reason<'e>(
         &self,
         experiment: &'e Experiment,
         version: i64,

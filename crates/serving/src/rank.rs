@@ -6,7 +6,6 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use podium_bandit::order::{self, Placed};
 use podium_domain::bandit::{ArmType, BanditOptions, Draw, INPUT_ORDER};
-use podium_domain::experiment::Status;
 use podium_storage::bandit::learning;
 use podium_storage::decisions::{Decision, NewArm};
 use rand::rngs::Xoshiro256PlusPlus;
@@ -16,6 +15,7 @@ use uuid::Uuid;
 use crate::Serving;
 use crate::arms::Picture;
 use crate::assign::{AssignError, Visitor, wait};
+use crate::known::Known;
 use crate::snapshot::{DEFAULT_PLACEMENT, Experiment, ExperimentRef, Variant};
 
 /// Something to be placed.
@@ -114,12 +114,12 @@ impl Serving {
                 }
                 None => snapshot.on_placement(request.placement.unwrap_or(DEFAULT_PLACEMENT)),
             };
-            match found.filter(|e| e.status == Status::Running) {
+            match found.filter(|e| e.is_served()) {
                 Some(experiment) => (experiment.clone(), snapshot.version()),
                 None => return Ok(unranked(request, false)),
             }
         };
-        let standing = match self.standing_in_memory(&experiment, unit) {
+        let standing = match self.standing_in_memory(&experiment, version, unit) {
             Some(standing) => standing,
             None => Box::pin(self.standing(&experiment, version, unit, request.visitor, now)).await,
         };
@@ -147,7 +147,8 @@ impl Serving {
             return unranked(request, true);
         };
         let choice = self.choose(request, variant, chance.seed);
-        if choice.is_first {
+        let reachable = self.database.is_reachable();
+        if choice.is_first && reachable {
             self.begin(experiment.id, request.arm_type, variant).await;
         }
         let decision = decision(
@@ -158,10 +159,11 @@ impl Serving {
             unit,
             &choice,
         );
-        let first_sight = !decision.new_arms.is_empty();
+        // While the database is away nothing would come of waiting.
+        let waits = !decision.new_arms.is_empty() && reachable;
         let kept = self.keeper.submit(decision).ok();
         let decision_id = kept.is_some().then_some(chance.decision_id);
-        if let Some(kept) = kept.filter(|_| first_sight) {
+        if let Some(kept) = kept.filter(|_| waits) {
             let _ = tokio::time::timeout(self.settings.assign_wait, kept).await;
             self.gallery.look_soon();
         }
@@ -170,7 +172,7 @@ impl Serving {
             decision_id,
             policy: choice.policy,
             order: choice.order,
-            degraded: !self.database.is_reachable(),
+            degraded: !reachable,
         }
     }
 
@@ -192,13 +194,34 @@ impl Serving {
         Choice::of(request, options, picture.map(AsRef::as_ref), &mut rng)
     }
 
-    fn standing_in_memory(&self, experiment: &Experiment, unit: &str) -> Option<Standing> {
+    fn standing_in_memory(
+        &self,
+        experiment: &Experiment,
+        version: i64,
+        unit: &str,
+    ) -> Option<Standing> {
         if let Some(pinned) = experiment.pinned(unit) {
             return Some(standing_in(experiment, pinned.id, true));
         }
-        let known = self.known.get(self.known.key(experiment.id, unit))?;
+        let key = self.known.key(experiment.id, unit);
+        let known = self.known.get(key)?;
+        self.standing_of(experiment, version, unit, key, known)
+    }
+
+    /// What a known unit is told: its own variant, or what a promotion makes of it. What happens under a promotion is in
+    /// no evaluation.
+    fn standing_of(
+        &self,
+        experiment: &Experiment,
+        version: i64,
+        unit: &str,
+        key: u128,
+        known: Known,
+    ) -> Option<Standing> {
         let stored = known.stored?;
-        Some(standing_in(experiment, stored.variant_id, stored.is_bot))
+        let (told, _) = self.reason(experiment, version, unit, key, known)?;
+        let excluded = stored.is_bot || experiment.promotion().is_some();
+        Some(standing_in(experiment, told.id, excluded))
     }
 
     /// Asks the table. Ranking assigns nobody: it answers for the variant that the shopper was told.
@@ -226,8 +249,9 @@ impl Serving {
                 Standing::Nothing
             }
             Some(Some(stored)) => {
-                self.remember(experiment, version, unit, key, stored);
-                standing_in(experiment, stored.variant_id, stored.is_bot)
+                let known = self.remember(experiment, version, unit, key, stored);
+                self.standing_of(experiment, version, unit, key, known)
+                    .unwrap_or(Standing::Unknown)
             }
         }
     }
@@ -292,7 +316,8 @@ impl Choice {
     ) -> Self {
         let number = |candidate: &Candidate<'_>| picture?.number(&candidate.id);
         let numbers: Vec<Option<usize>> = request.candidates.iter().map(number).collect();
-        let unknown = (0..numbers.len()).filter(|at| numbers.get(*at) == Some(&None));
+        let full = picture.is_some_and(Picture::is_full);
+        let unknown = (0..numbers.len()).filter(|at| !full && numbers.get(*at) == Some(&None));
         let (mut order, propensities) = match (request.draw.unwrap_or(options.draw), picture) {
             (Draw::Posterior, Some(picture)) => (by_posterior(picture, &numbers, rng), None),
             (_, picture) => {

@@ -1,10 +1,15 @@
 //! Arms of rankings as choices need them.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
+use podium_bandit::Counts;
 use podium_domain::bandit::ArmType;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::bandit::counts::{self, ArmCounts};
+use crate::database::Link;
 use crate::rows::column;
 use crate::{Database, StorageError};
 
@@ -76,6 +81,93 @@ fn glance(row: &Row) -> Result<Glance, StorageError> {
         matured_at: column(row, "fold_state", "matured_at")?,
         hour: column(row, T, "hour")?,
     })
+}
+
+/// Positions that are told apart; impressions further down are not read here.
+const POSITIONS: i32 = 100;
+
+/// Impressions by position where arms were placed at random: by the algorithm `uniform`.
+const RANDOMISED: &str = "-- arms::randomised
+SELECT p.position, count(*) AS pulls, count(*) FILTER (WHERE p.outcome = 2) AS successes
+FROM bandit_arms a JOIN bandit_pulls p ON p.arm_row_id = a.id
+JOIN bandit_decisions d ON d.decision_id::text = p.decision_id
+WHERE a.experiment_id = $1 AND a.arm_type = $2 AND p.outcome > 0 AND p.position BETWEEN 1 AND $3
+  AND d.experiment_id = $1 AND d.policy = 'uniform' AND NOT d.excluded
+GROUP BY p.position";
+
+const REWARDED: &str = "-- arms::rewarded
+SELECT p.arm_row_id, p.position, count(*) AS successes
+FROM bandit_arms a JOIN bandit_pulls p ON p.arm_row_id = a.id
+WHERE a.experiment_id = $1 AND a.arm_type = $2 AND p.outcome = 2 AND p.position BETWEEN 1 AND $3
+  AND p.bucket >= coalesce(a.reset_at, '-infinity')
+GROUP BY p.arm_row_id, p.position";
+
+const P: &str = "bandit_pulls";
+
+/// Impressions and successes by position, from the first on, where arms were placed at random.
+///
+/// # Errors
+/// As [`glances`].
+pub async fn randomised(
+    link: &mut Link,
+    experiment_id: i64,
+    arm_type: ArmType,
+) -> Result<Vec<Counts>, StorageError> {
+    let kind = arm_type.name();
+    let parameters: [&(dyn ToSql + Sync); 3] = [&experiment_id, &kind, &POSITIONS];
+    let mut positions = Vec::new();
+    for row in link.query(RANDOMISED, &parameters).await? {
+        let at = position(&row)?;
+        let counts = Counts::new(count(&row, "pulls")?, count(&row, "successes")?);
+        let counts = counts.map_err(|_| corrupt("outcome"))?;
+        if positions.len() <= at {
+            positions.resize(at + 1, Counts::default());
+        }
+        if let Some(cell) = positions.get_mut(at) {
+            *cell = counts;
+        }
+    }
+    Ok(positions)
+}
+
+/// Rewarded impressions of every arm (by the id of its row) by position, from the first on.
+///
+/// # Errors
+/// As [`glances`].
+pub async fn rewarded(
+    link: &mut Link,
+    experiment_id: i64,
+    arm_type: ArmType,
+) -> Result<HashMap<i64, Vec<u64>>, StorageError> {
+    let kind = arm_type.name();
+    let parameters: [&(dyn ToSql + Sync); 3] = [&experiment_id, &kind, &POSITIONS];
+    let mut arms: HashMap<i64, Vec<u64>> = HashMap::new();
+    for row in link.query(REWARDED, &parameters).await? {
+        let (at, successes) = (position(&row)?, count(&row, "successes")?);
+        let positions = arms.entry(column(&row, P, "arm_row_id")?).or_default();
+        if positions.len() <= at {
+            positions.resize(at + 1, 0);
+        }
+        if let Some(cell) = positions.get_mut(at) {
+            *cell = successes;
+        }
+    }
+    Ok(arms)
+}
+
+/// From 0.
+fn position(row: &Row) -> Result<usize, StorageError> {
+    let position: i32 = column(row, P, "position")?;
+    usize::try_from(position - 1).map_err(|_| corrupt("position"))
+}
+
+fn count(row: &Row, name: &'static str) -> Result<u64, StorageError> {
+    let count: i64 = column(row, P, name)?;
+    u64::try_from(count).map_err(|_| corrupt(name))
+}
+
+const fn corrupt(column: &'static str) -> StorageError {
+    StorageError::CorruptRow { table: P, column }
 }
 
 /// Arms of one type with what is known of them, in the order of their rows; `by_hour` where evidence ages.

@@ -132,7 +132,8 @@ pub(crate) async fn beside_echo(
     Ok(pairs)
 }
 
-fn tell(lines: &mut Lines, name: &str, pairs: &[(Half, Half)], cpu: Bar, rate: Bar) {
+/// The lines of a load beside echo.
+pub(crate) fn tell(lines: &mut Lines, name: &str, pairs: &[(Half, Half)], cpu: Bar, rate: Bar) {
     lines.ratio(
         format!("{name}: CPU ÷ echo's"),
         cpu,

@@ -5,15 +5,18 @@ use crate::figures::Line;
 use crate::lab::Lab;
 
 mod assign;
+mod bandits;
 mod latency;
 mod new_units;
 mod once;
+mod rank;
 mod reports;
 mod statistics;
 mod track;
 
-/// A goal's number and what it is about. 10 to 12 are not measured yet; 13 has its targets in the statistics.
-pub(crate) const GOALS: [(u8, &str); 10] = [
+/// A goal's number and what it is about. 10 and 11 are not measured yet; 13 has its targets in the statistics, 14 in the
+/// bandits.
+pub(crate) const GOALS: [(u8, &str); 12] = [
     (1, "assign, known unit, one experiment"),
     (2, "assign/bulk, ten experiments of one unit"),
     (3, "assign, new unit, durable before the answer"),
@@ -23,7 +26,9 @@ pub(crate) const GOALS: [(u8, &str); 10] = [
     (7, "latency of track"),
     (8, "dedupe and folding"),
     (9, "reports over many events"),
+    (12, "rank, 50 items"),
     (13, "statistics of a report"),
+    (14, "choices of bandits"),
 ];
 
 /// Measures one goal.
@@ -41,7 +46,9 @@ pub(crate) async fn measure(goal: u8, lab: &mut Lab) -> Result<Vec<Line>, BenchE
         7 => latency::track(lab).await,
         8 => once::measure(lab).await,
         9 => reports::measure(lab).await,
+        12 => rank::measure(lab).await,
         13 => statistics::measure(lab).await,
+        14 => bandits::measure(lab).await,
         _ => Ok(Vec::new()),
     }
 }

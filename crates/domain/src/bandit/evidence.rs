@@ -143,17 +143,22 @@ fn weights_of_hours(
     Ok(plays.into_iter().rev().map(weight).collect())
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a weight is in [0, 1], and a cast of a float saturates"
-)]
 fn scaled(count: u128, weight: f64) -> u128 {
     if weight >= 1.0 {
         return count;
     }
-    (count as f64 * weight).round() as u128
+    scaled_up(count, weight)
+}
+
+/// A count times a factor that is not negative, rounded.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the factor is not negative, and a cast of a float saturates"
+)]
+pub(super) fn scaled_up(count: u128, factor: f64) -> u128 {
+    (count as f64 * factor).round() as u128
 }
 
 #[cfg(test)]

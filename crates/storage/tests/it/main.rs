@@ -9,6 +9,8 @@ mod bandit;
 #[cfg(test)]
 mod covariates;
 #[cfg(test)]
+mod decisions;
+#[cfg(test)]
 mod export;
 #[cfg(test)]
 mod folding;

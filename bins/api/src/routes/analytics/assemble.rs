@@ -1,6 +1,9 @@
 //! Putting the figures of variants together. Pure: rows in, answers out.
 
+use podium_bandit::Counts;
+use podium_bandit::position::rates_by_position;
 use podium_domain::analysis;
+use podium_domain::bandit::examination;
 use podium_domain::metric::Metric;
 use podium_domain::moments::Moments;
 use podium_domain::report;
@@ -14,8 +17,8 @@ use podium_storage::analytics::series::BucketTotals;
 use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{
-    KeyedFigures, MetricReport, MetricValue, Money, PerformanceRow, PositionRow, PositionTest,
-    Range, SeriesRow, SplitCheck, TopRow, TopVariant, WinsorizedBody,
+    ExaminationRow, KeyedFigures, MetricReport, MetricValue, Money, PerformanceRow, PositionRow,
+    PositionTest, Range, SeriesRow, SplitCheck, TopRow, TopVariant, WinsorizedBody,
 };
 use super::compare::{Evidence, adjust};
 
@@ -293,6 +296,7 @@ pub(super) fn performance(rows: &[VariantTotals]) -> Vec<PerformanceRow> {
             conversion_rate: percent(row.purchases, row.impressions),
             total_value: Money::new(&row.total_value),
             avg_value_per_user: Money::new(&row.value_per_unit),
+            bandit: None,
         })
         .collect()
 }
@@ -326,6 +330,23 @@ fn ratio(numerator: i64, denominator: i64) -> Option<f64> {
 
 fn percent(numerator: i64, denominator: i64) -> f64 {
     ratio(numerator, denominator).map_or(0.0, |rate| 100.0 * rate)
+}
+
+/// Attention by position.
+pub(super) fn examined(randomised: &[Counts]) -> Vec<ExaminationRow> {
+    let weights = examination::weights(randomised);
+    rates_by_position(randomised)
+        .iter()
+        .zip(weights)
+        .map(|(rate, weight)| ExaminationRow {
+            position: rate.position + 1,
+            pulls: rate.counts.plays(),
+            rewarded: rate.counts.successes(),
+            rate: rate.rate,
+            interval: [rate.interval.0, rate.interval.1],
+            weight,
+        })
+        .collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]

@@ -5,6 +5,7 @@ use podium_domain::analysis::{self, Reading};
 use podium_domain::decision::design::assumed_effect;
 use podium_domain::decision::look::{Answer, Look, Snapshot, take};
 use podium_domain::decision::verdict::{Gates, judge};
+use podium_domain::experiment::ExperimentType;
 use podium_domain::metric::Metric;
 use podium_domain::moments::CoveredMoments;
 use podium_domain::stats::StatsError;
@@ -48,6 +49,10 @@ impl Evidence<'_> {
         let end = self.sums.experiment.end_date.unwrap_or(self.now);
         let days = end.signed_duration_since(start).as_seconds_f64() / 86_400.0;
         (days >= 1.0).then_some(days)
+    }
+
+    fn is_bandit(&self) -> bool {
+        self.sums.experiment.experiment_type == ExperimentType::Bandit
     }
 
     /// All treatments against the control.
@@ -98,7 +103,8 @@ impl Evidence<'_> {
             sample: is_primary
                 .then(|| self.sample(control.id, variant.id, treatments, metric))
                 .flatten(),
-            sequential: is_primary
+            // A bandit's winner is found by another rule, and no look is ever taken.
+            sequential: (is_primary && !self.is_bandit())
                 .then(|| self.sequential(control.id, variant.id, metric))
                 .flatten(),
             ..with_fixed(blank(variant, reason), &reading)

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use actix_web::HttpResponse;
 use actix_web::http::Method;
 use chrono::{DateTime, NaiveDate, Utc};
+use podium_domain::bandit::ArmType;
+use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
 use podium_promotion::config::Environment;
@@ -18,6 +20,7 @@ use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
+use podium_storage::arms;
 use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
@@ -26,8 +29,8 @@ use utoipa::OpenApi;
 
 use self::assemble::Figures;
 use self::bodies::{
-    LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
-    UnitBody, UnitTotalsBody,
+    BanditBody, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries,
+    TopRow, UnitBody, UnitTotalsBody,
 };
 use self::compare::{Evidence, Standing};
 use crate::auth::{Granted, Viewer};
@@ -37,6 +40,7 @@ use crate::routes::Route;
 use crate::routes::admin::common::{Answer, experiment as reference, unit as unit_of_path};
 
 mod assemble;
+mod bandit;
 pub mod bodies;
 mod compare;
 mod cumulative;
@@ -134,8 +138,19 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
         to: day(&ctx, "endDate")?,
     };
     let experiment = found(&ctx).await?;
-    let rows = totals::totals(&mut ctx.state.database.report().await?, experiment.id, days).await?;
-    admin_json(200, assemble::performance(&rows))
+    let mut link = ctx.state.database.report().await?;
+    let mut rows = assemble::performance(&totals::totals(&mut link, experiment.id, days).await?);
+    if experiment.experiment_type == ExperimentType::Bandit && days == Days::default() {
+        let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
+        drop(link);
+        let arms = compute(move || read.bandit()).await?;
+        for arm in arms.map(|body| body.arms).unwrap_or_default() {
+            let row = rows.iter_mut().find(|row| row.variant_id == arm.variant_id);
+            row.into_iter()
+                .for_each(|row| row.bandit = Some(arm.clone()));
+        }
+    }
+    admin_json(200, rows)
 }
 
 /// Lift of each treatment against the control.
@@ -153,9 +168,16 @@ pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
         ctx.state.engine.environment(),
     )
     .await?;
-    let report = compute(move || read.figures().metric(metric)).await?;
+    let (report, bandit) = compute(move || (read.figures().metric(metric), read.bandit())).await?;
     let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` hold at any moment, those in `sequential` count a look in every slot since the start";
-    admin_json(200, Lift { report, note })
+    admin_json(
+        200,
+        Lift {
+            report,
+            bandit,
+            note,
+        },
+    )
 }
 
 /// Everything that a decision needs.
@@ -178,7 +200,13 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
     let report = compute(move || {
         let (figures, experiment) = (read.figures(), &read.experiment);
         let (split, metrics) = (figures.split(), figures.metrics());
-        let verdict = verdict::verdict(experiment.status, &metrics, &split);
+        let bandit = read.bandit();
+        let verdict = match &bandit {
+            Some(body) if experiment.status == Status::Running && !split.mismatch => {
+                bandit::verdict(body)
+            }
+            _ => verdict::verdict(experiment.status, &metrics, &split),
+        };
         Report {
             experiment_id: id,
             experiment_name: experiment.name.clone(),
@@ -192,6 +220,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
             verdict,
             split,
             metrics,
+            bandit,
             positions: figures.positions(&positions),
             top_items: figures.top(&items),
             top_brands: figures.top(&brands),
@@ -251,6 +280,10 @@ impl Read {
         })
     }
 
+    fn bandit(&self) -> Option<BanditBody> {
+        bandit::bandit(&self.experiment, &self.epochs, &self.rows)
+    }
+
     fn figures(&self) -> Figures<'_> {
         Figures::new(Evidence {
             sums: Sums {
@@ -284,12 +317,18 @@ async fn compute<T: Send + 'static>(
         (status = 503, content_type = "application/problem+json", body = Problem)))]
 pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
-    let rows =
-        dimensions::positions(&mut ctx.state.database.report().await?, experiment.id).await?;
+    let mut link = ctx.state.database.report().await?;
+    let rows = dimensions::positions(&mut link, experiment.id).await?;
+    let randomised = arms::randomised(&mut link, experiment.id, ArmType::Item).await?;
     let figures = Figures::without_sums(&experiment);
     let positions = figures.positions(&rows);
     let tests = figures.position_tests(&positions);
-    admin_json(200, PositionAnalysis { positions, tests })
+    let analysis = PositionAnalysis {
+        positions,
+        tests,
+        examination: assemble::examined(&randomised),
+    };
+    admin_json(200, analysis)
 }
 
 /// What happened by hour, day or week, and the metric and its lift from the start on with their intervals.
