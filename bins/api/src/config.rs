@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use podium_promotion::config as promotion;
 pub use podium_settings::{ConfigError, DatabaseSettings, Environment, Secret, Source};
 use podium_settings::{choice, file, flag, parsed, ranged, secret, text};
 
@@ -48,8 +47,6 @@ pub struct Config {
     pub jwt_audience: Option<String>,
     /// `JWT_TRUST_ROLES`: whether a claim `role` counts.
     pub jwt_trust_roles: bool,
-    /// `AUTO_PROMOTION_…`, `AUTO_NOTIFY_ALERTS`
-    pub promotion: promotion::Environment,
     /// `PODIUM_BOOTSTRAP_ADMIN`: admin while the table of users is empty.
     pub bootstrap_admin: String,
     /// What people are told, and how.
@@ -119,12 +116,6 @@ impl Config {
             jwt_issuer: text(source, "JWT_ISSUER"),
             jwt_audience: text(source, "JWT_AUDIENCE"),
             jwt_trust_roles: flag(source, "JWT_TRUST_ROLES", false)?,
-            promotion: promotion::Environment::read(|name| source.get(name)).map_err(|error| {
-                ConfigError::Refused {
-                    name: error.name,
-                    problem: error.problem,
-                }
-            })?,
             bootstrap_admin: text(source, "PODIUM_BOOTSTRAP_ADMIN").unwrap_or_else(|| "1".into()),
             notifications: podium_notifications::Settings::read(source)?,
             public_api_keys_required: flag(source, "PUBLIC_API_KEYS_REQUIRED", false)?,

@@ -126,12 +126,10 @@ pub async fn start(
         world(&clock),
     )?;
     let (stop_sending, stopped) = watch::channel(false);
-    let watched = (
-        Engine::new(database.clone(), config.promotion.clone()),
-        database.clone(),
-    );
+    let engine = Engine::new(database.clone(), config.promotion.clone());
+    let (watcher, watched) = (engine.clone(), database.clone());
     let watching = on_a_thread(
-        async move || watch_for_ever(watched.0, watched.1).await,
+        async move || watch_for_ever(watcher, watched).await,
         stopped.clone(),
     );
     let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
@@ -154,7 +152,6 @@ pub async fn start(
         tokio::spawn(probe_for_ever(database.clone())),
         tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
-    let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
         engine,
         auth: Auth::new(&config, resources.jwt_secret.as_ref()),

@@ -68,14 +68,6 @@ pub enum ConfigError {
         /// Environment variable.
         name: &'static str,
     },
-    /// The value can be read and must not be used.
-    #[error("{name} {problem}")]
-    Refused {
-        /// Environment variable.
-        name: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
     /// Two variables that contradict each other.
     #[error("{name} and {other} cannot be set together")]
     Together {
