@@ -143,7 +143,7 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
     let mut link = ctx.state.database.report().await?;
     let mut rows = assemble::performance(&totals::totals(&mut link, experiment.id, days).await?);
     if experiment.experiment_type == ExperimentType::Bandit && days == Days::default() {
-        let read = Read::now(&mut link, experiment).await?;
+        let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
         drop(link);
         let arms = compute(move || read.bandit()).await?;
         for arm in arms.map(|body| body.arms).unwrap_or_default() {
