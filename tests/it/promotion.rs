@@ -773,3 +773,48 @@ async fn what_is_in_force_is_shown_with_its_sources() {
         .data();
     assert_eq!(wrong["validation"]["valid"], false);
 }
+
+/// Whatever statement of a promotion fails, nothing of it stays but the looks, which were taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_that_fails_half_way_leaves_nothing() {
+    let app = start().await;
+    experiment(&app, 1, "cta", &CLEAR).await;
+    app.database()
+        .execute(
+            "INSERT INTO notification_configs (user_id, channel, webhook_url) VALUES ('1', 'slack', 'https://x.example/1');
+             CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '57014'; END $$",
+        )
+        .await;
+    let promote = json!({"action": "promote", "experimentName": "cta"});
+    // The looks of the first attempt are there from now on.
+    let mut before = None;
+    for table in [
+        "experiment_promotions",
+        "experiments",
+        "audit_log",
+        "ab_promotion_audit_log",
+        "promotion_decisions",
+        "promotion_rollouts",
+        "notification_logs",
+        "notification_outbox",
+    ] {
+        let on = format!(
+            "CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION fail()"
+        );
+        app.database().execute(&on).await;
+        post(&app, &promote).await.problem(503, "unavailable");
+        app.database()
+            .execute(&format!("DROP TRIGGER fail ON {table}"))
+            .await;
+        let after = state(&app).await;
+        assert_eq!(
+            *before.get_or_insert_with(|| after.clone()),
+            after,
+            "{table}"
+        );
+        assert_eq!(count(&app, "experiment_promotions").await, 0);
+    }
+    post(&app, &promote).await.data();
+    assert_eq!(count(&app, "promotion_rollouts").await, 1);
+}

@@ -10,6 +10,7 @@ pub mod bots;
 pub mod cli;
 pub mod config;
 pub mod cors;
+pub mod idempotency;
 pub mod json;
 pub mod limits;
 pub mod openapi;

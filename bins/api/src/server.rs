@@ -17,7 +17,8 @@ use podium_storage::bandit::weights;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
 use podium_storage::{
-    ConnectSettings, Database, StorageError, alerts, fold, leases, retention, winsorize,
+    ConnectSettings, Database, StorageError, alerts, fold, idempotency, leases, retention, seals,
+    winsorize,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -141,6 +142,7 @@ pub async fn start(
         tokio::spawn(count_assignments(serving.clone(), database.clone())),
         watching,
         tokio::spawn(fold_for_ever(database.clone())),
+        tokio::spawn(seal_for_ever(database.clone())),
         tokio::spawn(cap_values_for_ever(database.clone())),
         tokio::spawn(keep_partitions(
             database.clone(),
@@ -258,6 +260,28 @@ async fn fold_for_ever(database: Database) {
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "folding failed and will be tried again");
+            }
+        }
+    }
+}
+
+/// How often the audit logs are sealed; an entry waits at most 5 s.
+const SEAL_EVERY: Duration = Duration::from_secs(2);
+
+/// Seals the audit logs. Each seal is in the log of this process too, where nobody who owns the database can change it.
+async fn seal_for_ever(database: Database) {
+    let mut ticks = tokio::time::interval(SEAL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match seals::seal_once(&database).await {
+            Ok(Some(seal)) => {
+                tracing::info!(%seal, "audit log sealed");
+                ticks.reset_immediately();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "the audit log was not sealed and will be tried again");
             }
         }
     }
@@ -382,6 +406,9 @@ async fn keep_partitions(database: Database, retention_days: Option<i32>) {
     loop {
         if let Err(error) = retention::create_partitions(&database).await {
             tracing::warn!(error = %error.chain(), "event partitions could not be made ahead");
+        }
+        if let Err(error) = idempotency::sweep(&database).await {
+            tracing::warn!(error = %error.chain(), "old answers could not be deleted");
         }
         if let Err(error) = covariates::forget_abandoned(&database).await {
             tracing::warn!(error = %error.chain(), "abandoned uploads could not be deleted");

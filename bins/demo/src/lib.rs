@@ -66,7 +66,11 @@ impl Demo {
     /// # Errors
     /// [`DemoError::Start`], and those of making a token and a client.
     pub async fn start(config: Config) -> Result<Self, DemoError> {
-        let config = with_secret(config)?;
+        let config = Config {
+            // The demonstration is its own only client, and a busy one.
+            rates: None,
+            ..with_secret(config)?
+        };
         let admin = config.bootstrap_admin.clone();
         let running = server::start(config, Arc::new(SystemClock), true).await?;
         let issued =

@@ -40,6 +40,9 @@ const COUNTING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 const LEARNING: Duration = Duration::from_millis(1_200);
 
+/// The simulated time.
+const WEEKS: TimeDelta = TimeDelta::weeks(2);
+
 /// How much is played.
 #[derive(Clone, Copy, Debug)]
 pub struct Play {
@@ -392,12 +395,17 @@ fn visits(play: &Play, round: usize, begin: DateTime<Utc>) -> Vec<Visit> {
             Visit {
                 shopper: format!("shopper-{}", rng.random_range(0..SHOPPERS)),
                 number,
-                at: begin + TimeDelta::seconds((time * 14.0 * 86_400.0) as i64),
+                at: begin + WEEKS * number_of(number) / number_of(play.visits.max(1)),
                 time,
                 luck: rng.random(),
             }
         })
         .collect()
+}
+
+/// As what durations are multiplied with; more visits than that would never be played.
+fn number_of(visits: usize) -> i32 {
+    i32::try_from(visits).unwrap_or(i32::MAX)
 }
 
 /// What came out of it, in words.

@@ -20,6 +20,7 @@ use utoipa::OpenApi;
 
 use crate::auth::refusals::Refusal;
 use crate::auth::{Granted, RequiredRole, Role, Viewer};
+use crate::idempotency;
 use crate::problem::{ApiError, Code};
 use crate::request::{Ctx, finish};
 use crate::state::SharedState;
@@ -146,7 +147,14 @@ impl Route {
             async move {
                 let granted = grant::<R>(&ctx)?;
                 match limit {
-                    Some(limit) => in_time(&ctx, limit, handler(ctx.clone(), granted)).await,
+                    Some(limit) => {
+                        let actor = granted.actor().to_owned();
+                        let own = ctx.clone();
+                        let handled = async move {
+                            in_time(&own, limit, handler(own.clone(), granted)).await
+                        };
+                        idempotency::once(&ctx, &actor, handled).await
+                    }
                     None => handler(ctx, granted).await,
                 }
             }

@@ -82,6 +82,16 @@ fn points(curve: &Curve, top: f64) -> impl Iterator<Item = (f64, f64)> {
     })
 }
 
+/// The cell, counted from 0, of a share of `last` cells.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast of a float saturates, and shares are not negative"
+)]
+fn cell_of(share: f64, last: usize) -> usize {
+    ((share * last as f64).round() as usize).min(last)
+}
+
 /// The plot for a terminal.
 #[must_use]
 pub fn terminal(curves: &[Curve]) -> String {
@@ -93,7 +103,7 @@ pub fn terminal(curves: &[Curve]) -> String {
             let step = (column + 1) * curve.values.len() / columns;
             let value = step.checked_sub(1).and_then(|step| curve.values.get(step));
             let share = value.copied().unwrap_or_default() / top;
-            let row = rows - 1 - ((share * (rows - 1) as f64).round() as usize).min(rows - 1);
+            let row = rows - 1 - cell_of(share, rows - 1);
             if let Some(cell) = cells.get_mut(row).and_then(|row| row.get_mut(column)) {
                 *cell = mark;
             }

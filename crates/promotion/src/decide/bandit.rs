@@ -20,7 +20,9 @@ pub(super) fn criteria(config: &PromotionConfig, treatment: &Treatment) -> Vec<C
         )];
     };
     let thresholds = &config.thresholds;
-    let Some(conditions) = conditions(reading, thresholds.min_confidence) else {
+    let sound = Some(reading).filter(|reading| is_sound(reading));
+    let Some(conditions) = sound.and_then(|reading| conditions(reading, thresholds.min_confidence))
+    else {
         return vec![unknown("the evidence for the winner rule makes no sense")];
     };
     let words = [
@@ -55,6 +57,20 @@ pub(super) fn criteria(config: &PromotionConfig, treatment: &Treatment) -> Vec<C
 
 fn unknown(why: &str) -> Criterion {
     Criterion::new("bandit", Some(Failure::Unknown), format!("bandit: {why}"))
+}
+
+fn is_sound(reading: &BanditReading) -> bool {
+    let numbers = [
+        reading.expected_loss,
+        reading.control_rate,
+        reading.difference,
+        reading.standard_error,
+    ];
+    let limits = reading.interval.unwrap_or_default();
+    (0.0..=1.0).contains(&reading.prob_best)
+        && numbers.iter().all(|number| number.is_finite())
+        && limits.0.is_finite()
+        && limits.1.is_finite()
 }
 
 fn conditions(

@@ -43,7 +43,7 @@ const PATHS: [&str; 2] = [
 pub fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
     for path in PATHS {
-        routes.push(Route::guarded(Method::POST, path, act));
+        routes.push(Route::report(Method::POST, path, act));
         routes.push(Route::guarded(Method::GET, path, configuration));
     }
     routes.extend(list::routes());
@@ -84,11 +84,16 @@ pub async fn act(ctx: Rc<Ctx>, granted: Granted<Viewer>) -> Result<HttpResponse,
 async fn carry_out(ctx: &Rc<Ctx>, granted: &Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let (action, command) = read::command(ctx).await?;
     if action.is_some_and(|action| action != Action::Check) {
-        grant::<Promoter>(ctx)?;
+        at_least::<Promoter>(ctx, granted)?;
     }
     let command = command?;
     if command.force.is_some() {
-        grant::<Admin>(ctx)?;
+        at_least::<Admin>(ctx, granted)?;
+    }
+    if matches!(command.action, Action::Promote | Action::Rollback)
+        && let Some(limits) = &ctx.state.limits
+    {
+        limits.promotion(granted.actor())?;
     }
     match command.action {
         Action::Check => check(ctx, &command).await,
@@ -96,6 +101,14 @@ async fn carry_out(ctx: &Rc<Ctx>, granted: &Granted<Viewer>) -> Result<HttpRespo
         Action::Scan => scan(ctx, granted, command).await,
         Action::Rollback => roll_back(ctx, granted, command).await,
     }
+}
+
+/// Asks for a higher role than the route does; who has it is not counted twice.
+fn at_least<R: RequiredRole>(ctx: &Ctx, granted: &Granted<Viewer>) -> Result<(), ApiError> {
+    if granted.role() < R::ROLE {
+        grant::<R>(ctx)?;
+    }
+    Ok(())
 }
 
 async fn check(ctx: &Ctx, command: &Command) -> Result<HttpResponse, ApiError> {

@@ -15,7 +15,7 @@ use crate::routes::admin::common::{Answer, NotChanged, experiment, if_match, ver
 use crate::routes::admin::read;
 
 pub(super) fn routes() -> Vec<Route> {
-    vec![Route::guarded(
+    vec![Route::report(
         Method::POST,
         "/api/v1/admin/experiments/{id}/restart-analysis",
         restart,
