@@ -28,7 +28,7 @@ class Picture:
 
     def text(self, text, x=28, size=14, color=INK, weight="normal", font="sans-serif", width=None):
         width = width or WIDTH - x - 24
-        per_line = max(10, int(width / (size * (0.62 if font == "monospace" else 0.53))))
+        per_line = max(10, int(width / (size * (0.62 if font == "monospace" else 0.57))))
         for line in text.split("\n"):
             for piece in textwrap.wrap(line, per_line) or [""]:
                 self.y += size * 1.45
@@ -45,11 +45,10 @@ class Picture:
 
     def button(self, text):
         self.gap()
-        width = len(text) * 8 + 24
+        width = len(text) * 10 + 24
         self.parts.append(f'<rect x="28" y="{self.y:.0f}" width="{width}" height="30" rx="4" fill="none" stroke="#bbbbbb"/>')
-        self.y += 4
         self.text(text, x=40, weight="bold")
-        self.y += 8
+        self.y += 10
 
     def write(self, name):
         height = self.y + 24

@@ -9,9 +9,11 @@
 
 mod access;
 mod admin;
+mod alerts;
 mod api_keys;
 mod assign;
 mod attribution;
+mod audit;
 mod bad_input;
 mod bandit;
 mod bandit_arms;
@@ -22,8 +24,10 @@ mod covariates;
 mod crash;
 mod drain;
 mod fuzz;
+mod guard;
 mod http;
 mod idempotency;
+mod idempotency_key;
 mod limits;
 mod login;
 mod migrations;
@@ -33,6 +37,7 @@ mod openapi;
 mod outage;
 mod overrides;
 mod pressure;
+mod promotion;
 mod rank;
 mod results;
 mod retention;
@@ -41,6 +46,7 @@ mod tls;
 mod tokens;
 mod track;
 mod transport;
+mod worker;
 
 /// The program that [`podium_tests::ApiProcess`] starts.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_podium-api-under-test");

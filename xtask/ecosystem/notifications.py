@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -144,9 +145,12 @@ def main():
     sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=sink.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{sink.server_port}"
-    postbox = Controller(Postbox(), hostname="127.0.0.1", port=0)
+    # The controller cannot tell which port the system gave it.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    postbox = Controller(Postbox(), hostname="127.0.0.1", port=port)
     postbox.start()
-    port = postbox.server.sockets[0].getsockname()[1]
     variables = dict(
         os.environ, HOST="127.0.0.1", PORT="0", JWT_SECRET=secrets.token_urlsafe(48), RUST_LOG="warn",
         NOTIFY_ALLOW_PRIVATE_TARGETS="true", PAGERDUTY_EVENTS_URL=base + "/pagerduty",

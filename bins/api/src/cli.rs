@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use podium_settings::{chain, start_logging};
 use podium_storage::ConnectSettings;
+use podium_storage::seals::{self, Seal};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Auth;
@@ -45,8 +46,29 @@ enum Command {
         #[arg(long)]
         apply: bool,
     },
+    /// The audit log.
+    Audit {
+        #[command(subcommand)]
+        command: Audit,
+    },
     /// Print the configuration in force, secrets masked.
     Config,
+}
+
+#[derive(Debug, Subcommand)]
+enum Audit {
+    /// Prove that nothing in the audit logs was altered, cut out or slipped in since it was sealed. Exits with 1 otherwise.
+    Verify {
+        /// A seal that was noted earlier, as `verify` and the log print it: the chain must hold it, so that an end that
+        /// was cut off is found too.
+        #[arg(long, value_name = "NUMBER:HASH", value_parser = parse_seal)]
+        anchor: Option<Seal>,
+    },
+}
+
+fn parse_seal(text: &str) -> Result<Seal, String> {
+    text.parse()
+        .map_err(|()| "a number, a colon and 64 hexadecimal digits".into())
 }
 
 fn parse_lifetime(text: &str) -> Result<TimeDelta, String> {
@@ -107,6 +129,9 @@ async fn execute(cli: Cli, config: Config) -> Result<ExitCode, StartError> {
         Some(Command::Migrate) => migrate(&config).await,
         Some(Command::Token { user, ttl }) => token(&config, &user, ttl),
         Some(Command::Rebuild { apply }) => rebuild(&config, apply).await,
+        Some(Command::Audit {
+            command: Audit::Verify { anchor },
+        }) => verify_audit(&config, anchor).await,
         Some(Command::Config) => {
             println!("{config:#?}");
             Ok(ExitCode::SUCCESS)
@@ -185,4 +210,24 @@ async fn rebuild(config: &Config, apply: bool) -> Result<ExitCode, StartError> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn verify_audit(config: &Config, anchor: Option<Seal>) -> Result<ExitCode, StartError> {
+    let resources = private::resources(config).await?;
+    let settings = ConnectSettings::parse(resources.database_url.expose())?;
+    let verified = seals::verify(&settings, anchor).await?;
+    let last = verified
+        .last
+        .map_or("none".to_owned(), |seal| seal.to_string());
+    println!("sealed entries: {}", verified.entries);
+    println!("waiting for a seal: {}", verified.waiting);
+    println!("last seal: {last}");
+    for finding in &verified.findings {
+        println!("FOUND: {finding}");
+    }
+    if verified.findings.is_empty() {
+        println!("nothing was altered or cut out");
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::FAILURE)
 }

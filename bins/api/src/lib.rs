@@ -2,14 +2,15 @@
 //!
 //! `main.rs` only calls [`cli::run`], so that tests and the demo start the real application with [`server::start`].
 
+pub use podium_settings::{clock, ids};
+
 pub mod address;
 pub mod auth;
 pub mod bots;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod cors;
-pub mod ids;
+pub mod idempotency;
 pub mod json;
 pub mod limits;
 pub mod openapi;

@@ -10,11 +10,16 @@ use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use podium_notifications::{Sender, World};
 use podium_private_postgres::PrivatePostgres;
+use podium_promotion::Engine;
 use podium_serving::Serving;
+use podium_storage::audit::Origin;
 use podium_storage::bandit::weights;
 use podium_storage::experiments::covariates;
 use podium_storage::feed::Feed;
-use podium_storage::{ConnectSettings, Database, StorageError, fold, retention, winsorize};
+use podium_storage::{
+    ConnectSettings, Database, StorageError, alerts, fold, idempotency, leases, retention, seals,
+    winsorize,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -118,6 +123,14 @@ pub async fn start(
         world(&clock),
     )?;
     let (stop_sending, stopped) = watch::channel(false);
+    let watched = (
+        Engine::new(database.clone(), config.promotion.clone()),
+        database.clone(),
+    );
+    let watching = on_a_thread(
+        async move || watch_for_ever(watched.0, watched.1).await,
+        stopped.clone(),
+    );
     let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
     let mut background = vec![
         tokio::spawn(
@@ -126,7 +139,10 @@ pub async fn start(
                 .follow(Feed::start(database.clone(), Some(direct.clone()))),
         ),
         tokio::spawn(serving.clone().learn()),
+        tokio::spawn(count_assignments(serving.clone(), database.clone())),
+        watching,
         tokio::spawn(fold_for_ever(database.clone())),
+        tokio::spawn(seal_for_ever(database.clone())),
         tokio::spawn(cap_values_for_ever(database.clone())),
         tokio::spawn(keep_partitions(
             database.clone(),
@@ -135,7 +151,9 @@ pub async fn start(
         tokio::spawn(probe_for_ever(database.clone())),
         tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
+    let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
+        engine,
         auth: Auth::new(&config, resources.jwt_secret.as_ref()),
         refusals: Refusals::default(),
         limits: config.rates.as_ref().map(Limits::new),
@@ -247,6 +265,28 @@ async fn fold_for_ever(database: Database) {
     }
 }
 
+/// How often the audit logs are sealed; an entry waits at most 5 s.
+const SEAL_EVERY: Duration = Duration::from_secs(2);
+
+/// Seals the audit logs. Each seal is in the log of this process too, where nobody who owns the database can change it.
+async fn seal_for_ever(database: Database) {
+    let mut ticks = tokio::time::interval(SEAL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match seals::seal_once(&database).await {
+            Ok(Some(seal)) => {
+                tracing::info!(%seal, "audit log sealed");
+                ticks.reset_immediately();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "the audit log was not sealed and will be tried again");
+            }
+        }
+    }
+}
+
 /// What was folded may ask for other weights of a bandit's variants.
 async fn move_weights(database: &Database) {
     if let Err(error) = weights::update(database).await {
@@ -291,10 +331,84 @@ pub async fn store_notes(state: &AppState) {
     }
 }
 
+/// Runs work on a thread of its own until somebody asks to stop: the engine borrows across its transactions in ways that
+/// keep it on one thread.
+fn on_a_thread(
+    work: impl AsyncFnOnce() + Send + 'static,
+    mut stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+                () = work() => {}
+            }
+        });
+    })
+}
+
+/// How often alerts, guards and rollouts are looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(60);
+
+/// Looks at alerts, guards and rollouts, where no worker does it. Of several replicas each tries; nothing is done twice.
+async fn watch_for_ever(engine: Engine, database: Database) {
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A starting replica knows nothing of the last minute yet.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        match leases::is_held(&database, leases::WORKER).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "it is not known whether a worker lives");
+                continue;
+            }
+        }
+        let origin = Origin {
+            actor: "podium-api".to_owned(),
+            request_id: format!("{:032x}", ids::random()),
+            address: None,
+        };
+        if let Err(error) = engine.watch(&origin).await {
+            tracing::warn!(%error, "alerts and guards were not looked at and will be in a minute");
+        }
+    }
+}
+
+/// How often a replica stores how many assignments it could not make.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+
+async fn count_assignments(serving: Arc<Serving>, database: Database) {
+    let mut ticks = tokio::time::interval(COUNT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let counts = serving.take_counts();
+        if counts.is_empty() {
+            continue;
+        }
+        let stored = match database.work().await {
+            Ok(mut link) => alerts::count_assignments(&mut link, &counts).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            tracing::debug!(error = %error.chain(), "counts of assignments wait for the database");
+            serving.give_back_counts(&counts);
+        }
+    }
+}
+
 async fn keep_partitions(database: Database, retention_days: Option<i32>) {
     loop {
         if let Err(error) = retention::create_partitions(&database).await {
             tracing::warn!(error = %error.chain(), "event partitions could not be made ahead");
+        }
+        if let Err(error) = idempotency::sweep(&database).await {
+            tracing::warn!(error = %error.chain(), "old answers could not be deleted");
         }
         if let Err(error) = covariates::forget_abandoned(&database).await {
             tracing::warn!(error = %error.chain(), "abandoned uploads could not be deleted");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::web::Data;
+use podium_promotion::Engine;
 use podium_serving::Serving;
 use podium_storage::Database;
 
@@ -23,6 +24,8 @@ pub struct AppState {
     pub serving: Arc<Serving>,
     /// For admin and report routes.
     pub database: Database,
+    /// Decides about promotions and carries them out.
+    pub engine: Engine,
     /// Checks tokens.
     pub auth: Auth,
     /// Refused changes that the audit log has not been told of.

@@ -60,6 +60,20 @@ wire_names!(Kind {
     SiteErrors => "site_errors",
 });
 
+/// Whether an alert is still open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// What it is about still is.
+    Open,
+    /// It is over.
+    Closed,
+}
+
+wire_names!(Standing {
+    Open => "open",
+    Closed => "closed",
+});
+
 /// An alert that should be open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {

@@ -36,15 +36,18 @@ pub const GAP: Duration = Duration::from_secs(1);
 #[must_use]
 pub fn render(message: &Message, links: &Links) -> Vec<u8> {
     let facts = text::facts(message);
-    let fields = facts.iter().map(|fact| {
-        let value = escape::slack(&fact.value, VALUE);
-        format!("*{}*\n{value}", fact.label)
-    });
+    let fields: Vec<String> = facts
+        .iter()
+        .map(|fact| {
+            let value = escape::slack(&fact.value, VALUE);
+            format!("*{}*\n{value}", fact.label)
+        })
+        .collect();
     let mut blocks = vec![
         header(text::title(message.event)),
         section(&escape::slack(&text::sentence(message), SECTION)),
     ];
-    blocks.extend(self::fields(fields.collect()));
+    blocks.extend(self::fields(&fields));
     blocks.extend(checks(message));
     blocks.extend(how_to_roll_back(message));
     blocks.push(json!({"type": "divider"}));
@@ -91,7 +94,7 @@ pub fn section(text: &str) -> Value {
 
 /// Short texts in two columns, as many as fit; nothing without any. The texts are ours or escaped.
 #[must_use]
-pub fn fields(texts: Vec<String>) -> Option<Value> {
+pub fn fields(texts: &[String]) -> Option<Value> {
     if texts.is_empty() {
         return None;
     }
@@ -213,13 +216,13 @@ mod tests {
             assert_eq!(texts(&section(&"s".repeat(n))), kept);
         }
         for (n, kept) in [(10, 10), (11, 10)] {
-            let made = fields(vec!["f".into(); n]).unwrap();
+            let made = fields(&vec!["f".into(); n]).unwrap();
             assert_eq!(made["fields"].as_array().unwrap().len(), kept);
         }
         for (n, kept) in [(2_000, 2_000), (2_001, 2_000)] {
-            assert_eq!(texts(&fields(vec!["f".repeat(n)]).unwrap()), kept);
+            assert_eq!(texts(&fields(&["f".repeat(n)]).unwrap()), kept);
         }
-        assert_eq!(fields(Vec::new()), None);
+        assert_eq!(fields(&[]), None);
     }
 
     #[test]

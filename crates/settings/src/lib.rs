@@ -1,11 +1,13 @@
-//! What every program of the product reads at its start: variables of the environment, secrets, where the database is, and
-//! how to log.
+//! What every program of the product takes from outside: variables of the environment, secrets, where the database is, how
+//! to log, the clock, and chance.
 //!
 //! A variable that cannot be used stops the process and is named; it is never ignored. To add one, read it with
 //! [`parsed`], [`ranged`], [`choice`], [`text`] or [`secret`] into the typed structure of the program that needs it, or here
 //! when more than one does.
 
+pub mod clock;
 mod database;
+pub mod ids;
 mod log;
 
 pub use database::DatabaseSettings;
@@ -65,6 +67,14 @@ pub enum ConfigError {
     KnownSecret {
         /// Environment variable.
         name: &'static str,
+    },
+    /// The value can be read and must not be used.
+    #[error("{name} {problem}")]
+    Refused {
+        /// Environment variable.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
     },
     /// Two variables that contradict each other.
     #[error("{name} and {other} cannot be set together")]

@@ -34,6 +34,8 @@ pub enum Table {
     Events,
     /// Every assignment.
     Assignments,
+    /// The audit log, in the order of its ids.
+    Audit,
 }
 
 /// A column: its name, and whether its text is data from outside.
@@ -68,6 +70,25 @@ const ASSIGNMENT_COLUMNS: [Column; 7] = [
     ("is_sticky", false),
 ];
 
+const AUDIT_COLUMNS: [Column; 11] = [
+    ("id", false),
+    ("at", false),
+    ("actor", true),
+    ("action", false),
+    ("entity", false),
+    ("entity_id", true),
+    ("experiment_id", false),
+    ("before", true),
+    ("after", true),
+    ("request_id", true),
+    ("address", false),
+];
+
+const AUDIT: &str = r#"-- export::audit
+SELECT id::text, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), actor, action, entity, entity_id,
+       experiment_id::text, before::text, after::text, request_id, address
+FROM audit_log WHERE id > $1 ORDER BY id"#;
+
 const EVENTS: &str = r#"-- export::events
 SELECT id::text, event_id, user_id, experiment_id::text, variant_id::text, event_type, event_name, item_id, brand_id,
        position::text, module_id, event_data::text, value::text, session_id,
@@ -87,6 +108,7 @@ impl Table {
         match self {
             Self::Events => &EVENT_COLUMNS,
             Self::Assignments => &ASSIGNMENT_COLUMNS,
+            Self::Audit => &AUDIT_COLUMNS,
         }
     }
 
@@ -94,6 +116,7 @@ impl Table {
         match self {
             Self::Events => EVENTS,
             Self::Assignments => ASSIGNMENTS,
+            Self::Audit => AUDIT,
         }
     }
 }
@@ -110,23 +133,19 @@ impl Stream for CsvStream {
     }
 }
 
-/// Begins an export of one experiment. Rows come in no order; cells of text from outside that a spreadsheet would run
+/// Begins an export: of one experiment, or of the audit log behind an id. Rows of experiments come in no order; cells of text from outside that a spreadsheet would run
 /// (`=`, `+`, `-`, `@`, tab or carriage return in front) get a `'` in front.
 ///
 /// # Errors
 /// [`StorageError::QueueFull`] while other exports run; [`StorageError::Db`] when the statement does not start.
-pub async fn begin(
-    database: &Database,
-    table: Table,
-    experiment_id: i64,
-) -> Result<CsvStream, StorageError> {
+pub async fn begin(database: &Database, table: Table, of: i64) -> Result<CsvStream, StorageError> {
     let room = ROOM
         .clone()
         .try_acquire_owned()
         .map_err(|_| StorageError::QueueFull)?;
     // A connection of its own: it may be busy for minutes, which no pool is made for.
     let client = database.settings().connect(Purpose::Maintain).await?;
-    let rows = client.query_raw(table.statement(), [experiment_id]).await?;
+    let rows = client.query_raw(table.statement(), [of]).await?;
     let (sender, receiver) = mpsc::channel(WAITING);
     let export = Export {
         table,

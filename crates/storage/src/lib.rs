@@ -16,6 +16,8 @@
 //! | [`decisions`] | what rankings answered, and arms on first sight |
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
+//! | [`idempotency`] | answers that are repeated |
+//! | [`seals`] | the chain of hashes over the audit logs |
 //! | [`alerts`] | what went wrong within the last hour, and whether it still does |
 //! | [`leases`] | who does a work that needs no second one |
 //! | [`rollouts`] | promotions while they are rolled out and watched |
@@ -42,6 +44,7 @@ pub mod experiments;
 pub mod export;
 pub mod feed;
 pub mod fold;
+pub mod idempotency;
 pub mod leases;
 pub mod migrate;
 pub mod notification_configs;
@@ -54,6 +57,7 @@ pub mod rebuild;
 pub mod retention;
 pub mod rollouts;
 pub mod rows;
+pub mod seals;
 pub mod users;
 pub mod winsorize;
 

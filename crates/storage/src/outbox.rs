@@ -5,7 +5,6 @@
 
 use deadpool_postgres::Transaction;
 use podium_domain::notification::{Audience, Channel, Level, Message, text};
-use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use crate::StorageError;
@@ -30,7 +29,7 @@ WITH logged AS (
     ON CONFLICT (message_key) DO NOTHING
     RETURNING id, config_id)
 INSERT INTO notification_outbox (id, config_id, dedup_key, action, urgency, payload, next_attempt_at)
-SELECT l.id, l.config_id, $8, 'trigger', $12, $13,
+SELECT l.id, l.config_id, $8, 'trigger', $12, $13::text::jsonb,
        CASE WHEN c.channel = 'pagerduty' OR $9 IS NOT NULL THEN now()
             ELSE podium_quiet_until(now(), c.quiet_from, c.quiet_to, c.quiet_zone) END
 FROM logged l JOIN notification_configs c ON c.id = l.config_id
@@ -50,7 +49,7 @@ WITH logged AS (
     ON CONFLICT (message_key) DO NOTHING
     RETURNING id, config_id)
 INSERT INTO notification_outbox (id, config_id, dedup_key, action, urgency, payload, next_attempt_at)
-SELECT id, config_id, $8, 'resolve', $9, $10, now() FROM logged
+SELECT id, config_id, $8, 'resolve', $9, $10::text::jsonb, now() FROM logged
 RETURNING id";
 
 /// Queues a message for everybody who wants it and returns the ids of the deliveries, one for each target; none when
@@ -82,7 +81,7 @@ async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, 
             &message.level.name(),
             &message.event.name(),
             &text::title(message.event),
-            &text::sentence(message),
+            &storable(&text::sentence(message)),
             &message.experiment.as_ref().map(|named| &named.name),
             &message.variant.as_ref().map(|named| &named.name),
             &message.key(),
@@ -91,7 +90,7 @@ async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, 
             &channels(message),
             &all_but,
             &urgency(message.level),
-            &Json(message),
+            &payload(message)?,
         ],
     )
     .await?;
@@ -110,13 +109,13 @@ async fn resolve(
             &message.level.name(),
             &message.event.name(),
             &text::title(message.event),
-            &text::sentence(message),
+            &storable(&text::sentence(message)),
             &message.experiment.as_ref().map(|named| &named.name),
             &message.variant.as_ref().map(|named| &named.name),
             &message.key(),
             &key,
             &urgency(message.level),
-            &Json(message),
+            &payload(message)?,
         ],
     )
     .await?;
@@ -142,6 +141,19 @@ const fn urgency(level: Level) -> i16 {
         Level::Warning => 1,
         Level::Critical => 2,
     }
+}
+
+/// What PostgreSQL can hold: a text with U+0000, perhaps of somebody's error, must not fail the transaction that tells it.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+fn payload(message: &Message) -> Result<String, StorageError> {
+    let json = serde_json::to_string(message).map_err(|_| StorageError::CorruptRow {
+        table: "notification_outbox",
+        column: "payload",
+    })?;
+    Ok(json.replace("\\u0000", "\\ufffd"))
 }
 
 fn delivery_id(row: &tokio_postgres::Row) -> Result<Uuid, StorageError> {

@@ -1,8 +1,10 @@
 //! Targets that misbehave.
 
 use podium_notifications::http::TimeLimits;
+use podium_storage::audit::Origin;
+use podium_storage::notification_logs;
 use podium_tests::TestDatabase;
-use podium_tests::sink::{Reaction, Sink};
+use podium_tests::sink::{Reaction, Received, Sink};
 
 use super::*;
 
@@ -105,58 +107,44 @@ async fn a_dead_letter_can_be_sent_again() {
     })
     .await;
     let other = Sink::friendly().await;
-    let app = setup().start().await;
-    let database = app.database();
-    webhook(database, "1", &broken.url).await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &broken.url).await;
     let slack = format!(
         "webhook_url, alert_levels='{}/slack', '{{warning}}'",
         other.url
     );
-    target(database, "b", "slack", &slack).await;
-    enqueue(&app.state().database, &[promotion(1)]).await;
+    target(&database, "b", "slack", &slack).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    let sender = sender(&database, settings());
     for _ in 0..8 {
-        eventually("another try", async || {
-            let_time_pass(database).await;
-            app.state().notifications.wake();
-            states(database).await.starts_with("failed 1") || {
-                let tries = broken.received().len();
-                tries >= 8
-            }
-        })
-        .await;
+        assert_eq!(states(&database).await, "pending 1");
+        let_time_pass(&database).await;
+        assert_eq!(deliver_once(&sender).await, 1);
     }
-    becomes(database, "failed 1, sent 1").await;
-    assert_eq!(broken.received().len(), 8);
-    let news = other.received();
-    assert!(news[0].json()["text"].as_str().unwrap().contains("500"));
+    assert_eq!(states(&database).await, "failed 1, pending 1");
+    assert_eq!(deliver_once(&sender).await, 1);
+    let news = other.received()[0].json();
+    assert!(news["text"].as_str().unwrap().contains("answered 500"));
 
-    let failed = app
-        .admin(
-            reqwest::Method::GET,
-            "/api/v1/admin/notification-logs?status=failed",
-            None,
-        )
-        .await
-        .data();
-    let id = failed[0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(failed[0]["attempts"], 8);
-    let path = format!("/api/v1/admin/notification-logs/{id}/resend");
-    let again = app.admin(reqwest::Method::POST, &path, None).await;
-    assert_eq!(again.data()["status"], "pending");
-    // The breaker would wait for its probe.
-    eventually("it is sent", async || {
-        let_time_pass(database).await;
-        app.state().notifications.wake();
-        states(database).await == "sent 2"
-    })
-    .await;
+    let id = "SELECT id::text FROM notification_logs WHERE status = 'failed' AND attempts = 8";
+    let id: Uuid = database.text(id).await.parse().unwrap();
+    let origin = Origin {
+        actor: "1".into(),
+        request_id: "r".into(),
+        address: None,
+    };
+    let again =
+        async || notification_logs::resend(&storage(&database), &origin, (Some("a"), id)).await;
+    again().await.unwrap();
+    let_time_pass(&database).await;
+    assert_eq!(deliver_once(&sender).await, 1);
+    assert_eq!(states(&database).await, "sent 2");
     let received = broken.received();
-    assert!(received.iter().all(|r| r.header("webhook-id") == id));
+    let same = |request: &Received| request.header("webhook-id") == id.to_string();
+    assert!(received.len() == 9 && received.iter().all(same));
     let audited = "SELECT count(*) FROM audit_log WHERE action = 'notification.resend'";
     assert_eq!(database.number(audited).await, 1);
-    app.admin(reqwest::Method::POST, &path, None)
-        .await
-        .problem(409, "conflict");
+    again().await.expect_err("it was sent");
 }
 
 /// Five failures in a row open the breaker of the target, and nobody else's.

@@ -202,8 +202,8 @@ async fn changes_name_the_version_they_are_made_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_test_message_says_how_it_went() {
     let sink = Sink::start(|_, before| match before {
-        0 => Reaction::success("/slack"),
-        _ => Reaction::Answer(500, "", "rollup_error"),
+        1 => Reaction::Answer(500, "", "rollup_error"),
+        _ => Reaction::success("/slack"),
     })
     .await;
     let app = setup().start().await;
@@ -222,6 +222,13 @@ async fn a_test_message_says_how_it_went() {
         (&json!("failed"), &json!(1))
     );
     assert_eq!(went["responseData"]["text"], "rollup_error");
+    // What failed can be sent again, and what arrived cannot.
+    let resend = format!("{LOGS}/{}/resend", went["id"].as_str().unwrap());
+    app.admin(Method::POST, &resend, None).await.ok();
+    becomes(app.database(), "sent 2").await;
+    app.admin(Method::POST, &resend, None)
+        .await
+        .problem(409, "conflict");
 }
 
 /// The log is read page by page, newest first, everybody his own.

@@ -188,25 +188,25 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 -----END PUBLIC KEY-----
 ";
 
-    fn algorithms(keys: Option<Vec<VerifyingKey>>) -> String {
+    fn algorithms(keys: &Option<Vec<VerifyingKey>>) -> String {
         format!("{keys:?}")
     }
 
     #[test]
     fn a_pem_file_brings_its_algorithm() {
-        assert_eq!(algorithms(from_pem(KEY)), "Some([EdDSA])");
-        assert_eq!(algorithms(from_pem(&format!("{KEY}{KEY}"))), "None");
+        assert_eq!(algorithms(&from_pem(KEY)), "Some([EdDSA])");
+        assert_eq!(algorithms(&from_pem(&format!("{KEY}{KEY}"))), "None");
         assert_eq!(
-            algorithms(from_pem(&KEY.replace("PUBLIC", "PRIVATE"))),
+            algorithms(&from_pem(&KEY.replace("PUBLIC", "PRIVATE"))),
             "None"
         );
-        assert_eq!(algorithms(from_pem("")), "None");
+        assert_eq!(algorithms(&from_pem("")), "None");
     }
 
     #[test]
     fn a_key_set_holds_public_keys_for_signatures_and_nothing_else() {
         let ed = r#""kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
-        let set = |key: &str| algorithms(from_jwks(&format!("{{\"keys\":[{{{key}}}]}}")));
+        let set = |key: &str| algorithms(&from_jwks(&format!("{{\"keys\":[{{{key}}}]}}")));
         assert_eq!(set(ed), "Some([EdDSA])");
         assert_eq!(
             set(&format!("{ed},\"use\":\"sig\",\"alg\":\"EdDSA\"")),
@@ -221,7 +221,7 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
         ] {
             assert_eq!(set(refused), "None", "{refused}");
         }
-        assert_eq!(algorithms(from_jwks("{\"keys\":[]}")), "None");
-        assert_eq!(algorithms(from_jwks("[]")), "None");
+        assert_eq!(algorithms(&from_jwks("{\"keys\":[]}")), "None");
+        assert_eq!(algorithms(&from_jwks("[]")), "None");
     }
 }

@@ -20,6 +20,7 @@ use utoipa::OpenApi;
 
 use crate::auth::refusals::Refusal;
 use crate::auth::{Granted, RequiredRole, Role, Viewer};
+use crate::idempotency;
 use crate::problem::{ApiError, Code};
 use crate::request::{Ctx, finish};
 use crate::state::SharedState;
@@ -28,6 +29,7 @@ pub mod admin;
 pub mod analytics;
 pub mod bandit;
 pub mod health;
+pub mod promotion;
 pub mod promotion_stream;
 pub mod storefront;
 
@@ -145,7 +147,14 @@ impl Route {
             async move {
                 let granted = grant::<R>(&ctx)?;
                 match limit {
-                    Some(limit) => in_time(&ctx, limit, handler(ctx.clone(), granted)).await,
+                    Some(limit) => {
+                        let actor = granted.actor().to_owned();
+                        let own = ctx.clone();
+                        let handled = async move {
+                            in_time(&own, limit, handler(own.clone(), granted)).await
+                        };
+                        idempotency::once(&ctx, &actor, handled).await
+                    }
                     None => handler(ctx, granted).await,
                 }
             }
@@ -384,6 +393,7 @@ pub fn table() -> Vec<Route> {
     let mut table = storefront::routes();
     table.extend(admin::routes());
     table.extend(analytics::routes());
+    table.extend(promotion::routes());
     table.extend(bandit::routes());
     table.extend(promotion_stream::routes());
     table.extend(health::routes());
@@ -398,6 +408,7 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
         health::HealthApi::openapi(),
         admin::document(),
         analytics::AnalyticsApi::openapi(),
+        promotion::PromotionApi::openapi(),
         bandit::BanditApi::openapi(),
         promotion_stream::PromotionStreamApi::openapi(),
     ]

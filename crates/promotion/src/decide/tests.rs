@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::config::Preset;
 use crate::evidence::{
-    Arm, History, Latency, OpenAnalysis, SafetyReading, Subject, Traffic, UnitCounts,
+    Arm, BanditReading, History, Latency, OpenAnalysis, SafetyReading, Subject, Traffic, UnitCounts,
 };
 use crate::safety::Severity;
 
@@ -80,6 +80,7 @@ fn evidence(days: i64, control: (i64, i64), treatments: &[(i64, i64)]) -> Eviden
         }]),
         missing: None,
         looks: Vec::new(),
+        bandit: None,
     };
     let count = |units: i64| units as f64;
     let mut counts = vec![count(control.1)];
@@ -424,6 +425,46 @@ fn evidence_survives_being_stored() {
     let decision = asked(&evidence);
     let again: Decision = serde_json::from_str(&serde_json::to_string(&decision).unwrap()).unwrap();
     assert_eq!(again, decision);
+}
+
+/// A bandit needs no look, and no look helps it: the winner rule decides.
+#[test]
+fn a_bandit_is_promoted_by_the_winner_rule() {
+    let good = BanditReading {
+        prob_best: 0.99,
+        expected_loss: 1e-6,
+        control_rate: 0.1,
+        difference: 0.02,
+        standard_error: 0.003,
+        interval: Some((0.005, 0.035)),
+        conversions: 2_000,
+        control_conversions: 25,
+    };
+    let decide = |reading: Option<BanditReading>| {
+        let mut evidence = clear();
+        evidence.experiment.experiment_type = "bandit".into();
+        evidence.treatments[0].bandit = reading;
+        asked(&evidence)
+    };
+    let decision = decide(Some(good));
+    assert!(decision.is_eligible(), "{:?}", decision.reasons);
+    assert_eq!(decision.figures.unwrap().method, "bandit_winner_rule");
+    assert_eq!(decide(None).verdict, Verdict::Inconclusive);
+    let bad: [fn(&mut BanditReading); 8] = [
+        |r| r.prob_best = 0.94,
+        |r| r.prob_best = f64::INFINITY,
+        |r| r.expected_loss = 0.01,
+        |r| r.expected_loss = f64::NEG_INFINITY,
+        |r| r.interval = None,
+        |r| r.interval = Some((-0.001, 0.04)),
+        |r| r.control_conversions = 24,
+        |r| r.difference = 0.004,
+    ];
+    for (at, spoil) in bad.into_iter().enumerate() {
+        let mut reading = good;
+        spoil(&mut reading);
+        assert!(!decide(Some(reading)).is_eligible(), "{at}");
+    }
 }
 
 proptest! {

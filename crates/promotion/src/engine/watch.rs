@@ -22,6 +22,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Storage`] when the database does not answer.
     pub async fn watch(&self, origin: &Origin) -> Result<Watch, EngineError> {
+        self.fold().await;
         let ticked = watch::tick(&self.database, self.environment.notify_alerts).await?;
         let mut rolled_back = Vec::new();
         for harm in &ticked.harms {

@@ -72,6 +72,19 @@ fn whoever_is_enabled_and_wants_the_level_gets_it() {
     });
 }
 
+/// No text may fail the transaction that promotes.
+#[test]
+fn a_reason_may_hold_anything() {
+    with_database(async |db| {
+        configs(db, "('a', 'slack', true, '{info}')").await;
+        let odd = Message {
+            reason: Some("a\0b \\u0000 \u{1} 🛒".into()),
+            ..message(Event::PromotionFailed, Level::Info, PROMOTION)
+        };
+        assert_eq!(enqueue(db, &odd).await, 1);
+    });
+}
+
 #[test]
 fn what_is_rolled_back_was_never_queued() {
     with_database(async |db| {

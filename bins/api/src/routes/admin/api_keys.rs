@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use actix_web::HttpResponse;
+use actix_web::body::MessageBody;
 use actix_web::http::Method;
 use chrono::{DateTime, Utc};
 use podium_domain::fault::code;
@@ -18,6 +19,7 @@ use super::common::{
 use super::read::{self, nullable, owned, refuse_null, refuse_read_only};
 use crate::auth::api_keys::FreshKey;
 use crate::auth::{Admin, Granted};
+use crate::idempotency::WithoutSecret;
 use crate::ids;
 use crate::json::{Fields, Node};
 use crate::problem::ApiError;
@@ -186,11 +188,18 @@ pub async fn create(ctx: Rc<Ctx>, granted: Granted<Admin>) -> Result<HttpRespons
     })
     .await?;
     let (version, location) = (made.version(), format!("{ALL}/{}", made.id));
-    let shown = MadeApiKey {
-        key: Some(fresh.key),
+    let mut shown = MadeApiKey {
+        key: None,
         about: made.into(),
     };
-    created(shown, version, &location)
+    let without = created(&shown, version, &location)?;
+    shown.key = Some(fresh.key);
+    let mut response = created(&shown, version, &location)?;
+    // What is kept for an idempotency key must not open anything.
+    if let Ok(body) = without.into_body().try_into_bytes() {
+        response.extensions_mut().insert(WithoutSecret(body));
+    }
+    Ok(response)
 }
 
 /// Reads what is known of a key.

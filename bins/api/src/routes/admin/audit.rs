@@ -7,6 +7,7 @@ use actix_web::http::Method;
 use chrono::{DateTime, Utc};
 use podium_storage::audit::{self, Entry, Filter};
 use podium_storage::experiments::{ExperimentRef, as_json, query::id_of};
+use podium_storage::export::Table;
 use serde::{Serialize, Serializer};
 use utoipa::{OpenApi, ToSchema};
 
@@ -15,16 +16,20 @@ use crate::auth::{Admin, Granted};
 use crate::problem::ApiError;
 use crate::request::Ctx;
 use crate::routes::Route;
+use crate::routes::analytics::export::stream;
 
 /// The rows of the table.
 #[must_use]
 pub fn routes() -> Vec<Route> {
-    vec![Route::guarded(Method::GET, "/api/v1/admin/audit-log", list)]
+    vec![
+        Route::guarded(Method::GET, "/api/v1/admin/audit-log", list),
+        Route::guarded(Method::GET, "/api/v1/admin/audit-log/export.csv", export),
+    ]
 }
 
 /// The documented operations of this module.
 #[derive(OpenApi)]
-#[openapi(paths(list))]
+#[openapi(paths(list, export))]
 pub struct AuditApi;
 
 /// An entry of the audit log.
@@ -128,6 +133,27 @@ pub async fn list(ctx: Rc<Ctx>, _: Granted<Admin>) -> Result<HttpResponse, ApiEr
     };
     let entries = audit::list(&ctx.state.database, &filter, cursor, limit + 1).await?;
     Page::new(entries, limit, |last| last.id.to_string(), EntryBody::from).answer()
+}
+
+/// The whole log as CSV, oldest first. A cell of text that a spreadsheet would run has a `'` in front. An answer that breaks
+/// off before its end is incomplete.
+#[utoipa::path(get, path = "/api/v1/admin/audit-log/export.csv", operation_id = "exportAuditLog", tag = "Audit log",
+    security(("bearer" = [])),
+    params(("after" = Option<i64>, Query, description = "Only entries with ids above this one, to go on with an earlier export", minimum = 0)),
+    responses((status = 200, description = "A header row and one row an entry", content_type = "text/csv; charset=utf-8", body = String), Refused))]
+pub async fn export(ctx: Rc<Ctx>, _: Granted<Admin>) -> Result<HttpResponse, ApiError> {
+    let after = match ctx.query("after").map(|text| text.parse()) {
+        None => 0,
+        Some(Ok(id)) if id >= 0 => id,
+        Some(_) => {
+            return Err(ApiError::field(
+                "/after",
+                "out_of_range",
+                "must be the id of an entry",
+            ));
+        }
+    };
+    stream(&ctx, Table::Audit, after, "audit-log").await
 }
 
 async fn known(ctx: &Ctx, text: &str) -> Result<Option<i64>, ApiError> {

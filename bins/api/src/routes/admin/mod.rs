@@ -1,4 +1,4 @@
-//! Administration: experiments, variants, overrides, covariates, the audit log, people,
+//! Administration: experiments, variants, overrides, covariates, the audit log, alerts, people,
 //! notifications. For holders of a token.
 //!
 //! Reading and changing are done by the storage crate; what is here translates. To add a route, write its handler in
@@ -8,6 +8,7 @@ use utoipa::OpenApi;
 
 use crate::routes::Route;
 
+pub mod alerts;
 pub mod api_keys;
 pub mod audit;
 pub mod bodies;
@@ -31,6 +32,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(overrides::routes());
     routes.extend(covariates::routes());
     routes.extend(audit::routes());
+    routes.extend(alerts::routes());
     routes.extend(users::routes());
     routes.extend(notification_configs::routes());
     routes.extend(notification_logs::routes());
@@ -47,6 +49,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
     document.merge(overrides::OverridesApi::openapi());
     document.merge(covariates::CovariatesApi::openapi());
     document.merge(audit::AuditApi::openapi());
+    document.merge(alerts::AlertsApi::openapi());
     document.merge(users::UsersApi::openapi());
     document.merge(notification_configs::NotificationConfigsApi::openapi());
     document.merge(notification_logs::NotificationLogsApi::openapi());

@@ -30,12 +30,22 @@ pub async fn assignments(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
 
 async fn csv(ctx: &Ctx, table: Table, what: &str) -> Result<HttpResponse, ApiError> {
     let id = super::found(ctx).await?.id;
-    let rows = export::begin(&ctx.state.database, table, id).await?;
+    stream(ctx, table, id, &format!("experiment-{id}-{what}")).await
+}
+
+/// A table as a file of this name.
+pub(crate) async fn stream(
+    ctx: &Ctx,
+    table: Table,
+    of: i64,
+    name: &str,
+) -> Result<HttpResponse, ApiError> {
+    let rows = export::begin(&ctx.state.database, table, of).await?;
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/csv; charset=utf-8"))
         .insert_header((
             CONTENT_DISPOSITION,
-            format!("attachment; filename=\"experiment-{id}-{what}.csv\""),
+            format!("attachment; filename=\"{name}.csv\""),
         ))
         .insert_header((CACHE_CONTROL, "no-store"))
         .streaming(rows))
