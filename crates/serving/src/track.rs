@@ -401,6 +401,7 @@ fn claimed_variant<'e>(
 }
 
 /// What an event is recorded under.
+#[derive(Clone, Copy)]
 struct Attribution {
     variant_id: i64,
     stored: Option<Stored>,
