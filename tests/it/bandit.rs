@@ -77,6 +77,18 @@ async fn track(app: &TestApp, events: &[Value]) {
     }
 }
 
+/// Folds, and waits until the rows of arms have caught up, whoever folded.
+async fn learn(app: &TestApp) {
+    app.fold().await;
+    eventually("arms have caught up", async || {
+        app.database()
+            .number("SELECT count(*) FROM bandit_stale_arms")
+            .await
+            == 0
+    })
+    .await;
+}
+
 /// Lets the pause between two updates be over, and waits for the next epoch.
 async fn next_weights(app: &TestApp) {
     let before = epoch(app).await;
@@ -107,14 +119,12 @@ async fn weights_move_to_the_better_variant_and_nothing_else_moves() {
     bandit(&app, json!({"attributionMinutes": 1, "updateMinutes": 1})).await;
     let first = assign(&app, &users(0, 600)).await;
     shop(&app, &first, &mut rng).await;
+    next_weights(&app).await;
+    // Another process begins with an empty memory.
+    app.restart().await;
     for round in 1..4 {
-        next_weights(&app).await;
         let more = assign(&app, &users(600 * round, 600 * (round + 1))).await;
         shop(&app, &more, &mut rng).await;
-        if round == 1 {
-            // Another process begins with an empty memory, and hears of weights that this one sets.
-            app.restart().await;
-        }
     }
     let weights = weights_of_b(&app).await;
     assert!(weights[&2] == 50.0, "nothing was known: {weights:?}");
@@ -184,20 +194,20 @@ async fn late_and_repeated_events_count_once() {
     let id = bandit(&app, json!({})).await;
     let answers = assign(&app, &users(0, 200)).await;
     let events = shop(&app, &answers, &mut rng).await;
-    app.fold().await;
+    learn(&app).await;
     let arms = "SELECT string_agg(concat_ws(' ', alpha, beta, total_pulls, total_reward, average_reward), ', ' ORDER BY arm_id) FROM bandit_arms";
     let before = app.database().text(arms).await;
     track(&app, &events).await;
-    app.fold().await;
+    learn(&app).await;
     assert_eq!(app.database().text(arms).await, before);
 
     // All windows pass: what had no click is a failure. Then a click comes, reported late.
     let past = "UPDATE bandit_pulls SET due_at = now() WHERE outcome = 0";
     app.database().execute(past).await;
-    app.fold().await;
+    learn(&app).await;
     let pulls = "SELECT sum(total_pulls)::bigint FROM bandit_arms";
     eventually("all outcomes are known", async || {
-        app.fold().await;
+        learn(&app).await;
         app.database().number(pulls).await == 200
     })
     .await;
@@ -218,7 +228,7 @@ async fn late_and_repeated_events_count_once() {
     let due = "UPDATE bandit_pulls SET due_at = now() + interval '1 minute'";
     app.database().execute(due).await;
     track(&app, &[decided.clone(), decided]).await;
-    app.fold().await;
+    learn(&app).await;
     assert_eq!(app.database().number(successes).await, known + 1);
     assert_eq!(app.database().number(pulls).await, 200);
     // Arms and variants show the same numbers.

@@ -9,6 +9,7 @@
 
 mod access;
 mod admin;
+mod alerts;
 mod api_keys;
 mod assign;
 mod attribution;
@@ -24,6 +25,7 @@ mod drain;
 mod entry_points;
 mod full_disk;
 mod fuzz;
+mod guard;
 mod http;
 mod idempotency;
 mod limits;
@@ -37,6 +39,7 @@ mod openapi;
 mod outage;
 mod overrides;
 mod pressure;
+mod promotion;
 mod rank;
 mod replicas;
 mod results;
@@ -49,6 +52,7 @@ mod tokens;
 mod traceparent;
 mod track;
 mod transport;
+mod worker;
 
 /// The program that [`podium_tests::ApiProcess`] starts.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_podium-api-under-test");

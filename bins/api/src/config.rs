@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use podium_promotion::config as promotion;
 pub use podium_settings::{ConfigError, DatabaseSettings, Environment, Secret, Source};
 use podium_settings::{choice, file, flag, parsed, ranged, secret, text};
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub jwt_audience: Option<String>,
     /// `JWT_TRUST_ROLES`: whether a claim `role` counts.
     pub jwt_trust_roles: bool,
+    /// `AUTO_PROMOTION_…`, `AUTO_NOTIFY_ALERTS`
+    pub promotion: promotion::Environment,
     /// `PODIUM_BOOTSTRAP_ADMIN`: admin while the table of users is empty.
     pub bootstrap_admin: String,
     /// What people are told, and how.
@@ -61,8 +64,6 @@ pub struct Config {
     pub proxies: Proxies,
     /// `CORS_ALLOWED_ORIGINS`
     pub cors: Option<Origins>,
-    /// `AUTO_PROMOTION_…` and `AUTO_NOTIFY_ALERTS`.
-    pub promotion: podium_promotion::config::Environment,
 }
 
 /// Secrets that stand in published texts, so that anybody could sign with them.
@@ -118,6 +119,12 @@ impl Config {
             jwt_issuer: text(source, "JWT_ISSUER"),
             jwt_audience: text(source, "JWT_AUDIENCE"),
             jwt_trust_roles: flag(source, "JWT_TRUST_ROLES", false)?,
+            promotion: promotion::Environment::read(|name| source.get(name)).map_err(|error| {
+                ConfigError::Refused {
+                    name: error.name,
+                    problem: error.problem,
+                }
+            })?,
             bootstrap_admin: text(source, "PODIUM_BOOTSTRAP_ADMIN").unwrap_or_else(|| "1".into()),
             notifications: podium_notifications::Settings::read(source)?,
             public_api_keys_required: flag(source, "PUBLIC_API_KEYS_REQUIRED", false)?,
@@ -129,8 +136,6 @@ impl Config {
                 "CORS_ALLOWED_ORIGINS",
                 "* or origins such as https://shop.example, separated by commas",
             )?,
-            promotion: podium_promotion::config::Environment::read(|name| source.get(name))
-                .map_err(|error| ConfigError::Promotion(error.to_string()))?,
         })
     }
 
@@ -263,6 +268,7 @@ mod tests {
             ("ASSIGN_WAIT_MS", "0"),
             ("LOG_FORMAT", "xml"),
             ("WORKERS", "-1"),
+            ("AUTO_PROMOTION_MIN_CONFIDENCE", "0.95"),
             ("RATE_LIMIT_PUBLIC_RPS", "0"),
             ("RATE_LIMIT_ENABLED", "maybe"),
             ("TRUSTED_PROXIES", "10.0.0.0/40"),

@@ -36,6 +36,8 @@ pub enum Code {
     RequestTimeout,
     /// 409: the state of the thing does not allow it.
     Conflict,
+    /// 409: an experiment does not meet every criterion of a promotion.
+    NotEligible,
     /// 412: `If-Match` names an older version.
     PreconditionFailed,
     /// 413
@@ -72,6 +74,7 @@ impl Code {
             Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
             Self::RequestTimeout => (408, "request_timeout", "Request timeout"),
             Self::Conflict => (409, "conflict", "Conflict"),
+            Self::NotEligible => (409, "not_eligible", "Not eligible"),
             Self::PreconditionFailed => (412, "precondition_failed", "Precondition failed"),
             Self::TooLarge => (413, "too_large", "Too large"),
             Self::UriTooLong => (414, "uri_too_long", "URI too long"),
@@ -95,6 +98,8 @@ pub struct ApiError {
     faults: Vec<Fault>,
     header: Option<Box<(HeaderName, String)>>,
     cause: Option<String>,
+    texts: bool,
+    data: Option<serde_json::Value>,
 }
 
 /// The body of every error answer.
@@ -123,6 +128,12 @@ pub struct Problem<'a> {
     /// Every wrong field.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub errors: &'a [FieldError],
+    /// The same as texts; on the route of the earlier system alone.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub validation_errors: &'a [String],
+    /// What the refusal rests on, where that can be told: a check's answer, the first rollback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<&'a serde_json::Value>,
 }
 
 /// One wrong field.
@@ -147,6 +158,8 @@ impl ApiError {
             faults: Vec::new(),
             header: None,
             cause: None,
+            texts: false,
+            data: None,
         }
     }
 
@@ -249,6 +262,25 @@ impl ApiError {
         self
     }
 
+    /// The same error with what it rests on.
+    #[must_use]
+    pub fn with_data(mut self, data: serde_json::Value) -> Self {
+        self.data = Some(data);
+        self
+    }
+
+    /// Wrong fields as the promotion route of the earlier system tells them: status 400, with a list of texts beside.
+    #[must_use]
+    pub fn with_texts(self) -> Self {
+        if self.faults.is_empty() {
+            return self;
+        }
+        Self {
+            texts: true,
+            ..self.with_status(400)
+        }
+    }
+
     /// Which kind it is.
     #[must_use]
     pub const fn code(&self) -> Code {
@@ -285,6 +317,11 @@ impl ApiError {
     pub fn response(&self, path: &str, request_id: &str) -> HttpResponse {
         let (_, code, title) = self.code.row();
         let errors = self.field_errors();
+        let texts: Vec<String> = if self.texts {
+            self.faults.iter().map(ToString::to_string).collect()
+        } else {
+            Vec::new()
+        };
         let problem = Problem {
             kind: "about:blank",
             title,
@@ -296,6 +333,8 @@ impl ApiError {
             success: false,
             error: &self.detail,
             errors: &errors,
+            validation_errors: &texts,
+            data: self.data.as_ref(),
         };
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = HttpResponse::build(status);

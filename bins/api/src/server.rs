@@ -125,10 +125,12 @@ pub async fn start(
         world(&clock),
     )?;
     let (stop_sending, stopped) = watch::channel(false);
-    let engine = Engine::new(database.clone(), config.promotion.clone());
-    let watched = database.clone();
+    let watched = (
+        Engine::new(database.clone(), config.promotion.clone()),
+        database.clone(),
+    );
     let watching = on_a_thread(
-        async move || watch_for_ever(engine, watched).await,
+        async move || watch_for_ever(watched.0, watched.1).await,
         stopped.clone(),
     );
     let sending = tokio::spawn(podium_notifications::run(notifications.clone(), stopped));
@@ -150,7 +152,9 @@ pub async fn start(
         tokio::spawn(probe_for_ever(database.clone())),
         tokio::spawn(promotions.clone().follow(database.clone(), direct)),
     ];
+    let engine = Engine::new(database.clone(), config.promotion.clone());
     let state = Data::new(AppState {
+        engine,
         auth: Auth::new(&config, resources.jwt_secret.as_ref()),
         refusals: Refusals::default(),
         limits: config.rates.as_ref().map(Limits::new),

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use actix_web::web::Data;
+use podium_promotion::Engine;
 use podium_serving::Serving;
 use podium_storage::Database;
 
@@ -25,6 +26,8 @@ pub struct AppState {
     pub serving: Arc<Serving>,
     /// For admin and report routes.
     pub database: Database,
+    /// Decides about promotions and carries them out.
+    pub engine: Engine,
     /// Checks tokens.
     pub auth: Auth,
     /// Refused changes that the audit log has not been told of.

@@ -25,6 +25,8 @@ pub const GUARDRAIL_ALPHA: f64 = 0.05;
 pub const ERROR_RATE_MARGIN: f64 = 0.01;
 /// By which part of the control's value another guardrail may be worse.
 pub const RELATIVE_MARGIN: f64 = 0.05;
+/// By which part of the control's latency a treatment's may be higher: what the balanced requirements tolerate.
+pub const LATENCY_MARGIN: f64 = 0.2;
 /// Power of planned samples.
 pub const POWER: f64 = 0.8;
 /// Concentration of the prior around the planned split: log risk ratios of about 0.1 are expected at an even split.

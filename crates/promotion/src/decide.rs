@@ -4,6 +4,7 @@
 //! Every criterion is evaluated, and every failing one is told with what was measured and what is required. What is
 //! missing, stale or no number is inconclusive and never a pass.
 
+mod bandit;
 mod criteria;
 mod forecast;
 mod standing;
@@ -200,7 +201,12 @@ fn consider(
     );
     let mut criteria = criteria::of_experiment(config, evidence, question);
     criteria.push(criteria::sample(config, evidence, treatment));
-    criteria.extend(criteria::of_statistics(&stood));
+    let is_bandit = evidence.experiment.experiment_type == "bandit";
+    criteria.extend(if is_bandit {
+        bandit::criteria(config, treatment)
+    } else {
+        criteria::of_statistics(&stood)
+    });
     criteria.extend(criteria::of_safety(config, &safety_checks));
     let eligible_at = forecast::eligible_at(evidence, treatment, &criteria, &stood);
     let standing = stood.standing();
@@ -209,7 +215,10 @@ fn consider(
             criteria,
             safety_checks,
             Some(treatment.arm.variant_id),
-            Some(standing::figures(evidence, treatment, &stood)),
+            Some(match &treatment.bandit {
+                Some(reading) if is_bandit => bandit::figures(reading),
+                _ => standing::figures(evidence, treatment, &stood),
+            }),
             eligible_at,
         ),
         standing,

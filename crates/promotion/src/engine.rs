@@ -20,6 +20,7 @@ use podium_domain::decision::look::{Look, Snapshot, unspent_at_end};
 use podium_domain::experiment::Action;
 use podium_storage::audit::Origin;
 use podium_storage::experiments::model::{Experiment, ExperimentRef};
+use podium_storage::experiments::{ChangeError, Precondition};
 use podium_storage::promotions::analyses::{self, NewLooks, Reopening, StoredAnalysis, StoredLook};
 use podium_storage::promotions::commands::{self, Rollback};
 use podium_storage::promotions::model::Promotion;
@@ -61,7 +62,6 @@ pub struct Checked {
     pub evidence: Evidence,
     /// What was decided.
     pub decision: Decision,
-    gathered: Gathered,
 }
 
 impl Checked {
@@ -73,7 +73,17 @@ impl Checked {
             .iter()
             .find(|treatment| Some(treatment.arm.variant_id) == self.decision.candidate)
     }
+}
 
+/// An experiment with what a decision about it looks at.
+struct Prepared {
+    effective: Effective,
+    question: Question,
+    evidence: Evidence,
+    gathered: Gathered,
+}
+
+impl Prepared {
     /// Takes up that looks were recorded.
     fn with_looks(mut self, new: &[(i64, Vec<Look>)]) -> Self {
         for (variant, looks) in new {
@@ -82,8 +92,18 @@ impl Checked {
                 treatment.looks.extend(looks.iter().copied());
             }
         }
-        self.decision = decide(&self.effective.config, &self.evidence, &self.question);
         self
+    }
+
+    fn decided(self) -> Checked {
+        let decision = decide(&self.effective.config, &self.evidence, &self.question);
+        Checked {
+            experiment: self.gathered.experiment,
+            effective: self.effective,
+            question: self.question,
+            evidence: self.evidence,
+            decision,
+        }
     }
 }
 
@@ -178,21 +198,31 @@ impl Engine {
         question: &Question,
         request: &Request,
     ) -> Result<Checked, EngineError> {
+        let prepared = self.prepare(which, question, request).await?;
+        computed(move || prepared.decided()).await
+    }
+
+    async fn prepare(
+        &self,
+        which: &ExperimentRef,
+        question: &Question,
+        request: &Request,
+    ) -> Result<Prepared, EngineError> {
         let gathered = self
             .database
             .snapshot(async |tx| Ok::<_, EngineError>(read::gather(tx, which).await?));
         let gathered = gathered
             .await?
             .ok_or(EngineError::NotFound("this experiment"))?;
-        self.judge(gathered, question, request)
+        self.prepared(gathered, question, request)
     }
 
-    fn judge(
+    fn prepared(
         &self,
         gathered: Gathered,
         question: &Question,
         request: &Request,
-    ) -> Result<Checked, EngineError> {
+    ) -> Result<Prepared, EngineError> {
         let layer = experiment_layer(&gathered.experiment);
         let effective = self.environment.resolve(layer.as_ref(), request)?;
         let standing = self
@@ -202,13 +232,10 @@ impl Engine {
         let lookback = effective.config.safety_checks.alert_lookback_hours;
         let safety = |variant| safety(&gathered, variant, lookback);
         let evidence = evidence(&gathered, &standing, &safety);
-        let decision = decide(&effective.config, &evidence, question);
-        Ok(Checked {
-            experiment: gathered.experiment.clone(),
+        Ok(Prepared {
             effective,
             question: question.clone(),
             evidence,
-            decision,
             gathered,
         })
     }
@@ -235,43 +262,28 @@ impl Engine {
     }
 
     /// Checks an experiment and records the looks that are due, so that their verdict may be used. A frozen design that
-    /// was changed ends its analysis here.
+    /// was changed ends its analysis here. A dry run does neither, and so do experiments that the engine leaves alone.
     async fn look(&self, asked: &Asked, origin: &Origin) -> Result<Checked, EngineError> {
         for _ in 0..ROUNDS {
-            let checked = self
-                .check(&asked.experiment, &asked.question, &asked.request)
-                .await?;
-            let config = &checked.effective.config;
-            let wanted = config.enabled || asked.question.requester == Requester::Person;
-            let changed = checked
-                .evidence
-                .analysis
-                .as_ref()
-                .and_then(|open| open.changed.clone());
-            let may_restart = checked
-                .experiment
-                .status
-                .after(Action::RestartAnalysis)
-                .is_ok();
-            if let Some(what) = changed
-                && wanted
-                && may_restart
-            {
-                let which = ExperimentRef::Id(checked.experiment.id);
-                self.restart_because(&which, &format!("{what} changed"), origin)
+            let (which, question) = (&asked.experiment, &asked.question);
+            let prepared = self.prepare(which, question, &asked.request).await?;
+            if !is_looked_at(&prepared) {
+                return computed(move || prepared.decided()).await;
+            }
+            if let Some(what) = changed(&prepared) {
+                let which = ExperimentRef::Id(prepared.gathered.experiment.id);
+                let reason = format!("{what} changed");
+                self.restart_because(&which, &Precondition::Any, &reason, origin)
                     .await?;
                 continue;
             }
-            let new = if wanted {
-                new_looks(config, &checked.evidence)
-            } else {
-                Vec::new()
-            };
-            if new.is_empty() {
-                return Ok(checked);
-            }
-            if self.record(&checked, &new, origin).await? {
-                return Ok(checked.with_looks(&new));
+            let (prepared, new) = computed(move || {
+                let new = new_looks(&prepared.effective.config, &prepared.evidence);
+                (prepared, new)
+            })
+            .await?;
+            if new.is_empty() || self.record(&prepared, &new, origin).await? {
+                return computed(move || prepared.with_looks(&new).decided()).await;
             }
         }
         Err(EngineError::Contended)
@@ -279,11 +291,11 @@ impl Engine {
 
     async fn record(
         &self,
-        checked: &Checked,
+        prepared: &Prepared,
         new: &[(i64, Vec<Look>)],
         origin: &Origin,
     ) -> Result<bool, EngineError> {
-        let Some(analysis) = stored(checked) else {
+        let Some(analysis) = stored(&prepared.gathered, &prepared.evidence) else {
             return Ok(false);
         };
         let looks = new.iter().flat_map(|(variant_id, looks)| {
@@ -293,13 +305,13 @@ impl Engine {
             })
         });
         let new = NewLooks {
-            experiment_id: checked.experiment.id,
+            experiment_id: prepared.gathered.experiment.id,
             analysis,
             looks: looks.collect(),
             settings: json!({
-                "preset": checked.effective.preset.name(),
-                "thresholds": checked.effective.config.thresholds,
-                "requester": checked.question.requester,
+                "preset": prepared.effective.preset.name(),
+                "thresholds": prepared.effective.config.thresholds,
+                "requester": prepared.question.requester,
                 "actor": origin.actor,
             }),
             actor: origin.actor.clone(),
@@ -359,30 +371,28 @@ impl Engine {
     pub async fn restart(
         &self,
         which: &ExperimentRef,
+        when: &Precondition,
         origin: &Origin,
     ) -> Result<Restarted, EngineError> {
         self.refresh().await;
-        self.restart_because(which, "restarted by a person", origin)
+        self.restart_because(which, when, "restarted by a person", origin)
             .await
     }
 
     async fn restart_because(
         &self,
         which: &ExperimentRef,
+        when: &Precondition,
         reason: &str,
         origin: &Origin,
     ) -> Result<Restarted, EngineError> {
         let done = self.database.transaction_of_one_moment(async |tx| {
-            commands::lock(tx, which).await?;
+            commands::lock(tx, which, when).await?;
             let gathered = read::gather(tx, which).await?;
             let gathered = gathered.ok_or(EngineError::NotFound("this experiment"))?;
             let layer = experiment_layer(&gathered.experiment);
             // A configuration that is wrong must not keep anybody from a restart: the design alone matters here.
-            let standing = self
-                .environment
-                .resolve(layer.as_ref(), &Request::default());
-            let standing =
-                standing.map_or_else(|_| self.environment.preset.config(), |found| found.config);
+            let standing = self.environment.standing(layer.as_ref());
             let evidence = evidence(&gathered, &standing, &|_| SafetyReading::default());
             let ending = ending(&gathered, &evidence)?;
             let unspent = unspent(&evidence, &standing)?;
@@ -403,35 +413,26 @@ impl Engine {
     }
 }
 
-/// The open analysis as it is stored, or as it is going to be with the first look.
-fn stored(checked: &Checked) -> Option<StoredAnalysis> {
-    let open = checked.evidence.analysis.as_ref()?;
-    Some(StoredAnalysis {
-        number: open.number,
-        from_epoch: open.from_epoch,
-        started_at: open.analysis.start,
-        unspent: open.analysis.unspent,
-        design: Some(open.analysis.design.clone()),
-        looks: checked
-            .gathered
-            .analysis
-            .as_ref()
-            .map_or(0, |stored| stored.looks),
-    })
+/// Whether looks are recorded for whoever asks.
+fn is_looked_at(prepared: &Prepared) -> bool {
+    let config = &prepared.effective.config;
+    let wanted = config.enabled || prepared.question.requester == Requester::Person;
+    let name = &prepared.gathered.experiment.name;
+    wanted && !config.dry_run && !config.excluded_experiments.contains(name)
 }
 
-/// The analysis that a restart ends.
-fn ending(gathered: &Gathered, evidence: &Evidence) -> Result<StoredAnalysis, EngineError> {
-    let experiment = &gathered.experiment;
-    experiment
-        .status
-        .after(Action::RestartAnalysis)
-        .map_err(podium_storage::experiments::ChangeError::from)?;
-    let open = evidence
-        .analysis
-        .as_ref()
-        .ok_or(EngineError::NotFound("an analysis"))?;
-    Ok(StoredAnalysis {
+/// What of a frozen design was changed, where a new analysis can be opened for it.
+fn changed(prepared: &Prepared) -> Option<String> {
+    let status = prepared.gathered.experiment.status;
+    let open = prepared.evidence.analysis.as_ref()?;
+    let changed = open.changed.clone()?;
+    status.after(Action::RestartAnalysis).ok().map(|_| changed)
+}
+
+/// The open analysis as it is stored, or as it is going to be with the first look.
+fn stored(gathered: &Gathered, evidence: &Evidence) -> Option<StoredAnalysis> {
+    let open = evidence.analysis.as_ref()?;
+    Some(StoredAnalysis {
         number: open.number,
         from_epoch: open.from_epoch,
         started_at: open.analysis.start,
@@ -439,6 +440,23 @@ fn ending(gathered: &Gathered, evidence: &Evidence) -> Result<StoredAnalysis, En
         design: Some(open.analysis.design.clone()),
         looks: gathered.analysis.as_ref().map_or(0, |stored| stored.looks),
     })
+}
+
+/// The analysis that a restart ends.
+fn ending(gathered: &Gathered, evidence: &Evidence) -> Result<StoredAnalysis, EngineError> {
+    let status = gathered.experiment.status;
+    status
+        .after(Action::RestartAnalysis)
+        .map_err(ChangeError::from)?;
+    stored(gathered, evidence).ok_or(EngineError::NotFound("an analysis"))
+}
+
+/// Runs what takes milliseconds, with many looks a second, where it keeps nobody waiting who shares the thread.
+async fn computed<T: Send + 'static>(
+    computation: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    let done = tokio::task::spawn_blocking(computation).await;
+    done.map_err(EngineError::Interrupted)
 }
 
 /// The alpha that an analysis leaves: slots that nobody asked for have spent their part too.

@@ -110,6 +110,31 @@ pub struct Treatment {
     pub missing: Option<String>,
     /// Its recorded looks, in order.
     pub looks: Vec<Look>,
+    /// What honest estimates say where a bandit chose who sees what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandit: Option<BanditReading>,
+}
+
+/// A variant of a bandit against the control, by scores weighted with the known propensities. Rates are fractions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BanditReading {
+    /// Probability of being best among all variants.
+    pub prob_best: f64,
+    /// What choosing it costs on average, in the rate's unit.
+    pub expected_loss: f64,
+    /// The control's rate.
+    pub control_rate: f64,
+    /// Its rate minus the control's.
+    pub difference: f64,
+    /// Standard error of the difference.
+    pub standard_error: f64,
+    /// The interval of the difference that holds at any moment; none before both have 25 units of either outcome.
+    pub interval: Option<(f64, f64)>,
+    /// Its units with the outcome.
+    pub conversions: i64,
+    /// The control's.
+    pub control_conversions: i64,
 }
 
 /// Units with something, out of units.

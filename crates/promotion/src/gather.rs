@@ -2,13 +2,16 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use podium_domain::analysis::strata;
+use podium_domain::bandit::truth;
 use podium_domain::decision::design::{DesignInput, DesignSettings, FrozenDesign};
 use podium_domain::decision::look::{Analysis, Look};
+use podium_domain::experiment::ExperimentType;
 use podium_domain::metric::Metric;
 use podium_domain::outcomes::Outcomes;
 use podium_domain::report;
 use podium_domain::stats::quantile::RankedLimit;
 use podium_domain::stats::sketch::GROWTH;
+use podium_storage::bandit::units::by_epoch;
 use podium_storage::experiments::model::{Experiment, Variant};
 use podium_storage::promotions::analyses::StoredAnalysis;
 use podium_storage::promotions::read::Gathered;
@@ -16,8 +19,8 @@ use serde_json::Value;
 
 use crate::config::PromotionConfig;
 use crate::evidence::{
-    Arm, Evidence, History, Latency, OpenAnalysis, SafetyReading, Subject, Traffic, Treatment,
-    UnitCounts,
+    Arm, BanditReading, Evidence, History, Latency, OpenAnalysis, SafetyReading, Subject, Traffic,
+    Treatment, UnitCounts,
 };
 use crate::sums::Sums;
 
@@ -271,7 +274,33 @@ fn treatment(
         strata,
         missing,
         looks,
+        bandit: bandit(sums, variant.id, metric),
     }
+}
+
+/// What honest estimates say of a bandit's variant; none where there is too little to estimate from.
+fn bandit(sums: &Sums<'_>, treatment: i64, metric: Metric) -> Option<BanditReading> {
+    if sums.experiment.experiment_type != ExperimentType::Bandit {
+        return None;
+    }
+    let variants: Vec<i64> = sums.experiment.variants.iter().map(|v| v.id).collect();
+    let at = |id| variants.iter().position(|variant| *variant == id);
+    let (control, treatment) = (at(sums.control()?.id)?, at(treatment)?);
+    let outcome = truth::outcome_of(metric);
+    let epochs = by_epoch(sums.epochs, sums.rows, &variants, sums.from_epoch, outcome);
+    let truths = truth::read(&epochs, control).ok()?;
+    let (base, own) = (truths.get(control)?, truths.get(treatment)?);
+    let difference = own.difference?;
+    Some(BanditReading {
+        prob_best: own.prob_best,
+        expected_loss: own.expected_loss,
+        control_rate: base.rate.value,
+        difference: difference.estimate.value,
+        standard_error: difference.estimate.se,
+        interval: difference.anytime,
+        conversions: i64::try_from(own.counts.successes()).ok()?,
+        control_conversions: i64::try_from(base.counts.successes()).ok()?,
+    })
 }
 
 /// Whether values can be compared: under a cap that is not stale, where the design wants one.

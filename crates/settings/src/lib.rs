@@ -48,9 +48,6 @@ pub enum ConfigError {
         /// What it may be.
         wanted: &'static str,
     },
-    /// A setting of automatic promotion cannot be used; the text names the variable.
-    #[error("{0}")]
-    Promotion(String),
     /// The file of a `NAME_FILE` variable cannot be read.
     #[error("{name}_FILE names a file that cannot be read: {reason}")]
     File {
@@ -70,6 +67,14 @@ pub enum ConfigError {
     KnownSecret {
         /// Environment variable.
         name: &'static str,
+    },
+    /// The value can be read and must not be used.
+    #[error("{name} {problem}")]
+    Refused {
+        /// Environment variable.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
     },
     /// Two variables that contradict each other.
     #[error("{name} and {other} cannot be set together")]

@@ -454,6 +454,11 @@ DELETE FROM capped_moments m
 WHERE NOT EXISTS (SELECT FROM value_caps c WHERE c.experiment_id = m.experiment_id AND c.total = m.total)",
 ];
 
+/// Variants show the numbers of their arms.
+const STALE_ARMS: &str = "-- rebuild::stale_arms
+INSERT INTO bandit_stale_arms SELECT a.id FROM bandit_arms a JOIN missing_bandit_arms m USING (experiment_id, arm_type, arm_id)
+ON CONFLICT DO NOTHING";
+
 async fn correct(transaction: &Transaction<'_>) -> Result<(), StorageError> {
     for table in &TABLES {
         transaction.execute(&table.delete(), &[]).await?;
@@ -462,7 +467,8 @@ async fn correct(transaction: &Transaction<'_>) -> Result<(), StorageError> {
     for statement in FORGET_CAPS {
         transaction.execute(statement, &[]).await?;
     }
-    Ok(())
+    transaction.execute(STALE_ARMS, &[]).await?;
+    bandit::catch_up(transaction).await
 }
 
 /// Makes rows speak of this server's transactions.

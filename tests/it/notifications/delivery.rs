@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use podium_domain::notification::{Event, Level, Message, Subject};
 use podium_notifications::{Links, slack, webhook as webhooks};
-use podium_tests::sink::{Reaction, Sink};
+use podium_tests::sink::{Reaction, Received, Sink};
 use podium_tests::{TestDatabase, eventually};
 
 use super::*;
@@ -24,7 +24,10 @@ async fn a_promotion_reaches_every_channel() {
     target(app.database(), "a", "pagerduty", key).await;
     webhook(app.database(), "a", &format!("{}/hook", sink.url)).await;
     let message = promotion(1);
-    assert_eq!(enqueue(&app.state().database, &[message.clone()]).await, 3);
+    assert_eq!(
+        enqueue(&app.state().database, std::slice::from_ref(&message)).await,
+        3
+    );
     becomes(app.database(), "sent 3").await;
     let received = sink.received();
     let by_path = |path: &str| {
@@ -164,7 +167,7 @@ async fn an_incident_is_closed_before_the_next_one_opens() {
     let told: Vec<String> = sink
         .received()
         .iter()
-        .map(|r| r.json())
+        .map(Received::json)
         .map(|event| {
             assert_eq!(
                 event["dedup_key"],

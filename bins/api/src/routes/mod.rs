@@ -32,6 +32,7 @@ pub mod admin;
 pub mod analytics;
 pub mod bandit;
 pub mod health;
+pub mod promotion;
 pub mod promotion_stream;
 pub mod storefront;
 
@@ -410,6 +411,7 @@ pub fn table() -> Vec<Route> {
     let mut table = storefront::routes();
     table.extend(admin::routes());
     table.extend(analytics::routes());
+    table.extend(promotion::routes());
     table.extend(bandit::routes());
     table.extend(promotion_stream::routes());
     table.extend(health::routes());
@@ -424,6 +426,7 @@ pub fn documents() -> Vec<utoipa::openapi::OpenApi> {
         health::HealthApi::openapi(),
         admin::document(),
         analytics::AnalyticsApi::openapi(),
+        promotion::PromotionApi::openapi(),
         bandit::BanditApi::openapi(),
         promotion_stream::PromotionStreamApi::openapi(),
     ]

@@ -7,7 +7,8 @@
 use podium_bandit::adaptive::{AdaptiveData, Batch, Estimate};
 use podium_bandit::best::best_arm;
 use podium_bandit::sequence::{Scale, may_begin};
-use podium_bandit::winner::{Candidate, Condition, WinnerRule, wins};
+use podium_bandit::winner::{Candidate, WinnerRule, wins};
+pub use podium_bandit::winner::{Condition, ConditionKind};
 use podium_bandit::{BanditError, Counts, Evidence, Prior};
 
 use crate::event::EventType;
@@ -242,21 +243,41 @@ pub fn leader(
         .enumerate()
         .max_by(|a, b| a.1.prob_best.total_cmp(&b.1.prob_best).then(b.0.cmp(&a.0)))
         .ok_or(BanditError::NoArms)?;
+    let conditions = winner_conditions(
+        best.prob_best,
+        best.expected_loss,
+        base.rate.value,
+        best.difference.and_then(|difference| difference.anytime),
+        (best.counts.successes(), base.counts.successes()),
+        min_confidence,
+    )?;
+    Ok(Leader { arm, conditions })
+}
+
+/// The conditions of a winner, from figures that were estimated before: as for [`leader`]. `conversions` are those of the
+/// arm and of the control.
+///
+/// # Errors
+/// [`BanditError::OutOfRange`] for a confidence outside (0, 1].
+pub fn winner_conditions(
+    prob_best: f64,
+    expected_loss: f64,
+    control_rate: f64,
+    interval: Option<(f64, f64)>,
+    conversions: (u64, u64),
+    min_confidence: f64,
+) -> Result<[Condition; 5], BanditError> {
     let rule = WinnerRule {
         min_confidence,
-        margin: (PRACTICAL * base.rate.value).max(1e-9),
+        margin: (PRACTICAL * control_rate).max(1e-9),
         ..WinnerRule::default()
     };
-    let candidate = Candidate {
-        prob_best: best.prob_best,
-        expected_loss: best.expected_loss,
-        interval: best.difference.and_then(|difference| difference.anytime),
-        conversions: best.counts.successes(),
-        control_conversions: base.counts.successes(),
-    };
-    Ok(Leader {
-        arm,
-        conditions: rule.check(&candidate)?,
+    rule.check(&Candidate {
+        prob_best,
+        expected_loss,
+        interval,
+        conversions: conversions.0,
+        control_conversions: conversions.1,
     })
 }
 

@@ -184,8 +184,9 @@ fn hours(hours: f64) -> TimeDelta {
     TimeDelta::try_milliseconds(milliseconds).unwrap_or(TimeDelta::MAX)
 }
 
-/// The effect that stands in for one that is not given, from the improvement asked for in percent.
-fn assumed_effect(min_improvement: f64) -> f64 {
+/// The relative effect that stands in for one that is not given, from the improvement asked for in percent.
+#[must_use]
+pub fn assumed_effect(min_improvement: f64) -> f64 {
     if min_improvement == 0.0 {
         EFFECT_WITHOUT_GATE
     } else {

@@ -224,6 +224,16 @@ impl Environment {
         }
     }
 
+    /// What is in force for an experiment apart from any request. Settings of the experiment that are wrong are left out,
+    /// because a report must not fail for them; a promotion does.
+    #[must_use]
+    pub fn standing(&self, experiment: Option<&Value>) -> PromotionConfig {
+        let request = Request::default();
+        let with_own = self.resolve(experiment, &request);
+        let found = with_own.or_else(|_| self.resolve(None, &request));
+        found.map_or_else(|_| self.preset.config(), |effective| effective.config)
+    }
+
     /// The layers of the environment.
     fn merged(&self) -> Merged {
         let mut merged = Merged::new();

@@ -46,7 +46,7 @@ pub struct Criterion {
 }
 
 impl Criterion {
-    fn new(name: &str, failure: Option<Failure>, text: impl Into<String>) -> Self {
+    pub(super) fn new(name: &str, failure: Option<Failure>, text: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
             met: failure.is_none(),
@@ -57,7 +57,7 @@ impl Criterion {
         }
     }
 
-    fn numbers(self, measured: Option<f64>, required: f64) -> Self {
+    pub(super) fn numbers(self, measured: Option<f64>, required: f64) -> Self {
         Self {
             measured: measured.filter(|measured| measured.is_finite()),
             required: Some(required),
@@ -85,7 +85,6 @@ pub(super) fn of_experiment(
         rolled_back(evidence),
         fresh(evidence),
     ];
-    criteria.extend(bandit(evidence));
     criteria.extend(changed(evidence));
     criteria
 }
@@ -187,17 +186,6 @@ fn fresh(evidence: &Evidence) -> Criterion {
         _ => "stale: it is not known how old the totals are".to_owned(),
     };
     Criterion::new("fresh", unless(fresh, Failure::Unknown), text).numbers(lag, MOST_LAG_SECONDS)
-}
-
-/// Arms of a bandit need the winner rule of bandits, whose evidence is not gathered here.
-fn bandit(evidence: &Evidence) -> Option<Criterion> {
-    (evidence.experiment.experiment_type == "bandit").then(|| {
-        Criterion::new(
-            "bandit",
-            Some(Failure::Unknown),
-            "bandit: there is no evidence for the winner rule of bandits",
-        )
-    })
 }
 
 fn changed(evidence: &Evidence) -> Option<Criterion> {

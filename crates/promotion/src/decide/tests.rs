@@ -80,6 +80,7 @@ fn evidence(days: i64, control: (i64, i64), treatments: &[(i64, i64)]) -> Eviden
         }]),
         missing: None,
         looks: Vec::new(),
+        bandit: None,
     };
     let count = |units: i64| units as f64;
     let mut counts = vec![count(control.1)];

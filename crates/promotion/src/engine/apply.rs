@@ -1,6 +1,7 @@
 //! The last step: everything is read again under a lock, decided again, and written, all in one transaction.
 
 use podium_storage::audit::Origin;
+use podium_storage::experiments::Precondition;
 use podium_storage::experiments::model::ExperimentRef;
 use podium_storage::outbox;
 use podium_storage::promotions::commands::{self, Attempt, Made, NewPromotion};
@@ -28,14 +29,11 @@ impl Engine {
         asked: &Asked,
         origin: &Origin,
     ) -> Result<Promoted, EngineError> {
-        let checked = self
-            .check(&asked.experiment, &asked.question, &asked.request)
-            .await?;
-        if checked.effective.config.dry_run {
-            return would(asked, checked);
-        }
         for _ in 0..ROUNDS {
             let checked = self.look(asked, origin).await?;
+            if checked.effective.config.dry_run {
+                return would(asked, checked);
+            }
             if !checked.decision.is_eligible() && asked.force.is_none() {
                 self.note_attempt(&checked, None, origin).await?;
                 return Err(EngineError::NotEligible(Box::new(checked)));
@@ -77,21 +75,23 @@ impl Engine {
             if by_engine {
                 scan::count_alone(tx).await?;
             }
-            commands::lock(tx, which).await?;
+            commands::lock(tx, which, &Precondition::Any).await?;
             let gathered = read::gather(tx, which).await?;
             let gathered = gathered.ok_or(EngineError::NotFound("this experiment"))?;
-            let checked = self.judge(gathered, &asked.question, &asked.request)?;
-            let config = &checked.effective.config;
-            let changed = checked
+            let prepared = self.prepared(gathered, &asked.question, &asked.request)?;
+            let config = prepared.effective.config.clone();
+            let changed = prepared
                 .evidence
                 .analysis
                 .as_ref()
                 .is_some_and(|open| open.changed.is_some());
             if asked.force.is_none()
-                && (changed || !new_looks(config, &checked.evidence).is_empty())
+                && (changed || !new_looks(&config, &prepared.evidence).is_empty())
             {
                 return Ok(Applied::Again);
             }
+            // Every look that is due is recorded, so that nothing is left to compute under the lock.
+            let checked = prepared.decided();
             if by_engine && checked.decision.is_eligible() {
                 let mut link = tx;
                 let (recent, most) = (

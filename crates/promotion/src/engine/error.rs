@@ -47,6 +47,9 @@ pub enum EngineError {
     /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The computation was ended, because the process stops.
+    #[error("the computation of a decision was interrupted")]
+    Interrupted(#[source] tokio::task::JoinError),
     /// The decision has no form in JSON.
     #[error("a decision could not be written down")]
     Unwritable(#[from] serde_json::Error),

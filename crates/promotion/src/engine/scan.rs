@@ -173,18 +173,10 @@ impl Engine {
         origin: &Origin,
         item: &mut Item,
     ) -> Result<(), EngineError> {
-        let mut checked = self
-            .check(&asked.experiment, &asked.question, &asked.request)
-            .await?;
-        let dry_run = checked.effective.config.dry_run;
-        let excluded = checked
-            .effective
-            .config
-            .excluded_experiments
-            .contains(&item.experiment_name);
-        if !dry_run && !excluded {
-            checked = self.look(asked, origin).await?;
-        }
+        let checked = self.look(asked, origin).await?;
+        let config = &checked.effective.config;
+        let dry_run = config.dry_run;
+        let excluded = config.excluded_experiments.contains(&item.experiment_name);
         if !dry_run {
             keep_verdict(&self.database, &verdict(&checked)).await?;
         }

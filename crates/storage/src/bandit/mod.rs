@@ -16,12 +16,14 @@
 //! | `fold` | pulls and rewards, a part of the pass of [`crate::fold`] |
 //! | `totals` | the rows of arms and variants that others read |
 //! | [`counts`] | the counts that choices are made from |
+//! | [`units`] | units by epoch, for honest estimates |
 //! | [`weights`] | weights of variants: every batch of constant weights is an epoch |
 
 pub mod counts;
 pub(crate) mod fold;
 pub mod learning;
 mod totals;
+pub mod units;
 /// Weights that move.
 pub mod weights;
 

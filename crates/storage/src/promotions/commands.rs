@@ -24,14 +24,13 @@ const T: &str = "experiment_promotions";
 /// Locks an experiment until the transaction ends.
 ///
 /// # Errors
-/// [`ChangeError::NotFound`].
+/// [`ChangeError::NotFound`], [`ChangeError::Stale`].
 pub async fn lock(
     tx: &Transaction<'_>,
     reference: &ExperimentRef,
+    precondition: &Precondition,
 ) -> Result<Experiment, ChangeError> {
-    Ok(rows::lock(tx, reference, &Precondition::Any)
-        .await?
-        .experiment)
+    Ok(rows::lock(tx, reference, precondition).await?.experiment)
 }
 
 /// A promotion to be made of a locked experiment.
@@ -348,7 +347,12 @@ pub async fn roll_back(
     let mut link = tx;
     let found = super::read::by_id(&mut link, rollback.id).await?;
     let found = found.ok_or(RollbackError::NotFound)?;
-    let before = lock(tx, &ExperimentRef::Id(found.experiment_id)).await?;
+    let before = lock(
+        tx,
+        &ExperimentRef::Id(found.experiment_id),
+        &Precondition::Any,
+    )
+    .await?;
     let rows = link
         .query(ROLL_BACK, &[&rollback.id, &rollback.reason])
         .await?;

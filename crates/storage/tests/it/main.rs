@@ -19,6 +19,8 @@ mod model;
 #[cfg(test)]
 mod outbox;
 #[cfg(test)]
+mod promotions;
+#[cfg(test)]
 mod rebuild;
 #[cfg(test)]
 mod recording;

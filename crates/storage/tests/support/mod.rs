@@ -133,6 +133,8 @@ fn fresh_name() -> String {
 /// The migrated template for the migrations as they are now, made by whoever comes first.
 async fn template(server: &ConnectSettings, admin: &Client) -> String {
     let name = format!("podium_template_{}", fingerprint());
+    // Making the template takes longer than a lock is waited for elsewhere.
+    admin.batch_execute("SET lock_timeout = 0").await.unwrap();
     admin
         .execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK])
         .await

@@ -97,7 +97,7 @@ where
     }
 }
 
-fn origin<R: RequiredRole>(ctx: &Ctx, granted: &Granted<R>) -> Origin {
+pub(crate) fn origin<R: RequiredRole>(ctx: &Ctx, granted: &Granted<R>) -> Origin {
     Origin {
         actor: granted.actor().to_owned(),
         request_id: ctx.request_id.as_str().to_owned(),

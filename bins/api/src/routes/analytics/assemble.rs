@@ -9,6 +9,7 @@ use podium_domain::moments::Moments;
 use podium_domain::report;
 use podium_domain::stats::proportion::{Proportion, equal_rates, wilson};
 use podium_domain::stats::{StatsError, srm};
+use podium_promotion::sums::Sums;
 use podium_storage::analytics::dimensions::{DimensionTotals, PositionTotals, TopEntry};
 use podium_storage::analytics::moments::{VariantMoments, by_variant};
 use podium_storage::analytics::performance::VariantTotals;
@@ -20,6 +21,7 @@ use super::bodies::{
     PositionTest, Range, SeriesRow, SplitCheck, TopRow, TopVariant, WinsorizedBody,
 };
 use super::compare::{Evidence, adjust};
+use super::latency;
 
 /// A split is called off below this p-value.
 const SPLIT_THRESHOLD: f64 = 0.001;
@@ -35,7 +37,7 @@ pub(super) struct Figures<'e> {
 
 impl<'e> Figures<'e> {
     pub(super) fn new(evidence: Evidence<'e>) -> Self {
-        let (experiment, rows) = (evidence.experiment, evidence.rows);
+        let (experiment, rows) = (evidence.sums.experiment, evidence.sums.rows);
         let mut sums = by_variant(rows);
         let mut variants: Vec<(&Variant, Moments)> = experiment
             .variants
@@ -55,11 +57,16 @@ impl<'e> Figures<'e> {
     /// Without comparisons: for lists and values of variants.
     pub(super) fn of_sums(experiment: &'e Experiment, rows: &'e [VariantMoments]) -> Self {
         Self::new(Evidence {
-            experiment,
-            epochs: &[],
-            rows,
+            sums: Sums {
+                experiment,
+                epochs: &[],
+                rows,
+                capped: &[],
+                from_epoch: 1,
+            },
             covariates: &[],
-            capped: &[],
+            standing: None,
+            outcomes: &[],
             now: experiment.updated_at,
         })
     }
@@ -82,7 +89,10 @@ impl<'e> Figures<'e> {
         let variants = self
             .variants
             .iter()
-            .map(|(variant, moments)| metric_value(variant, moments, metric))
+            .map(|(variant, moments)| match metric {
+                Metric::P95LatencyMs => latency::value(&self.evidence, variant),
+                _ => metric_value(variant, moments, metric),
+            })
             .collect();
         let (control, treatments) = match self.variants.split_first() {
             Some((control, rest)) if control.0.is_control => (Some(control), rest),
@@ -98,7 +108,7 @@ impl<'e> Figures<'e> {
             metric: metric.name(),
             kind: metric.kind().name(),
             role,
-            winsorized: self.evidence.capped(metric).map(WinsorizedBody::from),
+            winsorized: self.evidence.sums.capped(metric).map(WinsorizedBody::from),
             variants,
             comparisons,
         }
@@ -121,6 +131,7 @@ impl<'e> Figures<'e> {
     pub(super) fn metrics(&self) -> Vec<MetricReport> {
         let order = ["primary", "secondary", "guardrail", "other"];
         let mut metrics: Vec<MetricReport> = report::reported()
+            .chain([Metric::P95LatencyMs])
             .map(|metric| self.metric(metric))
             .collect();
         metrics.sort_by_key(|metric| order.iter().position(|role| *role == metric.role));
@@ -140,7 +151,7 @@ impl<'e> Figures<'e> {
                 ),
             };
         }
-        let splits = self.evidence.splits();
+        let splits = self.evidence.sums.splits();
         let anytime = analysis::split_p_value(&splits);
         // Over several epochs the counts together follow no weights at all.
         let with_units: Vec<_> = splits
@@ -291,6 +302,7 @@ pub(super) fn performance(rows: &[VariantTotals]) -> Vec<PerformanceRow> {
             conversion_rate: percent(row.purchases, row.impressions),
             total_value: Money::new(&row.total_value),
             avg_value_per_user: Money::new(&row.value_per_unit),
+            bandit: None,
         })
         .collect()
 }

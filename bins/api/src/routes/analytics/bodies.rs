@@ -83,6 +83,71 @@ pub struct PerformanceRow {
     pub total_value: Money,
     /// Value of purchases per unit.
     pub avg_value_per_user: Money,
+    /// Of a bandit: the honest figures. The others here are raw, and biased by the bandit's choices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandit: Option<BanditArmBody>,
+}
+
+/// A variant of a bandit, estimated by scores weighted with the known propensities (AIPW). Rates are fractions.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BanditArmBody {
+    /// Variant.
+    pub variant_id: i64,
+    /// Its name.
+    pub variant_name: String,
+    /// Whether it is the control.
+    pub is_control: bool,
+    /// Its weight in force, a fraction: the propensity of the next unit outside the even share.
+    pub weight: f64,
+    /// Units that count for the estimates.
+    pub units: u64,
+    /// Those with the outcome.
+    pub conversions: u64,
+    /// Conversions over units of all epochs: raw and biased, for comparison only.
+    pub raw_rate: Option<f64>,
+    /// The rate by AIPW.
+    pub rate: f64,
+    /// Its 95 % interval.
+    pub rate_interval: Range,
+    /// The rate by AIPW with scores weighted by the root of the propensity, which is narrower.
+    pub rate_root_weighted: f64,
+    /// Its 95 % interval.
+    pub rate_root_weighted_interval: Range,
+    /// Probability of being the best variant.
+    pub probability_best: f64,
+    /// What choosing it costs on average.
+    pub expected_loss: f64,
+    /// Rate minus the control's; none for the control.
+    pub difference: Option<f64>,
+    /// 95 % interval of the difference with a fixed horizon.
+    pub difference_interval: Option<Range>,
+    /// The interval that holds at every look; none until both have 25 units with the outcome and 25 without.
+    pub difference_anytime: Option<Range>,
+}
+
+/// A bandit over variants.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BanditBody {
+    /// How weights are found.
+    pub algorithm: &'static str,
+    /// Share of the traffic that the floor spreads over all variants.
+    pub floor: f64,
+    /// Share of units that is split evenly and stands still.
+    pub control_share: f64,
+    /// Epoch in force.
+    pub epoch: i32,
+    /// What counts as conversion of a unit: at least one such event.
+    pub outcome: &'static str,
+    /// The variants, control first.
+    pub arms: Vec<BanditArmBody>,
+    /// The winner, if there is one.
+    pub winner: Option<String>,
+    /// What the leading variant lacks to be the winner.
+    pub missing: Vec<String>,
+    /// How to read it.
+    pub note: &'static str,
 }
 
 /// A metric of one variant.
@@ -124,7 +189,7 @@ pub struct MetricComparison {
     pub difference: Option<f64>,
     /// 95 % interval of `difference`.
     pub difference_interval: Option<Range>,
-    /// `two_proportion_z`, `welch_t` or `delta_method`.
+    /// `two_proportion_z`, `welch_t`, `delta_method` or `log_quantile_ratio`.
     pub method: Option<&'static str>,
     /// z or t.
     pub statistic: Option<f64>,
@@ -342,7 +407,7 @@ impl From<&CappedTotal> for WinsorizedBody {
 pub struct MetricReport {
     /// Name.
     pub metric: &'static str,
-    /// `proportion`, `mean` or `ratio`.
+    /// `proportion`, `mean`, `ratio` or `quantile`.
     pub kind: &'static str,
     /// `primary`, `secondary`, `guardrail` or `other`.
     pub role: &'static str,
@@ -419,6 +484,9 @@ pub struct Report {
     pub split: SplitCheck,
     /// Primary metric first, then secondary, guardrails, and the others.
     pub metrics: Vec<MetricReport>,
+    /// Of a bandit over variants, from the first units on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandit: Option<BanditBody>,
     /// By position.
     pub positions: Vec<PositionRow>,
     /// Items with the most clicks.
@@ -438,6 +506,9 @@ pub struct Lift {
     /// The metric.
     #[serde(flatten)]
     pub report: MetricReport,
+    /// Of a bandit over variants, from the first units on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandit: Option<BanditBody>,
     /// How to read it.
     pub note: &'static str,
 }

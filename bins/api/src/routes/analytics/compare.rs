@@ -1,142 +1,62 @@
 //! Treatments against the control: fixed, anytime-valid, Bayesian, sequential. Pure: rows in, answers out.
 
 use chrono::{DateTime, Utc};
-use podium_domain::analysis::{self, EpochArms, Reading};
-use podium_domain::decision::design::{DesignInput, DesignSettings, FrozenDesign};
-use podium_domain::decision::look::{Analysis, Answer, Snapshot, Wait, take};
+use podium_domain::analysis::{self, Reading};
+use podium_domain::decision::design::assumed_effect;
+use podium_domain::decision::look::{Answer, Look, Snapshot, take};
 use podium_domain::decision::verdict::{Gates, judge};
-use podium_domain::metric::{Metric, MetricKind};
-use podium_domain::moments::{CoveredMoments, Moments};
+use podium_domain::experiment::ExperimentType;
+use podium_domain::metric::Metric;
+use podium_domain::moments::CoveredMoments;
 use podium_domain::stats::StatsError;
 use podium_domain::stats::multiple::adjust_p_values;
-use podium_storage::analytics::capped::CappedTotal;
-use podium_storage::analytics::context::Epoch;
+use podium_promotion::config::PromotionConfig;
+use podium_promotion::evidence::OpenAnalysis;
+use podium_promotion::sums::Sums;
 use podium_storage::analytics::covariates::VariantCovariates;
-use podium_storage::analytics::moments::VariantMoments;
-use podium_storage::experiments::model::{Experiment, Variant};
+use podium_storage::analytics::outcomes::VariantOutcomes;
+use podium_storage::experiments::model::Variant;
+use podium_storage::promotions::analyses::StoredLook;
 
 use super::bodies::{
     AnytimeBody, BayesianBody, CupedBody, GuardrailBody, LiftBody, MetricComparison, Range,
     SampleBody, SequentialBody, StratifiedBody,
 };
+use super::latency;
 
-/// What automatic promotion asks for where nobody asked for something else: the balanced preset.
-const BALANCED: Requirements = Requirements {
-    min_confidence: 95.0,
-    min_sample_size: 2_000,
-    min_improvement: 5.0,
-    min_runtime_hours: 24.0,
-    min_effect: 0.1,
-};
-
-struct Requirements {
-    min_confidence: f64,
-    min_sample_size: i64,
-    min_improvement: f64,
-    min_runtime_hours: f64,
-    /// Relative effect that samples are planned for where the design names none.
-    min_effect: f64,
+/// What promotions ask of an experiment, with the looks that were recorded.
+pub(super) struct Standing {
+    /// The configuration in force, without any request's.
+    pub(super) config: PromotionConfig,
+    /// The analysis that is open.
+    pub(super) open: Option<OpenAnalysis>,
+    /// Its recorded looks.
+    pub(super) looks: Vec<StoredLook>,
 }
 
 /// The sums of an experiment by epoch, and the moment that they are read at.
 pub(super) struct Evidence<'e> {
-    pub(super) experiment: &'e Experiment,
-    pub(super) epochs: &'e [Epoch],
-    pub(super) rows: &'e [VariantMoments],
+    pub(super) sums: Sums<'e>,
     /// Sums over units that have a covariate.
     pub(super) covariates: &'e [VariantCovariates],
-    /// Totals of values with their sums under a cap.
-    pub(super) capped: &'e [CappedTotal],
+    /// What promotions ask; none where nothing is decided.
+    pub(super) standing: Option<&'e Standing>,
+    /// How requests ended.
+    pub(super) outcomes: &'e [VariantOutcomes],
     pub(super) now: DateTime<Utc>,
 }
 
 impl Evidence<'_> {
-    fn moments(&self, variant: i64, epoch: i32) -> Option<&Moments> {
-        let row = |row: &&VariantMoments| row.variant_id == variant && row.epoch == epoch;
-        self.rows.iter().find(row).map(|row| &row.moments)
-    }
-
-    /// The capped sums that a metric is compared by, where there are any.
-    pub(super) fn capped(&self, metric: Metric) -> Option<&CappedTotal> {
-        let total = match metric.kind() {
-            MetricKind::Mean { of } => of,
-            MetricKind::Ratio { numerator, .. } => numerator,
-            MetricKind::Proportion { .. } | MetricKind::Quantile { .. } => return None,
-        };
-        self.capped.iter().find(|capped| capped.total == total)
-    }
-
-    /// As [`Self::moments`], capped where a cap is given.
-    fn sums<'s>(
-        &'s self,
-        capped: Option<&'s CappedTotal>,
-        variant: i64,
-        epoch: i32,
-    ) -> Option<&'s Moments> {
-        let Some(capped) = capped else {
-            return self.moments(variant, epoch);
-        };
-        let mut parts = capped.parts.iter();
-        let part = parts.find(|part| part.variant_id == variant && part.epoch == epoch);
-        part.map(|part| &part.moments)
-    }
-
-    /// Epochs in which both arms had traffic and have units.
-    fn arms<'s>(
-        &'s self,
-        control: i64,
-        treatment: i64,
-        capped: Option<&'s CappedTotal>,
-    ) -> Vec<EpochArms<'s>> {
-        self.epochs
-            .iter()
-            .filter_map(|epoch| self.compares(epoch, control, treatment, capped))
-            .collect()
-    }
-
-    fn compares<'s>(
-        &'s self,
-        epoch: &Epoch,
-        control: i64,
-        treatment: i64,
-        capped: Option<&'s CappedTotal>,
-    ) -> Option<EpochArms<'s>> {
-        let a = self.sums(capped, control, epoch.epoch)?;
-        let b = self.sums(capped, treatment, epoch.epoch)?;
-        let weight = |id| epoch.weights.get(&id).map_or(0.0, |weight| weight.to_f64());
-        let (weight_a, weight_b) = (weight(control), weight(treatment));
-        (a.units > 0 && b.units > 0 && weight_a > 0.0 && weight_b > 0.0).then(|| EpochArms {
-            control: a,
-            treatment: b,
-            treatment_share: weight_b / (weight_a + weight_b),
-        })
-    }
-
-    /// Units of each variant in each epoch, with the weights that were in force.
-    pub(super) fn splits(&self) -> Vec<analysis::EpochSplit> {
-        let variants = &self.experiment.variants;
-        let count = |variant: &Variant, epoch| {
-            let units = self.moments(variant.id, epoch).map_or(0, |m| m.units);
-            as_float(units)
-        };
-        self.epochs
-            .iter()
-            .map(|epoch| analysis::EpochSplit {
-                counts: variants.iter().map(|v| count(v, epoch.epoch)).collect(),
-                weights: variants
-                    .iter()
-                    .map(|v| epoch.weights.get(&v.id).map_or(0.0, |w| w.to_f64()))
-                    .collect(),
-            })
-            .collect()
-    }
-
     /// Days since the start, from the first whole one on: minutes tell nothing about a day's traffic.
     fn days(&self) -> Option<f64> {
-        let start = self.experiment.start_date?;
-        let end = self.experiment.end_date.unwrap_or(self.now);
+        let start = self.sums.experiment.start_date?;
+        let end = self.sums.experiment.end_date.unwrap_or(self.now);
         let days = end.signed_duration_since(start).as_seconds_f64() / 86_400.0;
         (days >= 1.0).then_some(days)
+    }
+
+    fn is_bandit(&self) -> bool {
+        self.sums.experiment.experiment_type == ExperimentType::Bandit
     }
 
     /// All treatments against the control.
@@ -154,6 +74,9 @@ impl Evidence<'_> {
                     variant,
                     Some("there is no control to compare with".to_owned()),
                 ),
+                Some(control) if metric == Metric::P95LatencyMs => {
+                    latency::comparison(self, control, variant, role)
+                }
                 Some(control) => self.comparison(control, variant, treatments.len(), metric, role),
             })
             .collect()
@@ -167,7 +90,7 @@ impl Evidence<'_> {
         metric: Metric,
         role: &'static str,
     ) -> MetricComparison {
-        let epochs = self.arms(control.id, variant.id, self.capped(metric));
+        let epochs = self.sums.arms(control.id, variant.id, metric);
         let reading = analysis::read(metric, &epochs);
         let reason = match (&reading.fixed, epochs.len()) {
             (Ok(_), _) => None,
@@ -187,8 +110,9 @@ impl Evidence<'_> {
             sample: is_primary
                 .then(|| self.sample(control.id, variant.id, treatments, metric))
                 .flatten(),
-            sequential: is_primary
-                .then(|| self.sequential(&epochs, treatments, metric))
+            // A bandit's winner is found by another rule, and no look is ever taken.
+            sequential: (is_primary && !self.is_bandit())
+                .then(|| self.sequential(control.id, variant.id, metric))
                 .flatten(),
             ..with_fixed(blank(variant, reason), &reading)
         }
@@ -196,7 +120,11 @@ impl Evidence<'_> {
 
     /// The lift of values as they are, without caps: those are not kept by day.
     pub(super) fn lift(&self, control: i64, treatment: i64, metric: Metric) -> Option<LiftBody> {
-        let reading = analysis::read(metric, &self.arms(control, treatment, None));
+        let uncapped = Sums {
+            capped: &[],
+            ..self.sums
+        };
+        let reading = analysis::read(metric, &uncapped.arms(control, treatment, metric));
         let fixed = reading.fixed.ok();
         Some(LiftBody {
             estimate: reading.stratified.ok()?.lift,
@@ -207,10 +135,11 @@ impl Evidence<'_> {
 
     /// With the covariate, where both arms had traffic in one epoch: those units, and the centre of that epoch's variants.
     fn adjusted(&self, control: i64, treatment: i64, metric: Metric) -> Option<CupedBody> {
-        let compared: Vec<i32> = self
+        let sums = &self.sums;
+        let compared: Vec<i32> = sums
             .epochs
             .iter()
-            .filter(|epoch| self.compares(epoch, control, treatment, None).is_some())
+            .filter(|epoch| sums.compares(epoch, control, treatment, None).is_some())
             .map(|epoch| epoch.epoch)
             .collect();
         let [epoch] = compared.as_slice() else {
@@ -246,8 +175,11 @@ impl Evidence<'_> {
 
     /// The effect that the experiment is planned to find.
     fn effect(&self) -> f64 {
-        let planned = self.experiment.design.min_detectable_effect;
-        planned.unwrap_or(BALANCED.min_effect)
+        let asked = self
+            .standing
+            .map_or(0.0, |standing| standing.config.thresholds.min_improvement);
+        let planned = self.sums.experiment.design.min_detectable_effect;
+        planned.unwrap_or_else(|| assumed_effect(asked))
     }
 
     fn sample(
@@ -257,22 +189,10 @@ impl Evidence<'_> {
         treatments: usize,
         metric: Metric,
     ) -> Option<SampleBody> {
-        let mut all = Moments::default();
-        let units_of = |variant| {
-            let rows = self
-                .rows
-                .iter()
-                .filter(move |row| row.variant_id == variant);
-            rows.map(|row| row.moments.units).sum::<i64>()
-        };
-        let capped = self.capped(metric);
-        for epoch in self.epochs {
-            if let Some(moments) = self.sums(capped, control, epoch.epoch) {
-                all.merge(moments);
-            }
-        }
+        let sums = &self.sums;
+        let all = sums.together(control, metric);
         let required = analysis::planned_units(metric, &all, self.effect(), treatments).ok()?;
-        let reached = units_of(control).min(units_of(treatment));
+        let reached = sums.units(control).min(sums.units(treatment));
         let per_day = self.days().map(|days| as_float(reached) / days);
         let missing = (required - as_float(reached)).max(0.0);
         Some(SampleBody {
@@ -285,53 +205,40 @@ impl Evidence<'_> {
         })
     }
 
-    fn analysis(&self, metric: Metric, treatments: usize) -> Option<Analysis> {
-        let design = self.experiment.design;
-        let design = FrozenDesign::new(DesignInput {
-            metric,
-            winsorize_upper: design.winsorize_upper.filter(|_| metric.is_value()),
-            cap: self.capped(metric).map(|capped| capped.cap),
-            treatments: u32::try_from(treatments).ok()?,
-            settings: DesignSettings {
-                min_detectable_effect: design.min_detectable_effect,
-                horizon_days: design.horizon_days.map(as_float),
-                look_every_hours: u32::try_from(design.look_every_hours).ok()?,
-            },
-            min_sample_size: BALANCED.min_sample_size,
-            min_runtime_hours: BALANCED.min_runtime_hours,
-            min_improvement: BALANCED.min_improvement,
-        });
-        Some(Analysis {
-            start: self.experiment.start_date?,
-            unspent: 1.0,
-            design: design.ok()?,
-        })
-    }
-
-    /// What a scan at this moment would find, were it the first.
-    fn sequential(
-        &self,
-        epochs: &[EpochArms<'_>],
-        treatments: usize,
-        metric: Metric,
-    ) -> Option<SequentialBody> {
-        let analysis = self.analysis(metric, treatments)?;
-        let strata = analysis::strata(metric, epochs).ok()?;
-        let snapshot = Snapshot {
-            now: self.experiment.end_date.unwrap_or(self.now),
-            strata: &strata,
-            min_confidence: BALANCED.min_confidence,
+    /// What the recorded looks say, with the one that a scan at this moment would take.
+    fn sequential(&self, control: i64, treatment: i64, metric: Metric) -> Option<SequentialBody> {
+        let standing = self.standing?;
+        let open = standing.open.as_ref()?;
+        let analysis = &open.analysis;
+        if analysis.design.metric != metric {
+            return None;
+        }
+        let sums = Sums {
+            from_epoch: open.from_epoch,
+            ..self.sums
         };
-        let (looks, waits) = match take(&analysis, &[], &snapshot).ok()? {
-            Answer::Taken(looks) => (looks, Vec::new()),
-            Answer::Reused(look) => (vec![look], Vec::new()),
-            Answer::Waiting(waits) => (Vec::new(), waits),
+        let strata = analysis::strata(metric, &sums.arms(control, treatment, metric)).ok()?;
+        let thresholds = standing.config.thresholds;
+        let snapshot = Snapshot {
+            now: sums.experiment.end_date.unwrap_or(self.now),
+            strata: &strata,
+            min_confidence: thresholds.min_confidence,
+        };
+        let recorded = standing.looks.iter().filter(|l| l.variant_id == treatment);
+        let mut looks: Vec<Look> = recorded.map(|stored| stored.look).collect();
+        let waits = match take(analysis, &looks, &snapshot).ok()? {
+            Answer::Taken(new) => {
+                looks.extend(new);
+                Vec::new()
+            }
+            Answer::Reused(_) => Vec::new(),
+            Answer::Waiting(waits) => waits,
         };
         let gates = Gates {
-            min_confidence: BALANCED.min_confidence,
-            min_improvement: BALANCED.min_improvement,
+            min_confidence: thresholds.min_confidence,
+            min_improvement: thresholds.min_improvement,
         };
-        let standing = judge(&analysis, &looks, gates);
+        let standing = judge(analysis, &looks, gates);
         let last = looks.last();
         Some(SequentialBody {
             confidence: standing.confidence.into(),
@@ -343,28 +250,12 @@ impl Evidence<'_> {
             information: last.map(|look| look.information),
             looks: looks.len(),
             eligible: standing.is_eligible(),
-            waiting: waits.iter().map(waiting).collect(),
+            waiting: waits.iter().map(ToString::to_string).collect(),
         })
     }
 }
 
-fn waiting(wait: &Wait) -> String {
-    match wait {
-        Wait::Runtime { required, .. } => format!("runtime: {required:.0} hours"),
-        Wait::Units { measured, required } => {
-            format!("sample: {measured} of {required} units in the smaller arm")
-        }
-        Wait::Conversions { measured, required } => {
-            format!("conversions: {measured} of {required} in the arm with fewer")
-        }
-        Wait::Information { measured, required } => {
-            format!("information: {measured:.2} of {required:.2}")
-        }
-        Wait::Undefined(error) => format!("the metric cannot be compared yet: {error}"),
-    }
-}
-
-fn blank(variant: &Variant, reason: Option<String>) -> MetricComparison {
+pub(super) fn blank(variant: &Variant, reason: Option<String>) -> MetricComparison {
     MetricComparison {
         variant_id: variant.id,
         variant_name: variant.name.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 use podium_domain::metric::Metric;
+use podium_promotion::sums::Sums;
 use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::moments::{DayMoments, VariantMoments};
 use podium_storage::experiments::model::{Experiment, Variant};
@@ -37,11 +38,16 @@ fn of_day(
     sums: &[VariantMoments],
 ) -> Vec<CumulativeRow> {
     let evidence = Evidence {
-        experiment,
-        epochs,
-        rows: sums,
+        sums: Sums {
+            experiment,
+            epochs,
+            rows: sums,
+            capped: &[],
+            from_epoch: 1,
+        },
         covariates: &[],
-        capped: &[],
+        standing: None,
+        outcomes: &[],
         now: experiment.updated_at,
     };
     let control = experiment

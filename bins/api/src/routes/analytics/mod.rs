@@ -6,28 +6,34 @@ use actix_web::HttpResponse;
 use actix_web::http::Method;
 use chrono::{DateTime, NaiveDate, Utc};
 use podium_domain::bandit::ArmType;
+use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
+use podium_promotion::config::Environment;
+use podium_promotion::gather::{experiment_layer, open_analysis};
+use podium_promotion::sums::Sums;
 use podium_serving::snapshot::ExperimentRef;
 use podium_storage::analytics::capped::{self, CappedTotal};
 use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::covariates::{self, VariantCovariates};
 use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
+use podium_storage::analytics::outcomes::{self, VariantOutcomes};
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
 use podium_storage::arms;
 use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
+use podium_storage::promotions::analyses;
 use utoipa::OpenApi;
 
 use self::assemble::Figures;
 use self::bodies::{
-    LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
-    UnitBody, UnitTotalsBody,
+    BanditBody, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries,
+    TopRow, UnitBody, UnitTotalsBody,
 };
-use self::compare::Evidence;
+use self::compare::{Evidence, Standing};
 use crate::auth::{Granted, Viewer};
 use crate::problem::{ApiError, Problem};
 use crate::request::{Ctx, admin_json};
@@ -35,10 +41,12 @@ use crate::routes::Route;
 use crate::routes::admin::common::{Answer, experiment as reference, unit as unit_of_path};
 
 mod assemble;
+mod bandit;
 pub mod bodies;
 mod compare;
 mod cumulative;
 pub mod export;
+mod latency;
 pub mod plan;
 mod verdict;
 
@@ -132,8 +140,19 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
         to: day(&ctx, "endDate")?,
     };
     let experiment = found(&ctx).await?;
-    let rows = totals::totals(&mut ctx.state.database.report().await?, experiment.id, days).await?;
-    admin_json(200, assemble::performance(&rows))
+    let mut link = ctx.state.database.report().await?;
+    let mut rows = assemble::performance(&totals::totals(&mut link, experiment.id, days).await?);
+    if experiment.experiment_type == ExperimentType::Bandit && days == Days::default() {
+        let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
+        drop(link);
+        let arms = compute(move || read.bandit()).await?;
+        for arm in arms.map(|body| body.arms).unwrap_or_default() {
+            let row = rows.iter_mut().find(|row| row.variant_id == arm.variant_id);
+            row.into_iter()
+                .for_each(|row| row.bandit = Some(arm.clone()));
+        }
+    }
+    admin_json(200, rows)
 }
 
 /// Lift of each treatment against the control.
@@ -145,10 +164,22 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
 pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
     let metric = metric(&ctx, &experiment)?;
-    let read = Read::now(&mut ctx.state.database.report().await?, experiment).await?;
-    let report = compute(move || read.figures().metric(metric)).await?;
+    let read = Read::now(
+        &mut ctx.state.database.report().await?,
+        experiment,
+        ctx.state.engine.environment(),
+    )
+    .await?;
+    let (report, bandit) = compute(move || (read.figures().metric(metric), read.bandit())).await?;
     let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` hold at any moment, those in `sequential` count a look in every slot since the start";
-    admin_json(200, Lift { report, note })
+    admin_json(
+        200,
+        Lift {
+            report,
+            bandit,
+            note,
+        },
+    )
 }
 
 /// Everything that a decision needs.
@@ -166,12 +197,18 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
     let positions = dimensions::positions(&mut link, id).await?;
     let items = dimensions::top(&mut link, id, Dimension::Item, 10).await?;
     let brands = dimensions::top(&mut link, id, Dimension::Brand, 10).await?;
-    let read = Read::now(&mut link, experiment).await?;
+    let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
     drop(link);
     let report = compute(move || {
         let (figures, experiment) = (read.figures(), &read.experiment);
         let (split, metrics) = (figures.split(), figures.metrics());
-        let verdict = verdict::verdict(experiment.status, &metrics, &split);
+        let bandit = read.bandit();
+        let verdict = match &bandit {
+            Some(body) if experiment.status == Status::Running && !split.mismatch => {
+                bandit::verdict(body)
+            }
+            _ => verdict::verdict(experiment.status, &metrics, &split),
+        };
         Report {
             experiment_id: id,
             experiment_name: experiment.name.clone(),
@@ -185,6 +222,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
             verdict,
             split,
             metrics,
+            bandit,
             positions: figures.positions(&positions),
             top_items: figures.top(&items),
             top_brands: figures.top(&brands),
@@ -206,11 +244,28 @@ struct Read {
     rows: Vec<VariantMoments>,
     covariates: Vec<VariantCovariates>,
     capped: Vec<CappedTotal>,
+    standing: Standing,
+    outcomes: Vec<VariantOutcomes>,
     now: DateTime<Utc>,
 }
 
 impl Read {
-    async fn now(link: &mut Link, experiment: Experiment) -> Result<Self, ApiError> {
+    async fn now(
+        link: &mut Link,
+        experiment: Experiment,
+        environment: &Environment,
+    ) -> Result<Self, ApiError> {
+        let analysis = analyses::open(link, experiment.id).await?;
+        let looks = match &analysis {
+            Some(open) => analyses::looks(link, experiment.id, open.number).await?,
+            None => Vec::new(),
+        };
+        let config = environment.standing(experiment_layer(&experiment).as_ref());
+        let standing = Standing {
+            open: open_analysis(&experiment, analysis.as_ref(), &config),
+            looks,
+            config,
+        };
         // One statement, so that all sums are of the same moment.
         let covariates = covariates::now(link, experiment.id).await?;
         let capped = match experiment.design.winsorize_upper {
@@ -219,21 +274,32 @@ impl Read {
         };
         Ok(Self {
             epochs: context::epochs(link, experiment.id).await?,
+            outcomes: outcomes::now(link, experiment.id).await?,
             rows: covariates.iter().map(|part| part.of.clone()).collect(),
             covariates,
             capped,
+            standing,
             now: context::freshness(link).await?.now,
             experiment,
         })
     }
 
+    fn bandit(&self) -> Option<BanditBody> {
+        bandit::bandit(&self.experiment, &self.epochs, &self.rows)
+    }
+
     fn figures(&self) -> Figures<'_> {
         Figures::new(Evidence {
-            experiment: &self.experiment,
-            epochs: &self.epochs,
-            rows: &self.rows,
+            sums: Sums {
+                experiment: &self.experiment,
+                epochs: &self.epochs,
+                rows: &self.rows,
+                capped: &self.capped,
+                from_epoch: 1,
+            },
             covariates: &self.covariates,
-            capped: &self.capped,
+            standing: Some(&self.standing),
+            outcomes: &self.outcomes,
             now: self.now,
         })
     }

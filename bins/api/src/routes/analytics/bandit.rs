@@ -1,0 +1,133 @@
+//! Bandits over variants: figures that are honest although the bandit chose who sees what.
+
+use podium_bandit::adaptive::Estimate;
+use podium_domain::bandit::truth::{self, ArmTruth, Condition, ConditionKind, Leader};
+use podium_domain::bandit::{BanditOptions, Rewards, experiment_options};
+use podium_domain::experiment::ExperimentType;
+use podium_storage::analytics::context::Epoch;
+use podium_storage::analytics::moments::VariantMoments;
+use podium_storage::bandit::units::by_epoch;
+use podium_storage::experiments::model::{Experiment, Variant};
+
+use super::bodies::{BanditArmBody, BanditBody, Range};
+
+/// Probability of being best from which on a variant is called the winner here; promotion asks for what is configured.
+const CONFIDENCE: f64 = 0.95;
+
+const NOTE: &str = "rates are shares of units with the outcome, estimated by scores weighted with the known propensities (AIPW), one \
+    batch an epoch of constant weights; raw figures are biased because the bandit chose who sees what; values per variant \
+    elsewhere in this answer are raw";
+const NO_FLOOR: &str = "the floor is 0: a variant may get no traffic at all, and then neither these estimates nor off-policy evaluation \
+    can say anything about it";
+
+/// What can be said about a bandit; `None` for other experiments, and before there is enough to say anything.
+pub(super) fn bandit(
+    experiment: &Experiment,
+    epochs: &[Epoch],
+    rows: &[VariantMoments],
+) -> Option<BanditBody> {
+    let is_bandit = experiment.experiment_type == ExperimentType::Bandit;
+    if !is_bandit || experiment.variants.len() < 2 {
+        return None;
+    }
+    let options = options(experiment);
+    let mut variants: Vec<&Variant> = experiment.variants.iter().collect();
+    variants.sort_by_key(|variant| (!variant.is_control, variant.id));
+    let ids: Vec<i64> = variants.iter().map(|variant| variant.id).collect();
+    let outcome = truth::outcome_of(experiment.primary_metric);
+    let units = by_epoch(epochs, rows, &ids, 1, outcome);
+    let truths = truth::read(&units, 0).ok()?;
+    let leader = truth::leader(&truths, 0, CONFIDENCE).ok()?;
+    let in_force = epochs.iter().find(|epoch| epoch.epoch == experiment.epoch);
+    let arms = variants.iter().zip(&truths);
+    let arms = arms.map(|(variant, truth)| arm(variant, truth, in_force));
+    Some(BanditBody {
+        algorithm: options.algorithm.name(),
+        floor: options.floor,
+        control_share: options.control_share,
+        epoch: experiment.epoch,
+        outcome: outcome.name(),
+        arms: arms.collect(),
+        winner: winner(&variants, &leader),
+        missing: missing(&leader),
+        note: if options.floor > 0.0 { NOTE } else { NO_FLOOR },
+    })
+}
+
+fn options(experiment: &Experiment) -> BanditOptions {
+    let metric = experiment.primary_metric;
+    let config = serde_json::from_str(&experiment.config).unwrap_or_default();
+    experiment_options(&config, metric)
+        .unwrap_or_else(|_| BanditOptions::with_rewards(Rewards::of_metric(metric)))
+}
+
+fn arm(variant: &Variant, truth: &ArmTruth, in_force: Option<&Epoch>) -> BanditArmBody {
+    let range = |estimate: &Estimate| {
+        let (lower, upper) = estimate.interval95();
+        Range { lower, upper }
+    };
+    let difference = truth.difference.as_ref();
+    let weight = in_force.map_or(0.0, |epoch| {
+        let sum: f64 = epoch.weights.values().map(|weight| weight.to_f64()).sum();
+        let own = epoch.weights.get(&variant.id).map_or(0.0, |w| w.to_f64());
+        if sum > 0.0 { own / sum } else { 0.0 }
+    });
+    BanditArmBody {
+        variant_id: variant.id,
+        variant_name: variant.name.clone(),
+        is_control: variant.is_control,
+        weight,
+        units: truth.counts.plays(),
+        conversions: truth.counts.successes(),
+        raw_rate: truth.raw.map(|raw| raw.value),
+        rate: truth.rate.value,
+        rate_interval: range(&truth.rate),
+        rate_root_weighted: truth.rate_sqrt.value,
+        rate_root_weighted_interval: range(&truth.rate_sqrt),
+        probability_best: truth.prob_best,
+        expected_loss: truth.expected_loss,
+        difference: difference.map(|difference| difference.estimate.value),
+        difference_interval: difference.map(|difference| range(&difference.estimate)),
+        difference_anytime: difference
+            .and_then(|difference| difference.anytime)
+            .map(|(lower, upper)| Range { lower, upper }),
+    }
+}
+
+fn winner(variants: &[&Variant], leader: &Leader) -> Option<String> {
+    let variant = variants.get(leader.arm).filter(|_| leader.wins())?;
+    Some(variant.name.clone())
+}
+
+fn missing(leader: &Leader) -> Vec<String> {
+    let unmet = leader.conditions.iter().filter(|condition| !condition.met);
+    unmet.map(words).collect()
+}
+
+fn words(condition: &Condition) -> String {
+    let what = match condition.kind {
+        ConditionKind::ProbabilityBest => "probability of being best",
+        ConditionKind::ExpectedLoss => "expected loss",
+        ConditionKind::IntervalAboveZero => "lower limit of the interval that holds at any moment",
+        ConditionKind::Conversions => "units with the outcome",
+        ConditionKind::ControlConversions => "units of the control with the outcome",
+    };
+    let required = condition.required;
+    match condition.measured {
+        Some(measured) => format!("{what}: {measured:.6}, required: {required}"),
+        None => format!("{what}: not known yet, required: {required}"),
+    }
+}
+
+/// The verdict in words.
+pub(super) fn verdict(body: &BanditBody) -> String {
+    match &body.winner {
+        Some(name) => format!(
+            "Ship {name}: it is best with a probability that holds at any look, and every condition of a winner is met."
+        ),
+        None => format!(
+            "Keep running: no variant has won yet ({}). Meanwhile the better ones get more traffic.",
+            body.missing.join("; ")
+        ),
+    }
+}
