@@ -102,8 +102,10 @@ pub fn jwt(data: &[u8]) {
     assert!(expires - issued <= 86_400 && expires > NOW - 31 && issued <= NOW + 30);
 }
 
+/// Claims that nobody reads may hold bytes that are no text.
 fn read(bytes: Vec<u8>) -> serde_json::Value {
-    serde_json::from_slice(&bytes).expect("what was granted is JSON")
+    let text = String::from_utf8_lossy(&bytes);
+    serde_json::from_str(&text).expect("what was granted is JSON")
 }
 
 fn signed(head: &[u8], payload: &[u8]) -> (String, Option<Vec<u8>>, Option<Vec<u8>>) {

@@ -61,6 +61,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// `CORS_ALLOWED_ORIGINS`
     pub cors: Option<Origins>,
+    /// `AUTO_PROMOTION_…` and `AUTO_NOTIFY_ALERTS`.
+    pub promotion: podium_promotion::config::Environment,
 }
 
 /// Secrets that stand in published texts, so that anybody could sign with them.
@@ -127,6 +129,11 @@ impl Config {
                 "CORS_ALLOWED_ORIGINS",
                 "* or origins such as https://shop.example, separated by commas",
             )?,
+            promotion: podium_promotion::config::Environment::read(|name| source.get(name))
+                .map_err(|error| ConfigError::Refused {
+                    name: error.name,
+                    problem: error.problem,
+                })?,
         })
     }
 

@@ -82,6 +82,14 @@ pub enum ConfigError {
         /// Environment variable without `_FILE`.
         name: &'static str,
     },
+    /// The value can be read and must not be used.
+    #[error("{name} {problem}")]
+    Refused {
+        /// Environment variable.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// There is no secret and the address is not private.
     #[error(
         "JWT_SECRET is required (at least 32 bytes) with DATABASE_URL or a HOST other than the loopback"
