@@ -91,9 +91,9 @@ pub fn jwt(data: &[u8]) {
     {
         return;
     }
-    let head: serde_json::Value = read(head.expect("a foreign signature cannot be valid"));
+    let head: serde_json::Value = read(&head.expect("a foreign signature cannot be valid"));
     assert_eq!(head["alg"], "HS256");
-    let claims = read(payload.expect("head and payload come together"));
+    let claims = read(&payload.expect("head and payload come together"));
     let (issued, expires) = (claims["iat"].as_i64(), claims["exp"].as_i64());
     let (issued, expires) = (
         issued.expect("iat is there"),
@@ -103,8 +103,8 @@ pub fn jwt(data: &[u8]) {
 }
 
 /// Claims that nobody reads may hold bytes that are no text.
-fn read(bytes: Vec<u8>) -> serde_json::Value {
-    let text = String::from_utf8_lossy(&bytes);
+fn read(bytes: &[u8]) -> serde_json::Value {
+    let text = String::from_utf8_lossy(bytes);
     serde_json::from_str(&text).expect("what was granted is JSON")
 }
 

@@ -221,7 +221,7 @@ async fn migrate_later(owner: ConnectSettings) {
             Ok(false) => {}
             // Nobody is there to be told but the log and readiness, and the schema may be put right by hand.
             Err(error) => {
-                tracing::error!(error = %error.chain(), "the schema was not brought up to date")
+                tracing::error!(error = %error.chain(), "the schema was not brought up to date");
             }
         }
     }

@@ -49,7 +49,7 @@ impl Shop {
     /// Weights from what all units of an arm have done, as the leader finds them.
     fn weights(&self) -> Vec<f64> {
         let all = self.epochs.iter().chain([&self.even]);
-        let mut arms = vec![Counts::default(); 2];
+        let mut arms = [Counts::default(); 2];
         for epoch in all {
             for (sum, counts) in arms.iter_mut().zip(&epoch.counts) {
                 *sum = sum.merge(*counts).unwrap();

@@ -1,3 +1,9 @@
+#![expect(
+    clippy::float_cmp,
+    clippy::needless_pass_by_value,
+    reason = "values are told, not computed, and written in place"
+)]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

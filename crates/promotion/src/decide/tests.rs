@@ -192,63 +192,63 @@ fn every_criterion_fails_with_its_word() {
     let cases: [(&str, Verdict, Change); 24] = [
         ("disabled", Verdict::Blocked, |_, c| c.enabled = false),
         ("excluded", Verdict::Blocked, |_, c| {
-            c.excluded_experiments = vec!["cta".into()]
+            c.excluded_experiments = vec!["cta".into()];
         }),
         ("not running", Verdict::NotYet, |e, _| {
-            e.experiment.status = "paused".into()
+            e.experiment.status = "paused".into();
         }),
         ("runtime", Verdict::NotYet, |_, c| {
-            c.thresholds.min_runtime_hours = 241.0
+            c.thresholds.min_runtime_hours = 241.0;
         }),
         ("runtime", Verdict::NotYet, |e, _| {
-            e.experiment.start_date = Some(e.now + TimeDelta::hours(1))
+            e.experiment.start_date = Some(e.now + TimeDelta::hours(1));
         }),
         ("active promotion", Verdict::Blocked, |e, _| {
-            e.history.active = Some("x".into())
+            e.history.active = Some("x".into());
         }),
         ("rolled back", Verdict::Blocked, |e, _| {
-            e.history.rolled_back_at = Some(start())
+            e.history.rolled_back_at = Some(start());
         }),
         ("stale", Verdict::Inconclusive, |e, _| {
-            e.lag_seconds = Some(900.0)
+            e.lag_seconds = Some(900.0);
         }),
         ("stale", Verdict::Inconclusive, |e, _| e.lag_seconds = None),
         ("stale", Verdict::Inconclusive, |e, _| {
-            e.lag_seconds = Some(f64::NAN)
+            e.lag_seconds = Some(f64::NAN);
         }),
         ("sample", Verdict::NotYet, |_, c| {
-            c.thresholds.min_sample_size = 20_001
+            c.thresholds.min_sample_size = 20_001;
         }),
         ("sample", Verdict::Inconclusive, |e, _| e.control = None),
         ("confidence", Verdict::Inconclusive, |e, _| {
-            e.treatments[0].strata = None
+            e.treatments[0].strata = None;
         }),
         ("improvement", Verdict::NotYet, |_, c| {
-            c.thresholds.min_improvement = 21.0
+            c.thresholds.min_improvement = 21.0;
         }),
         ("bandit", Verdict::Inconclusive, |e, _| {
-            e.experiment.experiment_type = "bandit".into()
+            e.experiment.experiment_type = "bandit".into();
         }),
         ("traffic balance", Verdict::Blocked, |e, _| {
-            e.traffic.epochs[0].counts[1] = 22_000.0
+            e.traffic.epochs[0].counts[1] = 22_000.0;
         }),
         ("traffic balance", Verdict::Inconclusive, |e, _| {
-            e.traffic.epochs[0].counts[1] = f64::NAN
+            e.traffic.epochs[0].counts[1] = f64::NAN;
         }),
         ("error rate", Verdict::Blocked, |e, _| {
             e.treatments[0].arm.safety.errors = Some(UnitCounts {
                 units: 1_000,
                 with_error: 51,
-            })
+            });
         }),
         ("error rate", Verdict::Blocked, |e, _| {
             e.treatments[0].arm.safety.errors = Some(UnitCounts {
                 units: 20_000,
                 with_error: 300,
-            })
+            });
         }),
         ("error rate", Verdict::Inconclusive, |e, _| {
-            e.control.as_mut().unwrap().safety.errors = None
+            e.control.as_mut().unwrap().safety.errors = None;
         }),
         ("latency", Verdict::Blocked, |e, _| {
             e.treatments[0].arm.safety.latency = Some(Latency {
@@ -256,7 +256,7 @@ fn every_criterion_fails_with_its_word() {
                 p95_ms: 245.0,
                 lower_ms: 100.0,
                 upper_ms: 600.0,
-            })
+            });
         }),
         ("latency", Verdict::Blocked, |e, _| {
             e.treatments[0].arm.safety.latency = Some(Latency {
@@ -264,13 +264,13 @@ fn every_criterion_fails_with_its_word() {
                 p95_ms: 230.0,
                 lower_ms: 228.0,
                 upper_ms: 232.0,
-            })
+            });
         }),
         ("latency", Verdict::Inconclusive, |e, _| {
-            e.treatments[0].arm.safety.latency.as_mut().unwrap().p95_ms = f64::NAN
+            e.treatments[0].arm.safety.latency.as_mut().unwrap().p95_ms = f64::NAN;
         }),
         ("alert", Verdict::Blocked, |e, _| {
-            e.treatments[0].arm.safety.critical_alerts = Some(1)
+            e.treatments[0].arm.safety.critical_alerts = Some(1);
         }),
     ];
     for (at, (word, verdict, change)) in cases.into_iter().enumerate() {

@@ -132,6 +132,8 @@ impl Happened {
     }
 }
 
+/// Impressions and rewards by unit and arm.
+type Groups<'h> = BTreeMap<(String, String), (Vec<&'h Happened>, Vec<&'h Happened>)>;
 /// Row of an arm and begin of the bucket to pending, pulls, successes, reward and its square.
 type Hours = BTreeMap<(i64, i64), [i128; 5]>;
 
@@ -224,8 +226,7 @@ async fn expected(db: &TestDatabase) -> Hours {
         .collect();
     let mut hours = Hours::new();
     for rules in &rules {
-        let mut groups: BTreeMap<(String, String), (Vec<&Happened>, Vec<&Happened>)> =
-            BTreeMap::new();
+        let mut groups = Groups::new();
         for event in &happened {
             if event.experiment != rules.experiment
                 || (rules.tx_id != 0 && event.tx_id < rules.tx_id)
