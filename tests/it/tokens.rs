@@ -1,6 +1,6 @@
 //! What a token must be, and every way to forge one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::TimeDelta;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -74,7 +74,7 @@ fn file(name: &str, content: &str) -> PathBuf {
     path
 }
 
-async fn with_public_key(variable: &str, path: &PathBuf) -> TestApp {
+async fn with_public_key(variable: &str, path: &Path) -> TestApp {
     TestApp::setup()
         .variable("JWT_SECRET", "")
         .variable(variable, path.to_str().unwrap())
