@@ -24,6 +24,7 @@ mod covariates;
 mod crash;
 mod drain;
 mod entry_points;
+mod forget;
 mod full_disk;
 mod fuzz;
 mod guard;

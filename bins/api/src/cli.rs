@@ -6,8 +6,8 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use podium_settings::{chain, start_logging};
-use podium_storage::ConnectSettings;
 use podium_storage::seals::{self, Seal};
+use podium_storage::{ConnectSettings, erase};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Auth;
@@ -45,6 +45,11 @@ enum Command {
         /// Replace the live totals by the recomputed ones.
         #[arg(long)]
         apply: bool,
+    },
+    /// Replace every name of a unit (and of its sessions) by a random one, everywhere; totals do not change.
+    Forget {
+        /// The unit: a user id, or a session id.
+        unit: String,
     },
     /// The audit log.
     Audit {
@@ -129,6 +134,7 @@ async fn execute(cli: Cli, config: Config) -> Result<ExitCode, StartError> {
         Some(Command::Migrate) => migrate(&config).await,
         Some(Command::Token { user, ttl }) => token(&config, &user, ttl),
         Some(Command::Rebuild { apply }) => rebuild(&config, apply).await,
+        Some(Command::Forget { unit }) => forget(&config, &unit).await,
         Some(Command::Audit {
             command: Audit::Verify { anchor },
         }) => verify_audit(&config, anchor).await,
@@ -230,4 +236,17 @@ async fn verify_audit(config: &Config, anchor: Option<Seal>) -> Result<ExitCode,
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)
+}
+
+async fn forget(config: &Config, unit: &str) -> Result<ExitCode, StartError> {
+    let resources = private::resources(config).await?;
+    let settings = ConnectSettings::parse(resources.database_url.expose())?;
+    let erased = erase::forget(&settings, unit).await?;
+    if erased.is_empty() {
+        println!("nothing is known of this unit");
+    }
+    for (table, rows) in erased {
+        println!("{table}: {rows}");
+    }
+    Ok(ExitCode::SUCCESS)
 }

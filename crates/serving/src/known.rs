@@ -79,6 +79,12 @@ impl KnownUnits {
         self.entries.get(&key)
     }
 
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.entries.clear();
+        self.absent.clear();
+    }
+
     /// Remembers an assignment.
     pub fn put(&self, key: u128, known: Known) {
         self.entries.insert(key, known);

@@ -155,7 +155,12 @@ impl Serving {
             keep(self.file.as_ref(), &definitions);
         }
         let snapshot = Snapshot::compile(definitions, &self.tallies);
+        // Somebody was forgotten: what is remembered of that unit must not be told any more.
+        let forgotten = snapshot.erasures() != self.snapshot().erasures();
         self.snapshot.store(Arc::new(snapshot));
+        if forgotten {
+            self.known.clear();
+        }
         Ok(())
     }
 

@@ -35,6 +35,7 @@ pub struct Snapshot {
     users: HashMap<String, UserDefinition>,
     /// By prefix.
     api_keys: HashMap<String, ApiKeyDefinition>,
+    erasures: i64,
 }
 
 /// How a request names an experiment.
@@ -182,6 +183,7 @@ impl Snapshot {
         let mut snapshot = Self {
             version: definitions.version,
             users: definitions.users,
+            erasures: definitions.erasures,
             api_keys: definitions
                 .api_keys
                 .into_iter()
@@ -222,6 +224,12 @@ impl Snapshot {
     #[must_use]
     pub const fn users(&self) -> &HashMap<String, UserDefinition> {
         &self.users
+    }
+
+    /// Units that were forgotten so far.
+    #[must_use]
+    pub const fn erasures(&self) -> i64 {
+        self.erasures
     }
 
     /// The API key with this prefix, unless it was revoked.

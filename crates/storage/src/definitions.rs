@@ -25,6 +25,8 @@ pub struct Definitions {
     pub users: HashMap<String, UserDefinition>,
     /// API keys that were not revoked.
     pub api_keys: Vec<ApiKeyDefinition>,
+    /// Units that were forgotten so far.
+    pub erasures: i64,
 }
 
 /// An experiment as the storefront path needs it.
@@ -148,6 +150,9 @@ LEFT JOIN promotion_rollouts r ON r.promotion_id = p.id
 CROSS JOIN LATERAL (SELECT coalesce(r.watch_hours > 0 AND r.watch_ended_at IS NULL, false) AS is_watched) w
 WHERE p.rollback_at IS NULL AND e.status = 'completed'";
 
+const ERASURES: &str = "-- definitions::erasures
+SELECT coalesce(max(id), 0) AS erasures FROM unit_erasures";
+
 const USERS: &str = "-- definitions::users
 SELECT id, role, disabled, tokens_valid_after FROM podium_users";
 
@@ -210,6 +215,10 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
     for row in link.query(USERS, &[]).await? {
         users.insert(column(&row, "podium_users", "id")?, user(&row)?);
     }
+    let erasures = match link.query_opt(ERASURES, &[]).await? {
+        Some(row) => column(&row, "unit_erasures", "erasures")?,
+        None => 0,
+    };
     let mut keys = Vec::new();
     for row in link.query(api_keys::IN_FORCE, &[]).await? {
         keys.push(api_keys::definition(&row)?);
@@ -219,6 +228,7 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
         experiments,
         users,
         api_keys: keys,
+        erasures,
     })
 }
 

@@ -17,6 +17,7 @@
 //! | [`fold`], [`rebuild`], [`retention`] | totals derived from events |
 //! | [`winsorize`] | caps of values and the sums under them, derived from totals |
 //! | [`idempotency`] | answers that are repeated |
+//! | [`erase`] | a unit's names replaced everywhere |
 //! | [`seals`] | the chain of hashes over the audit logs |
 //! | [`alerts`] | what went wrong within the last hour, and whether it still does |
 //! | [`leases`] | who does a work that needs no second one |
@@ -39,6 +40,7 @@ pub mod connect;
 pub mod database;
 pub mod decisions;
 pub mod definitions;
+pub mod erase;
 pub mod error;
 pub mod events;
 pub mod experiments;
