@@ -69,7 +69,9 @@ async fn errors_and_latency_open_alerts_that_close_by_themselves() {
             ("error_rate", "critical"),
             ("few_units", "info"),
             ("few_units", "info"),
-            ("p95_latency_ms", "critical")
+            ("p95_latency_ms", "critical"),
+            // Forty units of one variant and none of the other.
+            ("traffic", "warning")
         ]
     );
     let error = open

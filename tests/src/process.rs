@@ -54,6 +54,8 @@ impl ApiProcess {
         command
             .env("JWT_SECRET", SECRET)
             .env("PORT", "0")
+            // Tests call from one address.
+            .env("RATE_LIMIT_ENABLED", "false")
             .env("WORKERS", "2")
             .envs(variables.iter().copied());
         command
@@ -95,6 +97,8 @@ impl ApiProcess {
             .args(arguments)
             .env("JWT_SECRET", SECRET)
             .env("PORT", "0")
+            // Tests call from one address.
+            .env("RATE_LIMIT_ENABLED", "false")
             .envs(variables.iter().copied());
         let output = command.stdin(Stdio::null()).output().await.unwrap();
         let text = [output.stdout, output.stderr].concat();

@@ -283,12 +283,18 @@ pub struct EpochSplit {
 /// Anytime-valid p-value of "the split is the planned one": the multinomial e-process, epochs multiplied.
 ///
 /// # Errors
+/// [`StatsError::InvalidInput`] for counts and weights that are no numbers from 0 on;
 /// [`StatsError::UnexpectedUsers`] for units in a variant without weight; [`StatsError::NotEnoughData`] without units.
 pub fn split_p_value(epochs: &[EpochSplit]) -> Result<f64, StatsError> {
     let mut ln_e = 0.0;
     let mut units = 0.0;
     for epoch in epochs {
         let pairs = || epoch.counts.iter().zip(&epoch.weights);
+        for number in epoch.counts.iter().chain(&epoch.weights) {
+            if !(number.is_finite() && *number >= 0.0) {
+                return Err(StatsError::InvalidInput);
+            }
+        }
         if pairs().any(|(count, weight)| *count > 0.0 && *weight <= 0.0) {
             return Err(StatsError::UnexpectedUsers);
         }
@@ -392,6 +398,10 @@ mod tests {
         assert!(split_p_value(&fair).unwrap() > 0.5);
         let off = [split([5_000.0, 5_500.0], [1.0, 1.0])];
         assert!(split_p_value(&off).unwrap() < 1e-3);
+        for no_count in [f64::NEG_INFINITY, f64::INFINITY, f64::NAN, -1.0] {
+            let broken = [split([no_count, 1.0], [1.0, 1.0])];
+            assert_eq!(split_p_value(&broken), Err(StatsError::InvalidInput));
+        }
         let stray = [split([10.0, 1.0], [1.0, 0.0])];
         assert_eq!(split_p_value(&stray), Err(StatsError::UnexpectedUsers));
         assert_eq!(split_p_value(&[]), Err(StatsError::NotEnoughData));

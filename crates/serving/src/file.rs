@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use podium_storage::definitions::Definitions;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 /// Layout of the file; one of another number is not read.
@@ -75,19 +76,23 @@ impl DefinitionsFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(self.io(source)),
         };
-        let content: Content<Definitions> =
-            serde_json::from_slice(&text).map_err(|source| FileError::Content {
-                path: self.path.clone(),
-                source,
-            })?;
-        if content.format != FORMAT {
-            let format = content.format;
+        // The format first: another one has other fields.
+        let Content { format, .. } = self.read::<IgnoredAny>(&text)?;
+        if format != FORMAT {
             return Err(FileError::Format { format });
         }
+        let Content { definitions, .. } = self.read::<Definitions>(&text)?;
         Ok(Some(Definitions {
             version: FROM_FILE,
-            ..content.definitions
+            ..definitions
         }))
+    }
+
+    fn read<'t, D: Deserialize<'t>>(&self, text: &'t [u8]) -> Result<Content<D>, FileError> {
+        serde_json::from_slice(text).map_err(|source| FileError::Content {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Replaces the file.
