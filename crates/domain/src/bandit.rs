@@ -7,7 +7,7 @@
 //! {"itemOrdering": "bandit", "banditAlgorithm": "thompson", "banditOptions": {"floor": 0.05}}
 //! ```
 //!
-//! To add an option: a field of [`BanditOptions`], its reading in [`read`], and a row of the table in `docs/bandits.md`.
+//! To add an option: a field of [`BanditOptions`], its reading in `read`, and a row of the table in `docs/bandits.md`.
 
 use podium_bandit::history::Forgetting;
 use podium_bandit::index::Index;

@@ -13,7 +13,7 @@
 //! | [`assign`] | who gets what |
 //! | [`arms`] | arms of rankings with the weights in force |
 //! | [`rank`] | orders of candidates |
-//! | [`file`] | definitions in a file, for a start without the database |
+//! | [`mod@file`] | definitions in a file, for a start without the database |
 //! | [`track`] | attribution and recording of events |
 //! | [`tally`] | counts of what was answered and recorded |
 
