@@ -550,6 +550,41 @@ proptest! {
     }
 }
 
+/// A lift that is found for certain, and whose square is no float.
+#[test]
+fn an_enormous_lift_is_found_for_certain() {
+    let baseline = Baseline::Mean {
+        mean: 0.5,
+        sd: 0.08,
+    };
+    let level = Level::new(0.1, Sides::One).unwrap();
+    let found = power(
+        baseline,
+        2.5e299,
+        51_519_105_644_603,
+        8_119_087_044_673_386,
+        level,
+    )
+    .unwrap();
+    assert_eq!(found.total_cmp(&1.0), std::cmp::Ordering::Equal, "{found}");
+}
+
+/// All of 2^53 units convert, and none of 8e15: the odds' excess rounds to less than -1.
+#[test]
+fn rates_at_opposite_ends_lose_nothing_negative() {
+    let prior = BetaPrior::new(162.1579808538411, 215.35561469611318).unwrap();
+    let (all, none) = (share(HUGE, HUGE), share(0, 8_232_055_783_625_706));
+    for (a, b) in [(all, none), (none, all)] {
+        let got = compare_rates(a, b, prior, 0.6).unwrap();
+        let losses = [got.expected_loss_a, got.expected_loss_b];
+        assert!(
+            losses.iter().all(|loss| (0.0..=1.0).contains(loss)),
+            "{got:?}"
+        );
+        assert!((losses[0] - losses[1]).abs() > 0.999, "{got:?}");
+    }
+}
+
 fn numbers_of_rates(got: &RateComparison) -> Vec<f64> {
     let mut numbers = vec![
         got.prob_a_beats_b,

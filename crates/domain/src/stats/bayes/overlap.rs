@@ -123,7 +123,8 @@ impl Gap {
             - a.alpha.sum * b.beta.rest;
         // The odds of b over those of a, minus 1.
         let excess = (products + rests) / base;
-        if base > 1e-290 && excess < 1e3 {
+        // Far below, rounding could take it under -1, where there is no logarithm.
+        if base > 1e-290 && (-0.999..1e3).contains(&excess) {
             let share = b.beta.sum / (a.beta.sum + b.beta.sum);
             return Self {
                 modes: excess.ln_1p(),

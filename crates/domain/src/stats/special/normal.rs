@@ -86,6 +86,10 @@ pub fn norm_ln_two_sided(z: f64) -> f64 {
 /// e^(−z²/2). The square is split into a part that is exact and a small rest, because the
 /// exponential would multiply its rounding error by z²/2.
 fn gauss(z: f64) -> f64 {
+    // Smaller than any float; beyond 1e307 the parts would leave the range of floats.
+    if z.abs() > 39.0 {
+        return 0.0;
+    }
     let coarse = (z * 16.0).trunc() / 16.0;
     let rest = (z - coarse) * (z + coarse);
     (-0.5 * coarse * coarse).exp() * (-0.5 * rest).exp()
