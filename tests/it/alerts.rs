@@ -89,7 +89,7 @@ async fn errors_and_latency_open_alerts_that_close_by_themselves() {
     app.database()
         .execute("UPDATE experiment_events SET created_at = created_at - interval '61 minutes'")
         .await;
-    assert_eq!(watch().await.closed.len(), 2);
+    assert_eq!(watch().await.closed.len(), 3);
     assert_eq!(listed(&app, "?status=closed&level=critical").await.len(), 2);
     assert!(listed(&app, "?status=open&level=critical").await.is_empty());
     assert!(listed(&app, "?experimentId=nothing").await.is_empty());
