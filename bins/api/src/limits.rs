@@ -1,14 +1,18 @@
-//! Rate limits: the generic cell rate algorithm (ITU-T I.371) over tables of a fixed size.
+//! Rate limits: `governor`'s generic cell rate algorithm over tables of a fixed size.
 //!
-//! A table is an array of 64-bit numbers; a client's place in it is a keyed hash of who it is. So a check is one hash and one
-//! atomic update, without a lock, an allocation or anything to sweep up, and memory does not grow, whoever calls. Two
-//! clients that share a place share its limit; the hash is keyed with a secret of the process, so nobody can choose whose.
+//! A check is one hash, one reading of the clock and one atomic update, without a lock or an allocation. Two clients that
+//! share a place of a table share its limit; the hash is keyed with a secret of the process, so nobody can choose whose.
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::num::NonZeroU32;
+use std::time::Duration;
 
+use governor::clock::{Clock, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
 use siphasher::sip::SipHasher13;
 
 use crate::address::household;
@@ -30,6 +34,18 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    fn quota(self) -> Quota {
+        let interval = self.per / self.count.max(1);
+        let burst = NonZeroU32::new(self.burst).unwrap_or(NonZeroU32::MIN);
+        let of_one = Quota::with_period(interval.max(Duration::from_nanos(1)));
+        of_one.map_or_else(
+            || Quota::per_second(burst),
+            |quota| quota.allow_burst(burst),
+        )
+    }
+}
+
 /// The limits of configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
@@ -43,57 +59,58 @@ pub struct Rates {
     pub promotions: Rate,
 }
 
-/// One limit for many clients.
-struct Limiter {
-    /// For each place the theoretical arrival time: when it will be at rest again, in nanoseconds since the start.
-    places: Box<[AtomicU64]>,
-    hasher: SipHasher13,
-    /// Nanoseconds between two in the long run.
-    interval: u64,
-    /// How far the arrival time may run ahead.
-    tolerance: u64,
+/// What was asked of a limit, in a table of a fixed size.
+///
+/// A client's place is a keyed hash of who it is, so memory does not grow, whoever calls, and there is nothing to sweep up.
+struct Places(Box<[InMemoryState]>);
+
+impl StateStore for Places {
+    type Key = u64;
+
+    fn measure_and_replace<T, F, E>(&self, key: &u64, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let place = usize::try_from(*key).unwrap_or_default() % self.0.len().max(1);
+        match self.0.get(place) {
+            Some(state) => state.measure_and_replace(&NotKeyed::NonKey, measure),
+            None => measure(None).map(|(outcome, _)| outcome),
+        }
+    }
 }
 
-impl Limiter {
-    fn new(rate: Rate, places: usize) -> Self {
+/// One limit for many clients.
+struct Limiter<C: Clock + Clone = MonotonicClock> {
+    limiter: RateLimiter<u64, Places, C, NoOpMiddleware<C::Instant>>,
+    clock: C,
+    hasher: SipHasher13,
+}
+
+impl<C: Clock + Clone> Limiter<C> {
+    fn new(rate: Rate, places: usize, clock: C) -> Self {
         let key = || RandomState::new().build_hasher().finish();
-        let per = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
-        let interval = (per / u64::from(rate.count.max(1))).max(1);
+        let places = (0..places).map(|_| InMemoryState::default()).collect();
         Self {
-            places: (0..places).map(|_| AtomicU64::new(0)).collect(),
+            limiter: RateLimiter::new(rate.quota(), Places(places), clock.clone()),
+            clock,
             hasher: SipHasher13::new_with_keys(key(), key()),
-            interval,
-            tolerance: interval.saturating_mul(u64::from(rate.burst.max(1) - 1)),
         }
     }
 
-    /// Counts one at `now` (nanoseconds since the start).
+    /// Counts one.
     ///
     /// # Errors
     /// How long to wait, when it is over the limit; then it was not counted.
-    fn check(&self, who: &(impl Hash + ?Sized), now: u64) -> Result<(), Duration> {
+    fn check(&self, who: &(impl Hash + ?Sized)) -> Result<(), Duration> {
         let mut hasher = self.hasher;
         who.hash(&mut hasher);
-        let at = usize::try_from(hasher.finish()).unwrap_or_default() % self.places.len().max(1);
-        let Some(place) = self.places.get(at) else {
-            return Ok(());
-        };
-        let counted = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrival| {
-            let arrival = arrival.max(now);
-            (arrival - now <= self.tolerance).then(|| arrival.saturating_add(self.interval))
-        });
-        match counted {
-            Ok(_) => Ok(()),
-            Err(arrival) => Err(Duration::from_nanos(
-                arrival.saturating_sub(now).saturating_sub(self.tolerance),
-            )),
-        }
+        let allowed = self.limiter.check_key(&hasher.finish());
+        allowed.map_err(|until| until.wait_time_from(self.clock.now()))
     }
 }
 
 /// All limits of the process. Counts are not shared by replicas: a client of several gets the sum.
 pub struct Limits {
-    start: Instant,
     public: Limiter,
     admin: Limiter,
     bad_tokens: Limiter,
@@ -105,17 +122,11 @@ impl Limits {
     #[must_use]
     pub fn new(rates: &Rates) -> Self {
         Self {
-            start: Instant::now(),
-            public: Limiter::new(rates.public, ADDRESSES),
-            admin: Limiter::new(rates.admin, FEW),
-            bad_tokens: Limiter::new(rates.bad_tokens, FEW),
-            promotions: Limiter::new(rates.promotions, FEW),
+            public: Limiter::new(rates.public, ADDRESSES, MonotonicClock),
+            admin: Limiter::new(rates.admin, FEW, MonotonicClock),
+            bad_tokens: Limiter::new(rates.bad_tokens, FEW, MonotonicClock),
+            promotions: Limiter::new(rates.promotions, FEW, MonotonicClock),
         }
-    }
-
-    fn check(&self, limiter: &Limiter, who: &(impl Hash + ?Sized)) -> Result<(), ApiError> {
-        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        limiter.check(who, now).map_err(ApiError::rate_limited)
     }
 
     /// A request on a public route.
@@ -123,7 +134,9 @@ impl Limits {
     /// # Errors
     /// 429.
     pub fn public(&self, address: IpAddr) -> Result<(), ApiError> {
-        self.check(&self.public, &household(address))
+        self.public
+            .check(&household(address))
+            .map_err(ApiError::rate_limited)
     }
 
     /// A request of a user on a guarded route.
@@ -131,7 +144,7 @@ impl Limits {
     /// # Errors
     /// 429.
     pub fn admin(&self, actor: &str) -> Result<(), ApiError> {
-        self.check(&self.admin, actor)
+        self.admin.check(actor).map_err(ApiError::rate_limited)
     }
 
     /// A request with a token or key that is not good.
@@ -139,7 +152,9 @@ impl Limits {
     /// # Errors
     /// 429.
     pub fn bad_token(&self, address: IpAddr) -> Result<(), ApiError> {
-        self.check(&self.bad_tokens, &household(address))
+        self.bad_tokens
+            .check(&household(address))
+            .map_err(ApiError::rate_limited)
     }
 
     /// A promotion or rollback by a user.
@@ -147,68 +162,67 @@ impl Limits {
     /// # Errors
     /// 429.
     pub fn promotion(&self, actor: &str) -> Result<(), ApiError> {
-        self.check(&self.promotions, actor)
+        self.promotions.check(actor).map_err(ApiError::rate_limited)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use governor::clock::FakeRelativeClock;
+
     use super::*;
 
-    const SECOND: u64 = 1_000_000_000;
+    /// Twice the largest number that configuration takes.
+    const MOST: u32 = 2_000_000;
 
-    fn limiter(count: u32, burst: u32) -> Limiter {
+    fn limiter(count: u32, burst: u32) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
         let per = Duration::from_secs(1);
-        Limiter::new(Rate { count, per, burst }, FEW)
+        let rate = Rate { count, per, burst };
+        (Limiter::new(rate, FEW, clock.clone()), clock)
     }
 
-    fn passed(limiter: &Limiter, who: &str, times: u32, now: u64) -> usize {
-        (0..times)
-            .filter(|_| limiter.check(who, now).is_ok())
-            .count()
+    fn passed(limiter: &Limiter<FakeRelativeClock>, who: &str, times: u32) -> usize {
+        (0..times).filter(|_| limiter.check(who).is_ok()).count()
     }
 
     #[test]
     fn a_burst_passes_and_then_the_rate() {
-        let limiter = limiter(10, 20);
-        assert_eq!(passed(&limiter, "a", 100, 0), 20);
-        assert_eq!(passed(&limiter, "a", 100, SECOND / 10), 1);
-        assert_eq!(passed(&limiter, "a", 100, SECOND), 9);
-        assert_eq!(
-            passed(&limiter, "a", 100, 100 * SECOND),
-            20,
-            "a rest fills it, no more"
-        );
-        assert_eq!(
-            passed(&limiter, "b", 100, 100 * SECOND),
-            20,
-            "others have their own"
-        );
+        let (limiter, clock) = limiter(10, 20);
+        assert_eq!(passed(&limiter, "a", 100), 20);
+        clock.advance(Duration::from_millis(100));
+        assert_eq!(passed(&limiter, "a", 100), 1);
+        clock.advance(Duration::from_millis(900));
+        assert_eq!(passed(&limiter, "a", 100), 9);
+        clock.advance(Duration::from_secs(99));
+        let rested = passed(&limiter, "a", 100);
+        assert_eq!(rested, 20, "a rest fills it, no more");
+        assert_eq!(passed(&limiter, "b", 100), 20, "others have their own");
     }
 
     #[test]
     fn the_wait_that_is_named_is_enough_and_not_too_long() {
-        let limiter = limiter(2, 1);
-        assert!(limiter.check("a", 7).is_ok());
-        let wait = limiter.check("a", 7).unwrap_err();
+        let (limiter, clock) = limiter(2, 1);
+        clock.advance(Duration::from_nanos(7));
+        assert!(limiter.check("a").is_ok());
+        let wait = limiter.check("a").unwrap_err();
         assert_eq!(wait, Duration::from_millis(500));
-        let then = 7 + u64::try_from(wait.as_nanos()).unwrap();
-        assert!(limiter.check("a", then - 1).is_err());
-        assert!(limiter.check("a", then).is_ok());
+        clock.advance(wait - Duration::from_nanos(1));
+        assert!(limiter.check("a").is_err());
+        clock.advance(Duration::from_nanos(1));
+        assert!(limiter.check("a").is_ok());
     }
 
     #[test]
     fn the_ends_of_the_numbers_are_no_trap() {
-        let limiter = limiter(1, u32::MAX);
-        for now in [0, u64::MAX - 1, u64::MAX, 0] {
-            let _ = limiter.check("a", now);
+        let clock = FakeRelativeClock::default();
+        for (count, burst) in [(1, MOST), (MOST, MOST), (MOST, 1), (1, 1), (0, 0)] {
+            let per = Duration::from_secs(60);
+            let limiter = Limiter::new(Rate { count, per, burst }, 1, clock.clone());
+            assert!(limiter.check("a").is_ok());
+            assert_eq!(limiter.check("a").is_ok(), burst > 1);
+            clock.advance(Duration::from_secs(3_600));
+            assert!(limiter.check("b").is_ok());
         }
-        let slow = Rate {
-            count: 1,
-            per: Duration::MAX,
-            burst: 1,
-        };
-        let limiter = Limiter::new(slow, 1);
-        assert!(limiter.check("a", 0).is_ok() && limiter.check("a", SECOND).is_err());
     }
 }
