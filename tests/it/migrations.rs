@@ -133,6 +133,12 @@ async fn processes_may_start_together_on_an_empty_database() {
 async fn a_foreign_table_stops_the_migration() {
     for table in [
         "experiments",
+        "ab_experiments",
+        "ab_variants",
+        "experiment_promotions",
+        "ab_promotion_audit_log",
+        "notification_configs",
+        "notification_logs",
         "experiment_variants",
         "user_experiment_assignments",
         "experiment_events",

@@ -9,7 +9,7 @@ use podium_domain::decimal::Decimal4;
 use podium_storage::assignments::{Assigner, Candidate, Lookup};
 use podium_storage::audit::Origin;
 use podium_storage::batch::RunGroup;
-use podium_storage::events::{Arm, EventRow, Promoted, Recorder, event_key};
+use podium_storage::events::{Arm, EventRow, Promoted, Recorded, Recorder, event_key};
 use podium_storage::experiments::ExperimentRef;
 use podium_storage::experiments::covariates::{CovariateRow, Upload};
 use podium_storage::fold;
@@ -331,7 +331,7 @@ impl<'a> Stream<'a> {
         let jobs: Vec<Vec<EventRow>> = events.chunks(2).map(<[EventRow]>::to_vec).collect();
         for (job, answer) in jobs.iter().zip(self.recorder.run(jobs.clone()).await) {
             for (event, new) in job.iter().zip(answer.unwrap()) {
-                if new {
+                if new == Recorded::New {
                     assert!(
                         self.acknowledged
                             .insert((event.experiment_id, event.event_id.clone())),

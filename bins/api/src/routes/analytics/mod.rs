@@ -12,7 +12,7 @@ use podium_domain::metric::Metric;
 use podium_promotion::config::Environment;
 use podium_promotion::gather::{experiment_layer, open_analysis};
 use podium_promotion::sums::Sums;
-use podium_serving::snapshot::ExperimentRef;
+use podium_serving::snapshot::{ExperimentRef, Reason};
 use podium_storage::analytics::capped::{self, CappedTotal};
 use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::covariates::{self, VariantCovariates};
@@ -436,22 +436,18 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
     .await?;
     let snapshot = ctx.state.serving.snapshot();
     let known = snapshot.find(ExperimentRef::Id(experiment.id));
-    let is_drawn = known.is_some_and(|known| known.is_drawn());
     let placed = known.and_then(|known| {
         known
             .place(state.alias_of.as_deref().unwrap_or(&unit))
             .map(|variant| variant.id)
     });
-    let pinned = state.pinned.map(|pin| pin.variant_id);
     let stored = state.assignment;
-    let reason = match (pinned, &stored) {
-        (Some(_), _) => "OVERRIDE",
-        (None, Some(_)) if is_drawn => "BANDIT",
-        (None, Some(stored)) if placed == Some(stored.variant_id) => "SPLIT",
-        (None, Some(_)) => "STICKY",
-        (None, None) => "DEFAULT",
-    };
-    let variant_id = pinned.or(stored.as_ref().map(|stored| stored.variant_id));
+    let told = known.filter(|known| known.is_served()).and_then(|known| {
+        let pinned = known.pinned(&unit).map(|pinned| (pinned, Reason::Override));
+        pinned.or_else(|| known.explain(&unit, stored.as_ref().map(|stored| stored.variant_id)))
+    });
+    let variant_id = told.map(|(variant, _)| variant.id);
+    let reason = told.map_or("DEFAULT", |(_, reason)| reason.name());
     admin_json(
         200,
         UnitBody {
@@ -463,6 +459,7 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
                 .and_then(|id| experiment.variant(id))
                 .map(|variant| variant.name.clone()),
             reason,
+            stored_variant_id: stored.as_ref().map(|stored| stored.variant_id),
             hashed_variant_id: placed,
             assigned_at: stored.as_ref().map(|stored| stored.assigned_at),
             epoch: stored.as_ref().map(|stored| stored.epoch),

@@ -97,6 +97,9 @@ pub struct BulkBody {
 pub struct BulkAssignments {
     /// One for each experiment that the unit takes part in, or one for each user in order.
     pub assignments: Vec<BulkAssignment>,
+    /// Present and true when the database is away and the unit may take part in more experiments than are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<bool>,
 }
 
 /// An assignment with its unit.
