@@ -47,6 +47,7 @@ mod rank;
 mod replicas;
 mod results;
 mod retention;
+mod settings;
 mod snapshot_file;
 mod soak;
 mod sticky;

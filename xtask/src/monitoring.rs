@@ -96,7 +96,7 @@ mod tests {
         }
     }
 
-    /// The rules are those of the checklist: as many, and each with a severity and a section of the handbook.
+    /// Each rule has a severity and a section of the handbook, which says what to do.
     #[test]
     fn each_alert_leads_to_the_handbook() {
         let read = |path: &str| fs::read_to_string(step::root().join(path)).unwrap();

@@ -7,6 +7,7 @@ pub use podium_settings::{clock, ids};
 pub mod access_log;
 pub mod address;
 pub mod auth;
+pub mod background;
 pub mod bots;
 pub mod cli;
 pub mod config;

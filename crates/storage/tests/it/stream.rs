@@ -17,7 +17,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::bandit;
-use crate::support::{Rng, TestDatabase};
+use crate::support::{Rng, TestDatabase, next_upload};
 
 const EXPERIMENTS: [i64; 3] = [1, 2, 3];
 const KINDS: [&str; 6] = [
@@ -373,7 +373,9 @@ impl<'a> Stream<'a> {
             request_id: "r".into(),
             address: None,
         };
-        let upload = Upload::begin(&self.db.database).await.unwrap();
+        let upload = Upload::begin(&self.db.database, next_upload())
+            .await
+            .unwrap();
         upload.stage(&rows).await.unwrap();
         let outcome = upload
             .commit(&origin, &ExperimentRef::Id(experiment))

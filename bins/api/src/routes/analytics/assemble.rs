@@ -23,9 +23,6 @@ use super::bodies::{
 use super::compare::{Evidence, adjust};
 use super::latency;
 
-/// A split is called off below this p-value.
-const SPLIT_THRESHOLD: f64 = 0.001;
-
 /// The sums of every variant, all epochs together, control first, and what they came from.
 pub(super) struct Figures<'e> {
     experiment: &'e Experiment,
@@ -159,11 +156,11 @@ impl<'e> Figures<'e> {
             .filter(|split| split.counts.iter().any(|count| *count > 0.0))
             .collect();
         let fixed = match with_units.as_slice() {
-            [one] => Some(srm::chi_square(&one.counts, &one.weights, SPLIT_THRESHOLD)),
+            [one] => Some(srm::chi_square(&one.counts, &one.weights, srm::THRESHOLD)),
             _ => None,
         };
         let fixed_p = fixed.and_then(Result::ok).map(|test| test.p);
-        let off = |p: Option<f64>| p.is_some_and(|p| p < SPLIT_THRESHOLD);
+        let off = |p: Option<f64>| p.is_some_and(|p| p < srm::THRESHOLD);
         SplitCheck {
             p_value: fixed_p,
             anytime_p_value: anytime.ok(),
