@@ -363,6 +363,10 @@ where
     watch.record(status, took);
     let cause = error.as_ref().and_then(ApiError::cause);
     access_log::answered(&ctx, &watch, status, took, cause);
+    #[cfg(feature = "otel")]
+    if let Some(spans) = &ctx.state.spans {
+        spans.answered(&ctx, &watch, status, took);
+    }
     response
 }
 
