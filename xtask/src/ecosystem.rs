@@ -53,6 +53,10 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
         )?;
     }
     step::step("stop podium-api", || server.stop())?;
+    step::run(
+        "deploy: what it names exists",
+        Command::new(&python).arg(scripts().join("deploy.py")),
+    )?;
     pooler(&folder)?;
     traces()?;
     for (name, script) in PROGRAM_SCRIPTS {
