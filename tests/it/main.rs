@@ -39,8 +39,11 @@ mod migrations;
 mod notifications;
 mod off_policy;
 mod openapi;
+#[cfg(feature = "otel")]
+mod otel;
 mod outage;
 mod overrides;
+mod pooler;
 mod pressure;
 mod promotion;
 mod rank;

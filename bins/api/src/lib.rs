@@ -17,6 +17,8 @@ pub mod json;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod private;
 pub mod problem;
 pub mod promotion_feed;

@@ -32,6 +32,10 @@ use crate::promotion_feed::PromotionFeed;
 use crate::routes;
 use crate::state::AppState;
 
+/// A client that reads nothing for this long, while there is something for it, is dropped: its stream or export would keep
+/// a place for ever.
+const UNREAD: Duration = Duration::from_secs(15);
+
 /// In-flight requests may take this long at the end.
 const DRAIN_SECONDS: u64 = 7;
 /// And what they have left behind so long, from the moment that somebody asked to stop: operators are promised 10 s.
@@ -52,6 +56,10 @@ pub enum StartError {
     /// Notifications cannot be sent.
     #[error(transparent)]
     Notifications(#[from] podium_notifications::StartError),
+    /// Spans cannot be exported.
+    #[cfg(feature = "otel")]
+    #[error(transparent)]
+    Otel(#[from] crate::otel::OtelError),
     /// The address cannot be bound.
     #[error("cannot listen on {address}")]
     Bind {
@@ -141,6 +149,12 @@ pub async fn start(
         notifications,
         promotions,
         started,
+        #[cfg(feature = "otel")]
+        spans: config
+            .otlp_endpoint
+            .as_deref()
+            .map(crate::otel::Spans::start)
+            .transpose()?,
         metrics: Metrics::new(clock.now()),
         draining: AtomicBool::new(false),
         clock,
@@ -201,6 +215,7 @@ fn listen(
     .client_request_timeout(Duration::from_secs(5))
     .max_connections(10_000)
     .backlog(1024)
+    .on_connect(|connection, _| limit_unread(connection))
     .shutdown_timeout(DRAIN_SECONDS)
     .disable_signals()
     .bind(address)
@@ -208,6 +223,20 @@ fn listen(
     let bound = server.addrs().first().copied().unwrap_or(address);
     let server = server.run();
     Ok((server.handle(), bound, server))
+}
+
+/// Lets the system drop a client that stops reading: actix has no limit for writes, and does not ask a body for more
+/// while the client's window is closed.
+fn limit_unread(connection: &dyn std::any::Any) {
+    #[cfg(target_os = "linux")]
+    if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+        let limited = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD));
+        if let Err(error) = limited {
+            tracing::debug!(%error, "a connection has no limit for reading");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = connection;
 }
 
 impl Running {
@@ -234,6 +263,16 @@ impl Running {
             task.abort();
         }
         let _ = tokio::time::timeout_at(end, store_notes(&self.state)).await;
+        #[cfg(feature = "otel")]
+        {
+            let state = self.state.clone();
+            let stopped = tokio::task::spawn_blocking(move || {
+                if let Some(spans) = &state.spans {
+                    spans.stop();
+                }
+            });
+            let _ = stopped.await;
+        }
         if let Some(private) = self.private {
             let stopped = tokio::task::spawn_blocking(move || private.stop()).await;
             if let Ok(Err(error)) = stopped {

@@ -1,5 +1,6 @@
 //! Pools, client-side timers and transactions.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -317,11 +318,17 @@ impl Database {
                 }
                 other => return other,
             }
-            // Different attempts wait differently long, so that two losers do not meet again.
-            tokio::time::sleep(Duration::from_millis(u64::from(10 + 30 * (attempt - 1)))).await;
+            tokio::time::sleep(pause()).await;
             attempt += 1;
         }
     }
+}
+
+/// The wait before a contended transaction is tried again: 10 to 100 ms, by the dice that the standard library's maps throw,
+/// so that two losers do not meet again.
+fn pause() -> Duration {
+    let dice = RandomState::new().hash_one(ATTEMPTS);
+    Duration::from_millis(10 + dice % 91)
 }
 
 /// What prepared statements can be run on: a connection, or a transaction whose caller has set the timer.
