@@ -708,7 +708,7 @@ pub struct UnitBody {
     pub variant_id: Option<i64>,
     /// Its name.
     pub variant_name: Option<String>,
-    /// `OVERRIDE`, `SPLIT`, `STICKY` or `DEFAULT`.
+    /// `OVERRIDE`, `BANDIT`, `SPLIT`, `STICKY` or `DEFAULT`.
     pub reason: &'static str,
     /// Variant that today's weights give.
     pub hashed_variant_id: Option<i64>,
@@ -716,6 +716,8 @@ pub struct UnitBody {
     pub assigned_at: Option<DateTime<Utc>>,
     /// Epoch of the assignment.
     pub epoch: Option<i32>,
+    /// Probability with which a bandit drew the variant, exactly; null for what no bandit drew.
+    pub propensity: Option<f64>,
     /// `server` or `client`.
     pub source: Option<&'static str>,
     /// Whether a known bot made the assignment.
