@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use podium_api::clock::{Clock, SystemClock};
 use podium_tests::{TestApp, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -77,7 +78,7 @@ async fn days_of_drift_are_followed_by_what_forgets() {
         let id = shop(&app, name, options).await;
         let variant = format!("SELECT id FROM experiment_variants WHERE experiment_id = {id}");
         let variant = app.database().number(&variant).await;
-        let begin = Utc::now() - TimeDelta::days(4);
+        let begin = SystemClock.now() - TimeDelta::days(4);
         // What the client says of the past counts for units that it has assigned itself.
         let admit: Vec<Value> = (0..200)
             .map(|unit| json!({"event_type": "engagement", "user_id": format!("u{unit}"), "value": 0, "experiment_id": id,
@@ -85,7 +86,7 @@ async fn days_of_drift_are_followed_by_what_forgets() {
             .collect();
         track(&app, &admit).await;
         for (ago, clicks) in [(3, [40, 10]), (2, [40, 10]), (1, [40, 10]), (0, [5, 40])] {
-            let at = Utc::now() - TimeDelta::days(ago) - TimeDelta::hours(1);
+            let at = SystemClock.now() - TimeDelta::days(ago) - TimeDelta::hours(1);
             track(&app, &day(id, at, clicks)).await;
         }
     }
