@@ -240,6 +240,78 @@ async fn late_and_repeated_events_count_once() {
     assert_eq!(app.database().number(differing).await, 0);
 }
 
+/// Whoever evaluates a bandit elsewhere needs the propensities, and finds them where assignments are.
+#[tokio::test(flavor = "multi_thread")]
+async fn propensities_are_told() {
+    let app = TestApp::start().await;
+    bandit(&app, json!({})).await;
+    let answers = assign(&app, &users(0, 3)).await;
+    for answer in &answers {
+        let user = answer["user_id"].as_str().unwrap();
+        let path = format!("{EXPERIMENTS}/homepage/assignments/{user}");
+        let unit = app.admin(Method::GET, &path, None).await.data();
+        assert_eq!(
+            (&unit["propensity"], &unit["reason"]),
+            (&json!(0.5), &json!("BANDIT")),
+            "{unit}"
+        );
+    }
+    let path = format!("{EXPERIMENTS}/homepage/export/assignments.csv");
+    let csv = app.admin(Method::GET, &path, None).await.text();
+    let mut lines = csv.lines();
+    assert!(
+        lines.next().unwrap().ends_with(",epoch,propensity"),
+        "{csv}"
+    );
+    let lines: Vec<&str> = lines.collect();
+    assert!(
+        lines.len() == 3 && lines.iter().all(|line| line.ends_with(",0.5")),
+        "{csv}"
+    );
+}
+
+/// How rewards are counted stands once something was learned; everything else of a bandit may change.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_learning_stand() {
+    let app = TestApp::start().await;
+    let id = bandit(&app, json!({"rewards": "click", "attributionMinutes": 30})).await;
+    learn(&app).await;
+    let path = format!("{EXPERIMENTS}/{id}");
+    for (options, names) in [
+        (
+            json!({"rewards": "purchase", "attributionMinutes": 30}),
+            "rewards:",
+        ),
+        (
+            json!({"rewards": "click", "attributionMinutes": 5}),
+            "attributionMinutes:",
+        ),
+        (json!({"rewards": "purchase", "valueMax": 100}), "rewards:"),
+        (
+            json!({"rewards": {"click": 2}, "attributionMinutes": 60}),
+            "rewards, attributionMinutes:",
+        ),
+    ] {
+        let patch = json!({"config": {"banditOptions": options}});
+        let refused = app.patch(&path, &patch).await;
+        let problem = refused.problem(409, "conflict");
+        assert!(
+            problem["detail"]
+                .as_str()
+                .unwrap()
+                .contains(&format!("cannot change {names}")),
+            "{problem}"
+        );
+    }
+    for options in [
+        json!({"floor": 0.2, "updateMinutes": 5}),
+        json!({"rewards": ["click"]}),
+    ] {
+        let patch = json!({"config": {"banditOptions": options, "note": "x"}});
+        app.patch(&path, &patch).await.ok();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn options_that_make_no_sense_are_refused() {
     let app = TestApp::start().await;

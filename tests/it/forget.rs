@@ -1,5 +1,7 @@
 //! A unit is forgotten: its names are gone, and no figure changes.
 
+use std::collections::BTreeSet;
+
 use podium_tests::{ApiProcess, TestApp, eventually};
 use reqwest::Method;
 use serde_json::json;
@@ -87,6 +89,120 @@ async fn a_unit_is_forgotten_and_no_figure_changes() {
     assert!(variant.is_string());
     let entry = app.database().rows("SELECT actor, entity_id LIKE 'forgotten-%', after->>'experiment_events' FROM audit_log WHERE action = 'unit.forget'").await;
     assert_eq!(entry, [["podium-api", "t", "4"]]);
+}
+
+/// Columns that hold names of units.
+const NAMING: [&str; 20] = [
+    "bandit_decisions.unit",
+    "bandit_pulls.unit",
+    "bandit_rewards.unit",
+    "covariate_uploads.unit",
+    "excluded_units.unit",
+    "experiment_events.event_data",
+    "experiment_events.event_id",
+    "experiment_events.session_id",
+    "experiment_events.user_id",
+    "experiment_overrides.unit",
+    "promotion_units.unit",
+    "unit_aliases.alias_unit",
+    "unit_aliases.unit",
+    "unit_covariates.unit",
+    "unit_days.unit",
+    "unit_totals.unit",
+    "unit_sessions.unit",
+    "user_experiment_assignments.assigned_as",
+    "user_experiment_assignments.session_id",
+    "user_experiment_assignments.user_id",
+];
+
+/// What the sealed log keeps of a unit that a person pinned.
+const SEALED: [&str; 2] = ["audit_log.after", "audit_log.entity_id"];
+
+/// As [`places`], partitions under the name of their table.
+async fn tables(app: &TestApp, text: &str) -> BTreeSet<String> {
+    let whole = |place: String| {
+        let (table, column) = place.split_once('.').unwrap();
+        let table = table
+            .split_once("_20")
+            .map_or(table, |(table, _week)| table);
+        format!("{table}.{column}")
+    };
+    places(app, text).await.into_iter().map(whole).collect()
+}
+
+/// What is learned: nobody's name is in it.
+const LEARNED: &str =
+    "SELECT (SELECT jsonb_agg(h ORDER BY h.arm_row_id, h.bucket) FROM bandit_arm_hours h)::text,
+    (SELECT jsonb_agg(a ORDER BY a.id) FROM bandit_arms a)::text";
+
+/// A unit to whom everything happened. Afterwards its name stands nowhere but in the sealed log.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_table_keeps_the_name() {
+    let app = TestApp::start().await;
+    let shop = app
+        .experiment("shop")
+        .variants(&[("all", "1")])
+        .running()
+        .await;
+    let pinned = app.experiment("pinned").running().await;
+    app.change("UPDATE experiments SET experiment_type = 'bandit' WHERE name = 'shop'")
+        .await;
+    let (who, session) = ("anna-4711", "sess-anna-4711");
+    app.assign(json!({"experiment": "shop", "session_id": session}))
+        .await;
+    let body =
+        json!({"experiment": "shop", "session_id": session, "candidates": [{"id": 1}, {"id": 2}]});
+    let ranked = app.post("/api/v1/experiments/rank", &body).await.ok();
+    for kind in ["impression", "click"] {
+        let event = json!({"session_id": session, "experiment_id": shop.id, "item_id": 1, "position": 1,
+            "decision_id": ranked["decision_id"], "event_id": format!("{kind}-{session}"), "metadata": {"of": who}});
+        app.track(kind, event).await.ok();
+    }
+    app.assign(json!({"experiment": "shop", "user_id": who, "session_id": session}))
+        .await;
+    let path = format!("/api/v1/admin/experiments/pinned/overrides/{who}");
+    let pin = json!({"variantId": pinned.variant("b")});
+    app.admin(Method::PUT, &path, Some(&pin)).await.ok();
+    let rest = format!(
+        "INSERT INTO unit_covariates (experiment_id, unit, value) VALUES ({0}, '{who}', 1);
+         INSERT INTO covariate_uploads (upload_id, place, unit, value) VALUES (gen_random_uuid(), 1, '{who}', 1);
+         INSERT INTO promotion_units (experiment_id, unit, promotion_id) VALUES ({0}, '{who}', gen_random_uuid())",
+        pinned.id
+    );
+    app.database().execute(&rest).await;
+    app.fold().await;
+    eventually("the decision is kept", async || {
+        app.database()
+            .number("SELECT count(*) FROM bandit_decisions")
+            .await
+            == 1
+    })
+    .await;
+
+    let everywhere: BTreeSet<String> = NAMING
+        .iter()
+        .chain(&SEALED)
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(tables(&app, "anna-4711").await, everywhere);
+    let learned = app.database().rows(LEARNED).await;
+    command(&app, &["forget", who]).await;
+    let sealed: BTreeSet<String> = SEALED.iter().map(ToString::to_string).collect();
+    assert_eq!(tables(&app, "anna-4711").await, sealed);
+    assert_eq!(app.database().rows(LEARNED).await, learned);
+
+    // A column for units that is added later must be in the list above, and so in the erasure.
+    let columns = "SELECT DISTINCT regexp_replace(table_name, '_20[0-9]{2}w[0-9]{2}$', '') || '.' || column_name
+        FROM information_schema.columns c JOIN information_schema.tables t USING (table_schema, table_name)
+        WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND data_type = 'text'
+          AND column_name ~ '(^|_)(unit|session_id|assigned_as)$'";
+    for row in app.database().rows(columns).await {
+        assert!(
+            NAMING.contains(&row[0].as_str()),
+            "{} is not erased",
+            row[0]
+        );
+    }
 }
 
 /// A name that looks like SQL is a name, and one that nobody has changes nothing.

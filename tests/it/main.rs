@@ -17,6 +17,8 @@ mod audit;
 mod bad_input;
 mod bandit;
 mod bandit_arms;
+mod bandit_drift;
+mod bandit_truth;
 mod bulk;
 mod checklist;
 mod cors;

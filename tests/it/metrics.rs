@@ -144,6 +144,7 @@ async fn facts_of_the_database_are_told() {
     assert_eq!(samples["podium_rollbacks_total{reason=\"manual\"}"], 1.0);
     assert_eq!(samples["podium_db_up"], 1.0);
     assert_eq!(samples["podium_event_queue_depth"], 0.0);
+    assert_eq!(samples["podium_decision_queue_depth"], 0.0);
     assert!(sum(&samples, "podium_db_pool_connections{") > 0.0);
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use podium_tests::{Client, Experiment, Rng, TestApp, eventually};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const RANK: &str = "/api/v1/experiments/rank";
@@ -259,6 +260,63 @@ async fn one_variant_suffices_for_a_bandit_over_items() {
     let answer = rank(&app, "u", &["1", "2"]).await;
     assert_eq!(answer["policy"], "thompson");
     assert_eq!(propensities(&answer)["1"], Some(0.5));
+}
+
+/// Before anybody was ranked for the rules may change, afterwards they stand; also for a variant that ranks as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_learning_stand_once_somebody_was_ranked_for() {
+    let app = TestApp::start().await;
+    let experiment = ranking(&app, &thompson()).await;
+    let unit = unit_of(&app, &experiment, "b").await;
+    // What a variant leaves open is taken from its experiment.
+    let patch = async |options: Value| {
+        let body = json!({"config": {"banditOptions": options}});
+        app.patch("/api/v1/admin/experiments/order", &body).await
+    };
+    patch(json!({"rewards": "purchase"})).await.ok();
+    patch(json!({"rewards": "click"})).await.ok();
+    app.hears_of_changes().await;
+    rank(&app, &unit, &["1", "2"]).await;
+    patch(json!({"rewards": "click", "floor": 0.1})).await.ok();
+    for options in [
+        json!({"rewards": "purchase"}),
+        json!({"rewards": "click", "attributionMinutes": 5}),
+    ] {
+        patch(options).await.problem(409, "conflict");
+    }
+    for (name, rewards, status) in [("c", "purchase", 409), ("d", "click", 201)] {
+        let variant = json!({"name": name, "config": {"itemOrdering": "bandit", "banditOptions": {"rewards": rewards}}});
+        let path = "/api/v1/admin/experiments/order/variants";
+        let added = app.admin(Method::POST, path, Some(&variant)).await;
+        assert_eq!(added.status, status, "{}", added.text());
+    }
+}
+
+/// An impression counts as a play while its window is open: otherwise an arm would look the better the more it is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pending_counts_as_plays() {
+    let app = TestApp::start().await;
+    let experiment = ranking(&app, &thompson()).await;
+    let unit = unit_of(&app, &experiment, "b").await;
+    rank(&app, &unit, &["shown", "rested"]).await;
+    for arm in ["shown", "rested"] {
+        teach(&app, arm, 50, 10).await;
+    }
+    let events: Vec<Value> = (0..400)
+        .map(|_| json!({"event_type": "impression", "user_id": unit, "experiment_id": experiment.id, "item_id": "shown"}))
+        .collect();
+    app.track_any(json!({"events": events})).await.ok();
+    app.fold().await;
+    let known = "SELECT total_pulls FROM bandit_arms WHERE arm_id = 'shown'";
+    assert_eq!(
+        app.database().number(known).await,
+        50,
+        "nothing is known of them yet"
+    );
+    eventually("what waits for its outcome weighs", async || {
+        propensities(&rank(&app, &unit, &["shown", "rested"]).await)["shown"] < Some(0.05)
+    })
+    .await;
 }
 
 /// Many first sights of the same arms at once, on two replicas: each arm is made once, and both learn of what was taught.

@@ -129,6 +129,18 @@ impl Client {
         .await
     }
 
+    /// An admin PATCH of whatever version there is.
+    ///
+    /// # Panics
+    /// Without a token.
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        let request = self
+            .request(Method::PATCH, path)
+            .bearer_auth(self.token.as_ref().expect("a client with a token"))
+            .header("if-match", "*");
+        Answer::of(request.json(body)).await
+    }
+
     /// `assign`, which always answers 200 here.
     pub async fn assign(&self, body: Value) -> Value {
         self.post("/api/v1/experiments/assign", &body).await.ok()

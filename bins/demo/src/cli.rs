@@ -144,9 +144,11 @@ async fn shop_and_show(demo: &Demo, cli: &Cli) -> Result<(), DemoError> {
         shop::summary(&clicks, play.visits)
     );
     let title = "Clicks in a simulated shop of 50 items with drifting rates";
-    std::fs::write(&cli.svg, plot::svg(title, &curves)).map_err(|source| DemoError::Picture {
-        path: cli.svg.clone(),
-        source,
+    std::fs::write(&cli.svg, plot::svg(title, shop::DAYS, &curves)).map_err(|source| {
+        DemoError::Picture {
+            path: cli.svg.clone(),
+            source,
+        }
     })?;
     println!("picture: {}", cli.svg.display());
     Ok(())

@@ -40,8 +40,9 @@ const COUNTING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 const LEARNING: Duration = Duration::from_millis(1_200);
 
-/// The simulated time.
-const WEEKS: TimeDelta = TimeDelta::weeks(2);
+/// Days of simulated time.
+pub const DAYS: u32 = 14;
+const SPAN: TimeDelta = TimeDelta::days(DAYS as i64);
 
 /// How much is played.
 #[derive(Clone, Copy, Debug)]
@@ -232,7 +233,7 @@ impl<'a> Counter<'a> {
             client,
             experiment,
             // Two weeks that are over: windows have passed, and nothing lies ahead.
-            begin: now - TimeDelta::days(14) - TimeDelta::hours(2),
+            begin: now - SPAN - TimeDelta::hours(2),
             clicks: Clicks {
                 policy,
                 after: Vec::new(),
@@ -395,7 +396,7 @@ fn visits(play: &Play, round: usize, begin: DateTime<Utc>) -> Vec<Visit> {
             Visit {
                 shopper: format!("shopper-{}", rng.random_range(0..SHOPPERS)),
                 number,
-                at: begin + WEEKS * number_of(number) / number_of(play.visits.max(1)),
+                at: begin + SPAN * number_of(number) / number_of(play.visits.max(1)),
                 time,
                 luck: rng.random(),
             }

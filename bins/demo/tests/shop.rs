@@ -12,7 +12,7 @@ use podium_api::config::Config;
 use podium_demo::Demo;
 use podium_demo::progress::Progress;
 use podium_demo::shop::plot::{svg, terminal};
-use podium_demo::shop::{Clicks, Play, Policy, summary};
+use podium_demo::shop::{Clicks, DAYS, Play, Policy, summary};
 use support::OwnDatabase;
 
 #[test]
@@ -43,7 +43,7 @@ fn a_short_shop() {
             assert!(one.total() < 120, "click rates are a few percent");
         }
         let curves: Vec<_> = clicks.iter().map(Clicks::curve).collect();
-        assert!(svg("t", &curves).contains("bandit") && terminal(&curves).contains("bandit"));
+        assert!(svg("t", DAYS, &curves).contains("bandit") && terminal(&curves).contains("bandit"));
         assert!(summary(&clicks, 240).contains("A/B"));
     });
 }

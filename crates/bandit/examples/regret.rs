@@ -1,5 +1,5 @@
 //! Measures the regret of a policy on an instance: a JSON file with `means`, the arms' true rates,
-//! as in `tests/golden/bandit/regret_*.json`.
+//! as in `tests/golden/bandit/regret_*.json`, or with `segment_starts` and `segment_means` where they change.
 //!
 //! ```text
 //! cargo run --release -p podium-bandit --example regret -- \
@@ -7,7 +7,11 @@
 //! ```
 //!
 //! Results are noted at the file's checkpoints up to `--plays`, which is one, too. Replication i
-//! has a generator of its own, so the numbers do not depend on the number of threads.
+//! has a generator of its own, so the numbers do not depend on the number of threads. `delay_*.json` are instances as
+//! well: their lags are given by `--batch` or `--delay`.
+//!
+//! What the command line or the file says wrong goes to standard error, and the exit code is 2. The members of the JSON
+//! are those of the reference files, of one policy: `docs/bandits.md` lists them.
 
 #![allow(clippy::unwrap_used, reason = "a panic of a worker is passed on")]
 
@@ -32,8 +36,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+            eprintln!("regret: {error}");
+            ExitCode::from(2)
         }
     }
 }
@@ -44,7 +48,7 @@ fn measure() -> Result<String, Box<dyn Error>> {
     let plan = Plan::named(&options.policy)
         .map_err(|error| format!("{error}; known are {}", Plan::names()))?;
     let checkpoints = file.checkpoints(options.plays);
-    let instance = Instance::fixed(file.means.clone())?;
+    let instance = Instance::changing(file.segments.clone())?;
     let rate = instance.mean_rate().filter(|_| plan.site_prior);
     let setting = Setting {
         policy: plan.policy,
@@ -163,24 +167,29 @@ impl Options {
 
 struct File {
     name: String,
-    means: Vec<f64>,
+    /// First play and rates of each stretch; most instances have one.
+    segments: Vec<(u64, Vec<f64>)>,
     checkpoints: Vec<u64>,
 }
 
 impl File {
     fn read(path: &str) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| format!("{path}: {e}"))?;
-        let list = |name: &str| value[name].as_array().map_or(&[][..], Vec::as_slice);
-        let means: Option<Vec<f64>> = list("means").iter().map(Value::as_f64).collect();
-        let means = means.filter(|means| !means.is_empty());
+        Self::parse(path, &text).map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// Reads an instance; without a name it has that of its file.
+    fn parse(path: &str, text: &str) -> Result<Self, String> {
+        let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let checkpoints = match &value["checkpoints"] {
+            Value::Null => Some(Vec::new()),
+            given => list(given, |v| v.as_u64().filter(|plays| *plays > 0)),
+        };
         Ok(Self {
             name: value["instance"].as_str().unwrap_or(path).to_owned(),
-            means: means.ok_or_else(|| format!("{path} has no list of numbers `means`"))?,
-            checkpoints: list("checkpoints")
-                .iter()
-                .filter_map(Value::as_u64)
-                .collect(),
+            segments: segments(&value)?,
+            checkpoints: checkpoints
+                .ok_or("`checkpoints` must be a list of whole numbers above 0")?,
         })
     }
 
@@ -197,14 +206,40 @@ impl File {
         checkpoints
     }
 
-    /// Σ over worse arms of (best − mean) / kl(mean, best).
+    /// Σ over worse arms of (best − mean) / kl(mean, best); no number where rates change.
     fn lai_robbins(&self) -> f64 {
-        let best = self.means.iter().copied().fold(0.0, f64::max);
-        let worse = self.means.iter().filter(|mean| **mean < best);
+        let [(_, means)] = self.segments.as_slice() else {
+            return f64::NAN;
+        };
+        let best = means.iter().copied().fold(0.0, f64::max);
+        let worse = means.iter().filter(|mean| **mean < best);
         worse.fold(0.0, |sum, mean| {
             sum + (best - mean) / kl_bernoulli(*mean, best)
         })
     }
+}
+
+fn segments(value: &Value) -> Result<Vec<(u64, Vec<f64>)>, String> {
+    let rates = |value: &Value| list(value, Value::as_f64).filter(|means| !means.is_empty());
+    if value["segment_means"].is_null() {
+        let means = rates(&value["means"]);
+        let means = means.ok_or("needs `means`, a list of rates from 0 to 1, one an arm")?;
+        return Ok(vec![(0, means)]);
+    }
+    let means = list(&value["segment_means"], rates);
+    let starts = list(&value["segment_starts"], Value::as_u64);
+    match (starts, means) {
+        (Some(starts), Some(means)) if starts.len() == means.len() => {
+            Ok(starts.into_iter().zip(means).collect())
+        }
+        _ => Err(
+            "needs a number in `segment_starts` for every list of rates in `segment_means`".into(),
+        ),
+    }
+}
+
+fn list<T>(value: &Value, of: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+    value.as_array()?.iter().map(of).collect()
 }
 
 struct Report {
@@ -315,4 +350,99 @@ fn mean_se(values: &[f64]) -> (f64, f64) {
     }
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (mean, (squares / (n - 1.0) / n).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three arms, no checkpoints that others have, a name of its own.
+    const OTHER: &str = r#"{"schema": "bandit-regret-1", "instance": "three", "means": [0.2, 0.05, 0.1], "checkpoints": [7, 50]}"#;
+
+    fn options(text: &str) -> Result<Options, String> {
+        Options::parse(text.split_whitespace().map(str::to_owned))
+    }
+
+    fn refusal<T>(outcome: Result<T, String>) -> String {
+        outcome.err().unwrap()
+    }
+
+    #[test]
+    fn any_instance_is_measured() {
+        let options = options(
+            "--instance f --policy imed --plays 60 --replications 4 --seed 3 --delay 5 --json",
+        )
+        .unwrap();
+        let file = File::parse("f", OTHER).unwrap();
+        let checkpoints = file.checkpoints(options.plays);
+        assert_eq!(checkpoints, [7, 50, 60]);
+        let instance = Instance::changing(file.segments.clone()).unwrap();
+        let plan = Plan::named(&options.policy).unwrap();
+        let setting = Setting {
+            policy: plan.policy,
+            prior: Prior::FLAT,
+            forgetting: plan.forgetting,
+            feedback: options.feedback,
+            checkpoints: &checkpoints,
+        };
+        let runs = replicate(&instance, &setting, &options).unwrap();
+        let report = Report::new(&file, &checkpoints, &runs).json(&options);
+        assert_eq!(report["instance"], "three");
+        assert_eq!(report["mean_regret"].as_array().unwrap().len(), 3);
+        assert_eq!(report["slope_30k_100k_over_C"], Value::Null);
+        // (0.15) / kl(0.05, 0.2) + 0.1 / kl(0.1, 0.2)
+        let constant = report["lai_robbins_constant"].as_f64().unwrap();
+        let wanted = 0.15 / kl_bernoulli(0.05, 0.2) + 0.1 / kl_bernoulli(0.1, 0.2);
+        assert!((constant - wanted).abs() < 1e-12);
+    }
+
+    #[test]
+    fn rates_may_change() {
+        let text = r#"{"segment_starts": [0, 30], "segment_means": [[0.9, 0.1], [0.1, 0.9]]}"#;
+        let file = File::parse("f", text).unwrap();
+        assert_eq!((file.name.as_str(), file.segments.len()), ("f", 2));
+        assert!(file.lai_robbins().is_nan(), "there is no such constant");
+    }
+
+    #[test]
+    fn bad_files_and_options_are_told() {
+        for (text, needle) in [
+            ("", "EOF"),
+            ("[]", "`means`"),
+            (r#"{"means": []}"#, "`means`"),
+            (r#"{"means": [0.1, "x"]}"#, "`means`"),
+            (r#"{"means": [0.1], "checkpoints": [1.5]}"#, "`checkpoints`"),
+            (r#"{"means": [0.1], "checkpoints": [0]}"#, "`checkpoints`"),
+            (
+                r#"{"segment_means": [[0.1], [0.2]], "segment_starts": [0]}"#,
+                "`segment_starts`",
+            ),
+        ] {
+            let said = refusal(File::parse("f", text));
+            assert!(said.contains(needle), "{text}: {said}");
+        }
+        let beyond = File::parse("f", r#"{"means": [0.1, 1.5]}"#).unwrap();
+        assert!(Instance::changing(beyond.segments).is_err());
+        assert!(refusal(File::read("/nowhere/f.json")).contains("/nowhere/f.json"));
+        for (text, needle) in [
+            (
+                "--policy thompson --plays 1 --replications 1",
+                "--instance is missing",
+            ),
+            (
+                "--instance f --policy p --plays 0 --replications 1",
+                "--plays",
+            ),
+            (
+                "--instance f --policy p --plays x --replications 1",
+                "not `x`",
+            ),
+            ("--instance f --policy p --plays 1", "--replications"),
+            ("--instance", "needs a value"),
+            ("--instanse f", "unknown option --instanse"),
+        ] {
+            let said = refusal(options(text));
+            assert!(said.contains(needle), "{text}: {said}");
+        }
+    }
 }

@@ -110,6 +110,13 @@ pub const MAX_ARMS: i64 = 10_000;
 /// The policy of a decision that leaves the order as it was.
 pub const INPUT_ORDER: &str = "input_order";
 
+/// Whether a variant ranks where its `config` does not say: the variants of a bandit but the control do, and so does the only
+/// variant of a bandit over items.
+#[must_use]
+pub const fn ranks_unless_told(is_bandit: bool, is_control: bool, variants: usize) -> bool {
+    is_bandit && (!is_control || variants == 1)
+}
+
 /// What orders are drawn from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Draw {

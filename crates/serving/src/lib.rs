@@ -66,6 +66,17 @@ impl Default for Settings {
     }
 }
 
+/// Jobs that wait for the writers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// First assignments.
+    pub assignments: usize,
+    /// Requests with events.
+    pub events: usize,
+    /// Answers of rankings.
+    pub decisions: usize,
+}
+
 /// The storefront path of one process.
 pub struct Serving {
     database: Database,
@@ -202,10 +213,14 @@ impl Serving {
         &self.tallies
     }
 
-    /// Jobs that wait for the writers: assignments and events.
+    /// Jobs that wait for the writers.
     #[must_use]
-    pub fn queue_depth(&self) -> (usize, usize) {
-        (self.assigner.depth(), self.recorder.depth())
+    pub fn queue_depth(&self) -> QueueDepth {
+        QueueDepth {
+            assignments: self.assigner.depth(),
+            events: self.recorder.depth(),
+            decisions: self.keeper.depth(),
+        }
     }
 
     /// Waits until everything that was accepted is written or refused.

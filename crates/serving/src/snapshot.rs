@@ -538,13 +538,14 @@ fn variant(
     }
 }
 
-/// How a variant ranks. A bandit's own variants rank unless they say otherwise, also the only one of a bandit over items.
+/// How a variant ranks.
 fn ranking(
     experiment: &ExperimentDefinition,
     variant: &VariantDefinition,
 ) -> Option<Arc<BanditOptions>> {
     let is_bandit = experiment.experiment_type == ExperimentType::Bandit.name();
-    let ranks = is_bandit && (!variant.is_control || experiment.variants.len() == 1);
+    let ranks =
+        domain_bandit::ranks_unless_told(is_bandit, variant.is_control, experiment.variants.len());
     let config: serde_json::Value = serde_json::from_str(&variant.config).unwrap_or_default();
     match domain_bandit::variant_options(&config, &experiment.config, ranks) {
         Ok(options) => options.map(Arc::new),

@@ -2,20 +2,13 @@
 //!
 //! Totals do not change, because replacing names one by one changes no sum, and a recount finds the same. What a client may have
 //! written into an event in its own words (metadata, its id for the event) goes with the name. Totals that already belong to
-//! nobody, such as those per hour or item, stay. The audit log is not touched: it says who administered what, and an override
-//! names the unit that was pinned.
-
-use std::time::Duration;
-
-use tokio_postgres::Transaction;
+//! nobody, such as those per hour or item, stay. The audit log is not touched: it is sealed, and could not be proven any
+//! more. It says who administered what, and names a unit only where a person pinned it.
 
 use crate::audit;
 use crate::connect::{ConnectSettings, Purpose};
 use crate::rows::column;
 use crate::{StorageError, fold};
-
-/// How long to wait for the pass of folding that is under way.
-const PATIENCE: u32 = 600;
 
 const NAMES: &str = "-- erase::names
 CREATE TEMP TABLE forgotten ON COMMIT DROP AS
@@ -72,7 +65,8 @@ pub type Erased = Vec<(&'static str, u64)>;
 pub async fn forget(settings: &ConnectSettings, unit: &str) -> Result<Erased, StorageError> {
     let mut client = settings.connect(Purpose::Maintain).await?;
     let tx = client.transaction().await?;
-    wait_for_folding(&tx).await?;
+    // Folding reads names in one statement and totals in the next, so it must not see them change in between.
+    fold::keep_out(&tx).await?;
     // A statement that defines a table takes no parameters; the name is quoted by the server.
     let quoted = tx.query_one("SELECT quote_literal($1)", &[&unit]).await?;
     let quoted: String = column(&quoted, "forgotten", "quote_literal")?;
@@ -103,18 +97,4 @@ pub async fn forget(settings: &ConnectSettings, unit: &str) -> Result<Erased, St
     .await?;
     tx.commit().await?;
     Ok(erased)
-}
-
-/// Folding reads names in one statement and totals in the next, so it must not see them change in between.
-async fn wait_for_folding(tx: &Transaction<'_>) -> Result<(), StorageError> {
-    for _ in 0..PATIENCE {
-        let lock = tx
-            .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&fold::LOCK_KEY])
-            .await?;
-        if lock.get(0) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Err(StorageError::TimedOut)
 }

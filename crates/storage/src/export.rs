@@ -60,7 +60,7 @@ const EVENT_COLUMNS: [Column; 16] = [
     ("occurred_at", false),
 ];
 
-const ASSIGNMENT_COLUMNS: [Column; 7] = [
+const ASSIGNMENT_COLUMNS: [Column; 9] = [
     ("user_id", true),
     ("experiment_id", false),
     ("variant_id", false),
@@ -68,6 +68,8 @@ const ASSIGNMENT_COLUMNS: [Column; 7] = [
     ("created_at", false),
     ("session_id", true),
     ("is_sticky", false),
+    ("epoch", false),
+    ("propensity", false),
 ];
 
 const AUDIT_COLUMNS: [Column; 11] = [
@@ -100,7 +102,7 @@ const ASSIGNMENTS: &str = r#"-- export::assignments
 SELECT user_id, experiment_id::text, variant_id::text,
        to_char(assigned_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
        to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-       session_id, is_sticky::text
+       session_id, is_sticky::text, epoch::text, propensity::text
 FROM user_experiment_assignments WHERE experiment_id = $1"#;
 
 impl Table {

@@ -144,6 +144,26 @@ async fn one_pass(client: &mut Client, rows: i64, limit: Duration) -> Result<Fol
 /// Key of the advisory lock that lets one replica fold.
 pub(crate) const LOCK_KEY: i64 = 0x706f_6469_756d_0002;
 
+/// How often, ten times a second, it is asked whether a pass has ended.
+const PATIENCE: u32 = 600;
+
+/// Keeps folding out until the transaction ends, after the pass that is under way.
+///
+/// # Errors
+/// [`StorageError::TimedOut`] when that takes longer than a minute.
+pub(crate) async fn keep_out(transaction: &Transaction<'_>) -> Result<(), StorageError> {
+    for _ in 0..PATIENCE {
+        let lock = transaction
+            .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&LOCK_KEY])
+            .await?;
+        if lock.get(0) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(StorageError::TimedOut)
+}
+
 async fn pass(transaction: &Transaction<'_>, rows: i64) -> Result<Folded, StorageError> {
     let lock = transaction
         .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&LOCK_KEY])

@@ -1,10 +1,10 @@
-//! Partitions ahead, and events and decisions that are older than the retention.
+//! Partitions ahead, and events, decisions and pulls that are older than the retention.
 
 use chrono::{DateTime, Utc};
 
 use crate::connect::Purpose;
 use crate::rows::column;
-use crate::{Database, StorageError};
+use crate::{Database, StorageError, bandit};
 
 /// Makes the partitions of the coming four weeks. Idempotent. Returns how many are new.
 ///
@@ -44,7 +44,8 @@ WHERE i.inhparent = 'bandit_decisions'::regclass
 ORDER BY 1";
 
 /// Drops the partitions whose youngest event arrived more than `days` ago, and the event ids with them. Totals stay.
-/// Whatever is dropped had been folded before. Decisions go after the same time. Returns the names of the dropped partitions.
+/// Whatever is dropped had been folded before. Decisions go after the same time, and so do impressions and rewards of arms, from
+/// which the counts of arms were made. Returns the names of the dropped partitions.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer; what was dropped until then stays dropped.
@@ -75,6 +76,7 @@ pub async fn drop_old(database: &Database, days: i32) -> Result<Vec<String>, Sto
         client.batch_execute(&format!("DROP TABLE {name}")).await?;
         dropped.push(name);
     }
+    bandit::retention::drop_old(&mut client).await?;
     Ok(dropped)
 }
 

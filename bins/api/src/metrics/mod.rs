@@ -130,16 +130,21 @@ fn storefront(families: &mut Families, state: &AppState) {
         }),
     );
     let running = |experiment: &&Arc<Experiment>| experiment.status == Status::Running;
-    let (assignments, events) = serving.queue_depth();
+    let waiting = serving.queue_depth();
     families.level(
         "podium_event_queue_depth",
         "Requests with events that wait for a writer",
-        events,
+        waiting.events,
     );
     families.level(
         "podium_assignment_queue_depth",
         "First assignments that wait for a writer",
-        assignments,
+        waiting.assignments,
+    );
+    families.level(
+        "podium_decision_queue_depth",
+        "Answers of rankings that wait for a writer",
+        waiting.decisions,
     );
     families.level(
         "podium_experiments",

@@ -73,6 +73,8 @@ pub struct Queues {
     pub assignments: usize,
     /// Requests with events.
     pub events: usize,
+    /// Answers of rankings.
+    pub decisions: usize,
 }
 
 /// Answer of `/readyz`.
@@ -152,7 +154,7 @@ pub async fn metrics(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     responses((status = 200, body = Health)))]
 pub async fn health(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let up = ctx.state.database.is_reachable();
-    let (assignments, events) = ctx.state.serving.queue_depth();
+    let waiting = ctx.state.serving.queue_depth();
     plain(
         200,
         &Health {
@@ -162,8 +164,9 @@ pub async fn health(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
             uptime_seconds: ctx.state.started.elapsed().as_secs(),
             experiments: ctx.state.serving.snapshot().len(),
             queues: Queues {
-                assignments,
-                events,
+                assignments: waiting.assignments,
+                events: waiting.events,
+                decisions: waiting.decisions,
             },
         },
     )

@@ -25,22 +25,31 @@ fn highest(curves: &[Curve]) -> f64 {
     all.fold(0.0, f64::max).max(1.0)
 }
 
-/// The picture.
+/// The picture of what came together in so many days.
 #[must_use]
-pub fn svg(title: &str, curves: &[Curve]) -> String {
+pub fn svg(title: &str, days: u32, curves: &[Curve]) -> String {
     let (width, height) = SIZE;
     let top = highest(curves);
     let mut svg = format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="14">
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="14" role="img">
+<title>{title}</title>
 <rect width="{width}" height="{height}" fill="white"/>
 <text x="{MARGIN}" y="28" font-size="17">{title}</text>
 "#
     );
+    for day in (0..=days).step_by(2) {
+        let x = MARGIN + f64::from(day) / f64::from(days.max(1)) * (width - 3.0 * MARGIN);
+        // Writing to a text does not fail.
+        let _ = writeln!(
+            svg,
+            r#"<text x="{x:.1}" y="{:.1}" text-anchor="middle">day {day}</text>"#,
+            height - MARGIN + 22.0
+        );
+    }
     for part in 0..=4 {
         let share = f64::from(part) / 4.0;
         let y = place(share, height);
         let value = share * top;
-        // Writing to a text does not fail.
         let _ = writeln!(
             svg,
             r##"<line x1="{MARGIN}" x2="{:.1}" y1="{y:.1}" y2="{y:.1}" stroke="#dddddd"/><text x="{:.1}" y="{:.1}" text-anchor="end">{value:.0}</text>"##,
@@ -149,13 +158,13 @@ mod tests {
 
     #[test]
     fn a_picture_has_every_line_and_its_end() {
-        let svg = svg("Clicks", &curves());
+        let svg = svg("Clicks", 14, &curves());
         assert_eq!(svg.matches("<polyline").count(), 3);
-        for end in ["uniform 10", "A/B 20", "bandit 40"] {
+        for end in ["uniform 10", "A/B 20", "bandit 40", "day 0", "day 14"] {
             assert!(svg.contains(end), "{end}");
         }
         assert!(svg.ends_with("</svg>\n") && !svg.contains("NaN"));
-        assert!(!super::svg("Nothing", &[]).contains("NaN"));
+        assert!(!super::svg("Nothing", 0, &[]).contains("NaN"));
     }
 
     #[test]

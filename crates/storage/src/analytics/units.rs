@@ -8,7 +8,7 @@ use crate::database::Link;
 use crate::rows::column;
 
 /// A unit in an experiment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct UnitState {
     /// The user that the name stands for, when it is a session that logged in.
     pub alias_of: Option<String>,
@@ -25,7 +25,7 @@ pub struct UnitState {
 }
 
 /// A stored assignment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UnitAssignment {
     /// Its variant.
     pub variant_id: i64,
@@ -33,6 +33,8 @@ pub struct UnitAssignment {
     pub assigned_at: DateTime<Utc>,
     /// Epoch at that time.
     pub epoch: i32,
+    /// Probability with which a bandit drew it; `None` for what no bandit drew.
+    pub propensity: Option<f64>,
     /// Whether the client named the variant.
     pub by_client: bool,
     /// Session of the request that made it.
@@ -89,7 +91,7 @@ WITH who AS (
     FROM (SELECT 1) one LEFT JOIN unit_aliases l ON l.alias_unit = $2 AND l.experiment_id = $1)
 SELECT w.alias_of,
        ARRAY(SELECT l.alias_unit FROM unit_aliases l WHERE l.unit = w.unit AND l.experiment_id = $1 ORDER BY 1) AS aliases,
-       a.variant_id, a.assigned_at, a.epoch, a.source, a.session_id, a.is_bot,
+       a.variant_id, a.assigned_at, a.epoch, a.propensity, a.source, a.session_id, a.is_bot,
        o.variant_id AS pinned_variant_id, o.created_at AS pinned_at, o.created_by AS pinned_by,
        x.unit AS excluded_name, x.reason AS excluded_reason, x.created_at AS excluded_since,
        t.impressions, t.clicks, t.add_to_carts, t.purchases, trim_scale(t.purchase_value)::text AS purchase_value,
@@ -136,6 +138,7 @@ fn assignment(row: &Row) -> Result<Option<UnitAssignment>, StorageError> {
         variant_id,
         assigned_at: column(row, T, "assigned_at")?,
         epoch: column(row, T, "epoch")?,
+        propensity: column(row, T, "propensity")?,
         by_client: source == 1,
         session_id: column(row, T, "session_id")?,
         is_bot: column(row, T, "is_bot")?,

@@ -1,13 +1,19 @@
 //! Which arms an experiment learns about, and by which rules. They are fixed when it begins, because a recount must find
 //! the same numbers years later.
 
-use podium_domain::bandit::{ArmType, BanditOptions, Rewards, experiment_options};
+use podium_domain::bandit::{
+    ArmType, BanditOptions, Rewards, experiment_options, ranks_unless_told, variant_options,
+};
 use podium_domain::decimal::Decimal4;
 use podium_domain::event::EventType;
+use podium_domain::experiment::ExperimentType;
 use podium_domain::metric::Metric;
 use serde_json::{Map, Value};
-use tokio_postgres::Transaction;
+use tokio_postgres::{Row, Transaction};
 
+use crate::experiments::model::{Experiment, Variant};
+use crate::experiments::rows::fetch;
+use crate::experiments::{ChangeError, Conflict};
 use crate::rows::column;
 use crate::{Database, StorageError};
 
@@ -30,7 +36,12 @@ INSERT INTO bandit_learning (experiment_id, arm_type, attribution_seconds, rewar
 VALUES ($1, $2, $3, $4, $5, $6::text::numeric, coalesce($7, pg_current_xact_id()::text::bigint))
 ON CONFLICT DO NOTHING";
 
+const FIXED: &str = "-- learning::fixed
+SELECT arm_type, attribution_seconds, rewards, by_value, max_reward::text AS max_reward
+FROM bandit_learning WHERE experiment_id = $1 ORDER BY arm_type";
+
 /// How rewards are counted, as it is stored.
+#[derive(PartialEq, Eq)]
 struct Rules {
     attribution_seconds: i64,
     rewards: Value,
@@ -60,6 +71,88 @@ impl Rules {
             max_reward: max.to_string(),
         }
     }
+}
+
+impl Rules {
+    fn read(row: &Row) -> Result<Self, StorageError> {
+        const T: &str = "bandit_learning";
+        Ok(Self {
+            attribution_seconds: column(row, T, "attribution_seconds")?,
+            rewards: column(row, T, "rewards")?,
+            by_value: column(row, T, "by_value")?,
+            max_reward: column(row, T, "max_reward")?,
+        })
+    }
+
+    /// Options by which they differ.
+    fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let worth = |rules: &Self| {
+            (
+                rules.rewards.clone(),
+                rules.by_value,
+                rules.max_reward.clone(),
+            )
+        };
+        let differs = [
+            ("rewards", worth(self) != worth(other)),
+            (
+                "attributionMinutes",
+                self.attribution_seconds != other.attribution_seconds,
+            ),
+        ];
+        differs.into_iter().filter(|d| d.1).map(|d| d.0).collect()
+    }
+}
+
+/// The rules that a definition asks for, by the variant that asks; `None`: the experiment itself does.
+fn asked(experiment: &Experiment, arm_type: &str) -> Vec<(Option<i64>, Rules)> {
+    let read = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+    let is_bandit = experiment.experiment_type == ExperimentType::Bandit;
+    let config = read(&experiment.config);
+    if arm_type == VARIANT {
+        let options = experiment_options(&config, experiment.primary_metric).ok();
+        let options = options.filter(|_| is_bandit);
+        return options.iter().map(|o| (None, Rules::of(o))).collect();
+    }
+    let of = |variant: &Variant| {
+        let ranks = ranks_unless_told(is_bandit, variant.is_control, experiment.variants.len());
+        let options = variant_options(&read(&variant.config), &config, ranks);
+        Some((Some(variant.id), Rules::of(&options.ok().flatten()?)))
+    };
+    experiment.variants.iter().filter_map(of).collect()
+}
+
+/// Refuses a change of a definition that asks for other rules than those by which the experiment learns already. Whatever
+/// asked for others before (a second variant that ranks, say) is left alone.
+///
+/// # Errors
+/// [`Conflict::LearningFixed`].
+pub(crate) async fn check_unchanged(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    before: &Experiment,
+    after: &Experiment,
+) -> Result<(), ChangeError> {
+    let configs = |experiment: &Experiment| -> Vec<String> {
+        let variants = experiment.variants.iter().map(|v| v.config.clone());
+        variants.chain([experiment.config.clone()]).collect()
+    };
+    if configs(before) == configs(after) {
+        return Ok(());
+    }
+    for row in fetch(transaction, FIXED, &[&after.id]).await? {
+        let arm_type: String = column(&row, "bandit_learning", "arm_type")?;
+        let fixed = Rules::read(&row)?;
+        let known = asked(before, &arm_type);
+        let asked = asked(after, &arm_type);
+        let other = asked
+            .iter()
+            .find(|one| one.1 != fixed && !known.contains(one));
+        if let Some((_, rules)) = other {
+            let options = fixed.differing(rules);
+            return Err(Conflict::LearningFixed { arm_type, options }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Options of a bandit over variants. What was written past the API and makes no sense is replaced by the defaults: it

@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | [`learning`] | which arms an experiment learns about, and by which rules |
 //! | `fold` | pulls and rewards, a part of the pass of [`crate::fold`] |
+//! | `retention` | impressions and rewards go with their events |
 //! | `totals` | the rows of arms and variants that others read |
 //! | [`counts`] | the counts that choices are made from |
 //! | [`units`] | units by epoch, for honest estimates |
@@ -22,6 +23,7 @@
 pub mod counts;
 pub(crate) mod fold;
 pub mod learning;
+pub(crate) mod retention;
 mod totals;
 pub mod units;
 /// Weights that move.

@@ -93,6 +93,17 @@ pub enum Conflict {
     /// No covariates are taken any more.
     #[error("cannot take covariates: the experiment is {0}; possible while it is draft or running")]
     CovariatesClosed(Status),
+    /// What was learned is counted by rules that stand.
+    #[error(
+        "cannot change {}: arms of type {arm_type} are learned about by what they say now, and a recount must find the same; make another experiment",
+        join(.options, ", ")
+    )]
+    LearningFixed {
+        /// What the arms are.
+        arm_type: String,
+        /// What the client wanted to change.
+        options: Vec<&'static str>,
+    },
     /// No arms are changed any more.
     #[error("cannot change an arm: the experiment is {0}; possible until it is archived")]
     ArmsClosed(Status),

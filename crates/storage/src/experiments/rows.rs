@@ -15,6 +15,7 @@ use super::change::{ChangeError, Conflict, Precondition};
 use super::model::{Experiment, ExperimentRef, Variant};
 use super::rules;
 use crate::StorageError;
+use crate::bandit::learning;
 use crate::rows::{column, decimal};
 
 /// Columns of an experiment `e`.
@@ -152,6 +153,7 @@ pub(crate) async fn store(
     before: &Experiment,
     after: Experiment,
 ) -> Result<Experiment, ChangeError> {
+    learning::check_unchanged(tx, before, &after).await?;
     let opens_epoch = rules::opens_epoch(before, &after);
     let epoch = before.epoch + i32::from(opens_epoch);
     let rows = fetch(

@@ -350,7 +350,7 @@ pub(crate) async fn check(db: &TestDatabase, label: &str) {
 }
 
 /// An experiment that learns about its two variants from clicks, with `units` assigned to either.
-async fn bandit(db: &TestDatabase, id: i64, units: i64, minutes: u32) {
+pub(crate) async fn bandit(db: &TestDatabase, id: i64, units: i64, minutes: u32) {
     db.execute(&format!(
         r#"INSERT INTO experiments (id, name, salt, status, experiment_type, primary_metric, config) VALUES
                ({id}, 'bandit {id}', 's', 'running', 'bandit', 'click_through_rate',
@@ -364,7 +364,14 @@ async fn bandit(db: &TestDatabase, id: i64, units: i64, minutes: u32) {
 }
 
 /// An event of a unit so many minutes ago.
-async fn event(db: &TestDatabase, experiment: i64, unit: i64, kind: &str, id: &str, minutes: i64) {
+pub(crate) async fn event(
+    db: &TestDatabase,
+    experiment: i64,
+    unit: i64,
+    kind: &str,
+    id: &str,
+    minutes: i64,
+) {
     db.execute(&format!(
         "INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, occurred_at)
          VALUES ('{id}', 'u{unit}', {experiment}, {experiment} * 10 + {unit} % 2, '{kind}', now() - interval '{minutes} minutes')"
@@ -373,7 +380,7 @@ async fn event(db: &TestDatabase, experiment: i64, unit: i64, kind: &str, id: &s
 }
 
 /// Pulls, successes and what is pending of the treatment.
-async fn arm(db: &TestDatabase, experiment: i64) -> String {
+pub(crate) async fn arm(db: &TestDatabase, experiment: i64) -> String {
     db.text(&format!(
         "SELECT a.total_pulls || ' pulls, Beta(' || a.alpha || ', ' || a.beta || '), ' ||
                 (SELECT coalesce(sum(pending), 0) FROM bandit_arm_hours h WHERE h.arm_row_id = a.id AND h.bucket >= coalesce(a.reset_at, 'epoch')) || ' pending'

@@ -62,18 +62,18 @@ fn assignments_have_the_columns_of_the_contract() {
             "the header is there without rows"
         );
         db.execute(
-            "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id, assigned_at, created_at, session_id)
-             VALUES ('-u', 1, 10, '2026-01-02 03:04:05+00', '2026-01-02 03:04:05+00', 's')",
+            "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id, assigned_at, created_at, session_id, epoch, propensity)
+             VALUES ('-u', 1, 10, '2026-01-02 03:04:05+00', '2026-01-02 03:04:05+00', 's', 3, 0.125)",
         )
         .await;
         let lines = exported(db, Table::Assignments, 1).await;
         assert_eq!(
             lines[0],
-            "user_id,experiment_id,variant_id,assigned_at,created_at,session_id,is_sticky"
+            "user_id,experiment_id,variant_id,assigned_at,created_at,session_id,is_sticky,epoch,propensity"
         );
         assert_eq!(
             lines[1],
-            "'-u,1,10,2026-01-02T03:04:05.000000Z,2026-01-02T03:04:05.000000Z,s,true"
+            "'-u,1,10,2026-01-02T03:04:05.000000Z,2026-01-02T03:04:05.000000Z,s,true,3,0.125"
         );
     });
 }

@@ -7,6 +7,8 @@ mod analytics;
 #[cfg(test)]
 mod bandit;
 #[cfg(test)]
+mod bandit_retention;
+#[cfg(test)]
 mod covariates;
 #[cfg(test)]
 mod decisions;

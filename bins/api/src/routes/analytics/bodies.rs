@@ -718,6 +718,8 @@ pub struct UnitBody {
     pub assigned_at: Option<DateTime<Utc>>,
     /// Epoch of the assignment.
     pub epoch: Option<i32>,
+    /// Probability with which a bandit drew the variant, exactly; null for what no bandit drew.
+    pub propensity: Option<f64>,
     /// `server` or `client`.
     pub source: Option<&'static str>,
     /// Whether a known bot made the assignment.

@@ -463,6 +463,7 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
             hashed_variant_id: placed,
             assigned_at: stored.as_ref().map(|stored| stored.assigned_at),
             epoch: stored.as_ref().map(|stored| stored.epoch),
+            propensity: stored.as_ref().and_then(|stored| stored.propensity),
             source: stored
                 .as_ref()
                 .map(|stored| if stored.by_client { "client" } else { "server" }),

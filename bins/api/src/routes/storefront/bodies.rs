@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Schema, SchemaType, Type};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 /// A unit in a request: text of 1 to 255 characters, or a whole number of at most 19 digits, taken as its text.
 #[derive(Debug, Serialize)]
@@ -36,6 +36,16 @@ impl PartialSchema for UnitId {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ExperimentName {
+    /// Its name.
+    Name(String),
+    /// Its id.
+    Id(i64),
+}
+
+/// A variant in an event: a number is its id, from 1, a string its name.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum VariantName {
     /// Its name.
     Name(String),
     /// Its id.
@@ -86,7 +96,7 @@ pub struct Assignment {
     /// The variant's number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant_id: Option<i64>,
-    /// `SPLIT`, `STICKY`, `OVERRIDE` or `DEFAULT`.
+    /// `SPLIT`, `STICKY`, `OVERRIDE`, `BANDIT`, `PROMOTED`, `HOLDBACK` or `DEFAULT`.
     pub reason: String,
     /// Whether the variant is the control.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,9 +152,15 @@ pub struct EventBody {
     pub session_id: Option<UnitId>,
     /// The experiment; without it the event counts for every running one in which the unit has an assignment.
     pub experiment_id: Option<ExperimentName>,
-    /// The variant; without it the unit's own.
-    #[schema(minimum = 1)]
-    pub variant_id: Option<i64>,
+    /// As `experiment_id`, which comes first where both are there.
+    pub experiment: Option<ExperimentName>,
+    /// The variant; without it the unit's own. A name needs an experiment.
+    pub variant_id: Option<VariantName>,
+    /// The variant's name, as `assign` gives it.
+    #[schema(min_length = 1, max_length = 128)]
+    pub variant: Option<String>,
+    /// Module of the page.
+    pub module_id: Option<UnitId>,
     /// Item.
     pub item_id: Option<UnitId>,
     /// Brand.
@@ -169,6 +185,39 @@ pub struct EventBody {
     /// Anything else: an object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<serde_json::Value>,
+}
+
+/// What a tracking request may say beside its body, for every event of it that does not say it itself.
+#[derive(Debug, Serialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct BesideQuery {
+    /// The experiment: all digits are its id, anything else its name.
+    #[param(max_length = 128)]
+    pub experiment_id: Option<String>,
+    /// The variant: all digits are its id, anything else its name.
+    #[param(max_length = 128)]
+    pub variant_id: Option<String>,
+    /// The session.
+    #[param(max_length = 255)]
+    pub session_id: Option<String>,
+}
+
+/// The same in headers; the query comes first.
+#[derive(Debug, Serialize, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct BesideHeaders {
+    /// The experiment.
+    #[serde(rename = "X-Experiment-Id")]
+    #[param(max_length = 128)]
+    pub experiment_id: Option<String>,
+    /// The variant.
+    #[serde(rename = "X-Variant-Id")]
+    #[param(max_length = 128)]
+    pub variant_id: Option<String>,
+    /// The session.
+    #[serde(rename = "X-Session-Id")]
+    #[param(max_length = 255)]
+    pub session_id: Option<String>,
 }
 
 /// Body of `track`: one event with its type, or `{"events": […]}` with up to 1,000 of them. Beside a list of events other members

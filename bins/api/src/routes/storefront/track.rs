@@ -8,7 +8,9 @@ use podium_domain::event::{self, EventType};
 use podium_domain::fault::Pointer;
 use podium_serving::track::{Event, TrackError, Tracked};
 
-use super::bodies::{BatchAnswer, BatchResult, Recorded, TrackAnswer, TrackBody};
+use super::bodies::{
+    BatchAnswer, BatchResult, BesideHeaders, BesideQuery, Recorded, TrackAnswer, TrackBody,
+};
 use super::event::{Beside, read_event};
 use crate::json::{self, Node};
 use crate::problem::{ApiError, Code, Problem};
@@ -24,7 +26,7 @@ pub(super) async fn track_typed(ctx: Rc<Ctx>, kind: EventType) -> Result<HttpRes
 
 /// One event of any type, or a batch of up to 1,000.
 #[utoipa::path(post, path = "/api/v1/experiments/track", operation_id = "track", tag = "Storefront",
-    request_body = TrackBody,
+    params(BesideQuery, BesideHeaders), request_body = TrackBody,
     responses(
         (status = 200, body = TrackAnswer),
         (status = 400, content_type = "application/problem+json", body = Problem),
@@ -216,13 +218,13 @@ fn track_error(error: TrackError) -> ApiError {
 
 /// The four routes of one type each differ only in their path, so their documentation is made from one pattern.
 pub(super) mod docs {
-    use super::super::bodies::{EventBody, Recorded};
+    use super::super::bodies::{BesideHeaders, BesideQuery, EventBody, Recorded};
     use super::Problem;
 
     macro_rules! track_route {
         ($name:ident, $path:literal, $id:literal, $doc:literal) => {
             #[doc = $doc]
-            #[utoipa::path(post, path = $path, operation_id = $id, tag = "Storefront", request_body = EventBody,
+            #[utoipa::path(post, path = $path, operation_id = $id, tag = "Storefront", params(BesideQuery, BesideHeaders), request_body = EventBody,
                 responses(
                     (status = 200, body = Recorded),
                     (status = 400, content_type = "application/problem+json", body = Problem),
