@@ -451,6 +451,7 @@ async fn results_can_be_read() {
         "performance",
         "lift",
         "lift?metric=revenue_per_user",
+        "lift?metric=p95_latency_ms",
         "position-analysis",
         "time-series?groupBy=day",
         "top-items",
@@ -462,14 +463,12 @@ async fn results_can_be_read() {
             .await;
         assert!(!answer.data().is_null(), "{path}");
     }
-    viewer
-        .admin(
-            Method::GET,
-            &format!("{EXPERIMENTS}/{id}/lift?metric=happiness"),
-            None,
-        )
-        .await
-        .problem(422, "validation_failed");
+    for path in ["lift?metric=happiness", "time-series?metric=p95_latency_ms"] {
+        viewer
+            .admin(Method::GET, &format!("{EXPERIMENTS}/{id}/{path}"), None)
+            .await
+            .problem(422, "validation_failed");
+    }
     let export = viewer
         .admin(
             Method::GET,

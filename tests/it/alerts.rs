@@ -51,6 +51,21 @@ async fn errors_and_latency_open_alerts_that_close_by_themselves() {
         app.track_any(request).await.ok();
     }
     app.fold().await;
+    let path = format!(
+        "/api/v1/admin/experiments/{}/lift?metric=p95_latency_ms",
+        experiment.id
+    );
+    let lift = read(&app, &path).await.data();
+    let slow = lift["variants"].as_array().and_then(|variants| {
+        variants
+            .iter()
+            .find(|variant| variant["variantName"] == "b")?["value"]
+            .as_f64()
+    });
+    assert!(
+        slow.is_some_and(|p95| (p95 / 6_000.0 - 1.0).abs() < 0.01),
+        "{lift}"
+    );
     let watch = async || engine(&app).watch(&origin()).await.unwrap().ticked.alerts;
     let opened = watch().await.opened;
     assert_eq!(

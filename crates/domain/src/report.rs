@@ -8,12 +8,14 @@ use crate::moments::{MetricMoments, Moments};
 use crate::stats::lift::{Estimate, RelativeLift, relative_lift};
 use crate::stats::mean::welch;
 use crate::stats::proportion::{two_proportions, wilson};
-use crate::stats::ratio::compare_ratios;
+use crate::stats::ratio::{RatioSummary, compare_ratios};
 use crate::stats::special::{norm_isf, t_isf};
 use crate::stats::{Interval, StatsError};
 
 /// Confidence of all intervals.
 pub const CONFIDENCE: f64 = 0.95;
+/// A control's ratio is weak below so many standard errors: about 25 units with something in the numerator.
+const WEAK_BELOW: f64 = 5.0;
 
 /// A metric of one variant.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -176,12 +178,14 @@ pub fn compare(
             })
         }
         (MetricMoments::Ratio(a), MetricMoments::Ratio(b)) => {
-            let test = compare_ratios(&a.summary()?, &b.summary()?, CONFIDENCE)?;
+            let (a, b) = (a.summary()?, b.summary()?);
+            let test = compare_ratios(&a, &b, CONFIDENCE)?;
+            let delta = test.lift.map(|lift| lift.interval);
             Ok(Comparison {
                 difference: test.diff,
                 difference_interval: Some(test.interval),
                 lift: test.lift.map(|lift| lift.lift),
-                lift_interval: test.lift.map(|lift| lift.interval),
+                lift_interval: if is_weak(&a) { fieller(&a, &b) } else { delta },
                 method: Method::DeltaMethod,
                 statistic: test.z,
                 degrees_of_freedom: None,
@@ -190,6 +194,19 @@ pub fn compare(
         }
         _ => Err(StatsError::InvalidInput),
     }
+}
+
+/// Whether a control's ratio is so near to 0, in its standard errors, that the delta method's interval of a lift is not to
+/// be trusted.
+fn is_weak(control: &RatioSummary) -> bool {
+    control.ratio() < WEAK_BELOW * control.se2().sqrt()
+}
+
+/// Fieller's interval of a lift; nothing where it is unbounded.
+fn fieller(a: &RatioSummary, b: &RatioSummary) -> Option<Interval> {
+    let estimate = |of: &RatioSummary| Estimate::new(of.ratio(), of.se2()).ok();
+    let lift = relative_lift(&estimate(a)?, &estimate(b)?, CONFIDENCE);
+    lift.ok()?.fieller
 }
 
 /// Lift with the log-ratio interval where both means are above 0, else the delta method's; nothing where the control's
@@ -252,6 +269,29 @@ mod tests {
             (proportion.method, ratio.method),
             (Method::TwoProportionZ, Method::DeltaMethod)
         );
+    }
+
+    #[test]
+    fn lifts_over_a_weak_control_have_the_interval_of_fieller() {
+        let lift = |control: i64| {
+            let ratio = compare(
+                &moments(1_000, control),
+                &moments(1_000, 60),
+                Metric::ClickThroughRate,
+            );
+            ratio.unwrap().lift_interval
+        };
+        // 100 conversions are ten standard errors: symmetric around −40 %.
+        let strong = lift(100).unwrap();
+        assert!(
+            (0.5 * (strong.lower + strong.upper) + 0.4).abs() < 1e-12,
+            "{strong:?}"
+        );
+        // Nine are three: the upper end lies farther from +567 %, as the control may be near 0.
+        let weak = lift(9).unwrap();
+        assert!(weak.lower > 0.0 && weak.upper > 2.0 * 5.67, "{weak:?}");
+        // Two may be none at all, so any lift is possible.
+        assert_eq!(lift(2), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod golden;
 use golden::load;
 use golden::real::{LEVEL, Mismatches, P_VALUE, VALUE, clicks, label};
 use podium_domain::stats::bayes::{BetaPrior, compare_rates};
+use podium_domain::stats::fisher::fisher_exact;
 use podium_domain::stats::lift::{Estimate, relative_lift};
 use podium_domain::stats::proportion::{Proportion, newcombe, two_proportions};
 use serde_json::Value;
@@ -35,6 +36,8 @@ fn check_comparison(found: &mut Mismatches, row: &Value) {
     number("z_pooled", test.pooled.z, VALUE);
     number("p_value_two_sided", test.pooled.p.two_sided, P_VALUE);
     number("z_unpooled", unpooled.z, VALUE);
+    let exact = fisher_exact(a, b).unwrap();
+    number("fisher_exact_p", exact.two_sided, P_VALUE);
     let estimate =
         |arm: Proportion| Estimate::new(arm.rate().unwrap(), arm.se2().unwrap()).unwrap();
     let lift = relative_lift(&estimate(a), &estimate(b), LEVEL).unwrap();

@@ -16,10 +16,6 @@ mod engine;
 mod options;
 #[path = "../examples/promotion_rates/readings.rs"]
 mod readings;
-#[path = "../examples/promotion_rates/sample.rs"]
-mod sample;
-#[path = "../examples/promotion_rates/shop.rs"]
-mod shop;
 
 use cells::Row;
 use options::Options;

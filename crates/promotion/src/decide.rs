@@ -13,7 +13,7 @@ mod standing;
 mod tests;
 
 pub use criteria::{Criterion, Failure};
-pub use standing::{Figures, new_looks};
+pub use standing::{Figures, new_looks, new_looks_by};
 
 use chrono::{DateTime, Utc};
 use podium_domain::decision::verdict::Standing;

@@ -1,9 +1,12 @@
 //! Cells of experiments that may be promoted.
 
+use podium_simulation::shop::{
+    ClickShop, Clicks, Market, RateShop, ReturningShop, Revenue, RevenueShop,
+};
+use podium_simulation::{Sample, Shop};
+
 use crate::engine::{Plan, run};
 use crate::options::{Options, percent, standard_error};
-use crate::sample::Sample;
-use crate::shop::{ClickShop, Market, RateShop, ReturningShop, RevenueShop, Shop};
 
 /// What a cell promises.
 enum Promise {
@@ -253,7 +256,13 @@ fn difficulties() -> Vec<Cell> {
         Cell::new("returning-purchases", plan(), limit(), || {
             ReturningShop::new(100.0)
         }),
-        Cell::new("ratio-clustered", plan(), limit(), || ClickShop::new(100.0)),
+        Cell::new("ratio-clustered", plan(), limit(), || {
+            ClickShop::new(Clicks {
+                units_per_day: vec![100.0; 2],
+                baseline: 0.25,
+                lifts: vec![0.0],
+            })
+        }),
     ]
 }
 
@@ -270,7 +279,7 @@ fn revenue() -> Vec<Cell> {
             &format!("revenue-{name}"),
             Plan::daily(30.0),
             Promise::AtMost(0.05),
-            move || RevenueShop::new(units),
+            move || RevenueShop::new(Revenue::skewed(units)),
         )
     };
     splits.into_iter().map(cell).collect()

@@ -9,9 +9,10 @@ use podium_domain::stats::proportion::{Proportion, two_proportions, wilson};
 use podium_domain::stats::quantile::quantile;
 use podium_domain::stats::ratio::{RatioSummary, compare_ratios};
 use podium_domain::stats::{Interval, StatsError};
-
-use crate::sample::Sample;
-use crate::shop::{ClickShop, HOURS_PER_DAY, Market, RateShop, RevenueShop, Shop};
+use podium_simulation::shop::{
+    ClickShop, Clicks, HOURS_PER_DAY, Market, RateShop, Revenue, RevenueShop,
+};
+use podium_simulation::{Sample, Shop};
 
 const CONFIDENCE: f64 = 0.95;
 /// Units an arm of the comparisons at one look.
@@ -90,10 +91,14 @@ fn summary(totals: &[f64]) -> Result<MeanSummary, StatsError> {
 }
 
 pub(crate) fn of_ratios(sample: &mut Sample) -> bool {
-    let mut shop = ClickShop::new(UNITS as f64);
+    let mut shop = ClickShop::new(Clicks {
+        units_per_day: vec![UNITS as f64; 2],
+        baseline: 0.25,
+        lifts: vec![0.0],
+    });
     shop.advance(0.0, HOURS_PER_DAY, sample);
-    let [a, b] = shop.sums().map(|sums| RatioSummary::from_sums(&sums));
-    let interval = a.and_then(|a| compare_ratios(&a, &b?, CONFIDENCE));
+    let arm = |arm: usize| RatioSummary::from_sums(&shop.sums()[arm]);
+    let interval = arm(0).and_then(|a| compare_ratios(&a, &arm(1)?, CONFIDENCE));
     covers(interval.map(|test| test.interval), 0.0)
 }
 
@@ -196,8 +201,8 @@ pub(crate) fn missed_over_a_change(sample: &mut Sample) -> bool {
 }
 
 pub(crate) fn missed_of_a_mean(sample: &mut Sample) -> bool {
-    let mut shop = RevenueShop::new([1_000.0, 1_000.0]);
+    let mut shop = RevenueShop::new(Revenue::skewed([1_000.0, 1_000.0]));
     shop.advance(0.0, HOURS_PER_DAY, sample);
-    shop.first_look();
+    shop.before_look();
     ever_missed(&mut shop, 0.0, sample)
 }

@@ -8,9 +8,8 @@ use podium_domain::decision::sequential::Crossing;
 use podium_domain::decision::verdict::{Gates, judge, winner};
 use podium_domain::metric::Metric;
 use podium_domain::stats::special::norm_isf;
-
-use crate::sample::Sample;
-use crate::shop::{HOURS_PER_DAY, Shop};
+use podium_simulation::shop::HOURS_PER_DAY;
+use podium_simulation::{Sample, Shop};
 
 /// Gates, schedule and length of a simulated experiment.
 #[derive(Clone, Copy)]
@@ -95,7 +94,7 @@ pub(crate) fn run(plan: &Plan, shop: &mut dyn Shop, sample: &mut Sample) -> Opti
         shop.advance(from, to, sample);
         from = to;
         if to >= plan.min_runtime_hours {
-            shop.first_look();
+            shop.before_look();
         }
         let mut eligible = None;
         for (index, follow) in treatments.iter_mut().enumerate() {

@@ -14,8 +14,6 @@ mod coverage;
 mod engine;
 mod options;
 mod readings;
-mod sample;
-mod shop;
 
 use std::process::ExitCode;
 

@@ -4,13 +4,13 @@
 use podium_domain::stats::eprocess::multinomial;
 use podium_domain::stats::proportion::{Proportion, two_proportions};
 use podium_domain::stats::srm::chi_square;
+use podium_simulation::Sample;
+use podium_simulation::shop::{Market, RateShop};
 
 use crate::cells::Row;
 use crate::coverage;
 use crate::engine::{Plan, run};
 use crate::options::{Options, percent, standard_error};
-use crate::sample::Sample;
-use crate::shop::{Market, RateShop};
 
 /// Concentration of the split's e-process in these cells.
 const CONCENTRATION: f64 = 1_000.0;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::design::{FrozenDesign, hours_between};
 use super::evidence::{Counts, Stratified, Stratum, stratified};
-use super::sequential::{Spent, bounds, p_value};
+use super::sequential::{Crossing, Spent, bounds, p_value};
 use crate::stats::StatsError;
 
 /// Factor by which information must have grown since the last look.
@@ -195,6 +195,35 @@ pub fn take(
         let known = look.bound.map(|bound| (level, bound));
         let z = look.z.ok_or(StatsError::InvalidInput)?;
         look.p = p_value(&spent, z, look.p, known)?;
+    }
+    Ok(Answer::Taken(looks))
+}
+
+/// As [`take`], for whoever follows many experiments closely: `crossing`, begun at the level of the
+/// confidence asked for, carries the recursion along, and what no verdict at that confidence needs
+/// is left out: bounds that are out of reach, and p-values above the level, for which the one before
+/// stands. Whether p is at most the level, and p from there on, are those of [`take`].
+///
+/// # Errors
+/// As [`take`].
+pub fn follow(
+    analysis: &Analysis,
+    recorded: &[Look],
+    snapshot: &Snapshot<'_>,
+    crossing: &mut Crossing,
+) -> Result<Answer, StatsError> {
+    let mut looks = match due(analysis, recorded, snapshot)? {
+        Answer::Taken(looks) => looks,
+        other => return Ok(other),
+    };
+    let level = analysis.level(snapshot.min_confidence);
+    let spent = spent(analysis, recorded, &looks)?;
+    if let Some(look) = looks.last_mut().filter(|_| level > 0.0) {
+        let z = look.z.ok_or(StatsError::InvalidInput)?;
+        look.bound = crossing.bound(&spent, z)?;
+        if let Some(bound) = look.bound.filter(|bound| z >= *bound) {
+            look.p = p_value(&spent, z, look.p, Some((level, bound)))?;
+        }
     }
     Ok(Answer::Taken(looks))
 }

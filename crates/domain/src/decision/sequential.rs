@@ -114,16 +114,25 @@ impl Crossing {
     /// # Errors
     /// As [`bounds`].
     pub fn reaches(&mut self, looks: &[Spent], z: f64) -> Result<bool, StatsError> {
+        Ok(self.bound(looks, z)?.is_some_and(|bound| z >= bound))
+    }
+
+    /// The bound of the last of `looks`, as [`Self::reaches`]; none where `z` is far below it, or where
+    /// the look adds nothing to what was spent.
+    ///
+    /// # Errors
+    /// As [`bounds`].
+    pub fn bound(&mut self, looks: &[Spent], z: f64) -> Result<Option<f64>, StatsError> {
         let spent = looks.last().map_or(0.0, |look| look.fraction);
         if norm_sf(z) > self.level * spent {
-            return Ok(false);
+            return Ok(None);
         }
         for look in looks.iter().skip(self.looks) {
             let total = self.level.min(LARGEST_LEVEL) * look.fraction;
             self.bound = self.boundary.look(look.information, total)?;
             self.looks += 1;
         }
-        Ok(self.bound.is_some_and(|bound| z >= bound))
+        Ok(self.bound)
     }
 }
 

@@ -8,6 +8,7 @@
 //! | module | method |
 //! | --- | --- |
 //! | [`proportion`] | two-proportion z, intervals of a proportion and of a difference |
+//! | [`fisher`] | Fisher's exact test of two proportions |
 //! | [`mean`] | Welch's t |
 //! | [`ratio`] | ratio metrics by the delta method |
 //! | [`lift`] | relative lift: delta, Fieller, log ratio |
@@ -29,6 +30,7 @@
 pub mod bayes;
 pub mod cuped;
 pub mod eprocess;
+pub mod fisher;
 pub mod group_sequential;
 pub mod lift;
 pub mod mean;

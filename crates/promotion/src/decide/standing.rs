@@ -36,7 +36,7 @@ impl Stood {
         let Some(open) = &evidence.analysis else {
             return Self::NotStarted;
         };
-        match asked(config, evidence, treatment, &open.analysis) {
+        match asked(config, evidence, treatment, &open.analysis, take) {
             Err(why) => Self::Unknown(why),
             Ok(answer) => {
                 let mut looks = treatment.looks.clone();
@@ -95,6 +95,7 @@ fn asked(
     evidence: &Evidence,
     treatment: &Treatment,
     analysis: &Analysis,
+    taker: impl FnOnce(&Analysis, &[Look], &Snapshot<'_>) -> Result<Answer, StatsError>,
 ) -> Result<Answer, String> {
     if !(0.0..=1.0).contains(&analysis.unspent) {
         return Err("the alpha that is left is not known".to_owned());
@@ -108,7 +109,7 @@ fn asked(
         strata,
         min_confidence: config.thresholds.min_confidence,
     };
-    take(analysis, &treatment.looks, &snapshot)
+    taker(analysis, &treatment.looks, &snapshot)
         .map_err(|error: StatsError| format!("the sums contradict each other: {error}"))
 }
 
@@ -117,6 +118,18 @@ fn asked(
 /// None are due for an experiment that does not run or whose totals are stale: such a look would spend for nothing.
 #[must_use]
 pub fn new_looks(config: &PromotionConfig, evidence: &Evidence) -> Vec<(i64, Vec<Look>)> {
+    new_looks_by(config, evidence, |_, analysis, looks, snapshot| {
+        take(analysis, looks, snapshot)
+    })
+}
+
+/// As [`new_looks`], each taken by `taker`, which is told the treatment's id: simulations follow many experiments by
+/// [`podium_domain::decision::look::follow`].
+pub fn new_looks_by(
+    config: &PromotionConfig,
+    evidence: &Evidence,
+    mut taker: impl FnMut(i64, &Analysis, &[Look], &Snapshot<'_>) -> Result<Answer, StatsError>,
+) -> Vec<(i64, Vec<Look>)> {
     let fresh = evidence
         .lag_seconds
         .is_some_and(|lag| (0.0..super::criteria::MOST_LAG_SECONDS).contains(&lag));
@@ -128,11 +141,15 @@ pub fn new_looks(config: &PromotionConfig, evidence: &Evidence) -> Vec<(i64, Vec
     if !looked_at || !fresh || open.changed.is_some() {
         return Vec::new();
     }
-    let due = |treatment: &Treatment| match asked(config, evidence, treatment, &open.analysis) {
-        Ok(Answer::Taken(looks)) if looks.iter().all(is_sound) => {
-            Some((treatment.arm.variant_id, looks))
+    let due = |treatment: &Treatment| {
+        let id = treatment.arm.variant_id;
+        let taker = |analysis: &Analysis, looks: &[Look], snapshot: &Snapshot<'_>| {
+            taker(id, analysis, looks, snapshot)
+        };
+        match asked(config, evidence, treatment, &open.analysis, taker) {
+            Ok(Answer::Taken(looks)) if looks.iter().all(is_sound) => Some((id, looks)),
+            _ => None,
         }
-        _ => None,
     };
     evidence.treatments.iter().filter_map(due).collect()
 }

@@ -240,6 +240,8 @@ pub struct AnytimeBody {
     pub ln_e_value_better: f64,
     /// min(1, 1/e) against "no difference".
     pub p_value: f64,
+    /// min(1, 1/e) against "not better", with e closed over all treatments: holds for all of them together.
+    pub closed_p_value: f64,
     /// Lower end of the lift, a fraction.
     pub lower: Option<f64>,
     /// Upper end of the lift; null where the data give none yet.

@@ -9,7 +9,7 @@ use podium_domain::experiment::ExperimentType;
 use podium_domain::metric::Metric;
 use podium_domain::moments::CoveredMoments;
 use podium_domain::stats::StatsError;
-use podium_domain::stats::multiple::adjust_p_values;
+use podium_domain::stats::multiple::{adjust_e_values, adjust_p_values};
 use podium_promotion::config::PromotionConfig;
 use podium_promotion::evidence::OpenAnalysis;
 use podium_promotion::sums::Sums;
@@ -67,19 +67,17 @@ impl Evidence<'_> {
         metric: Metric,
         role: &'static str,
     ) -> Vec<MetricComparison> {
-        treatments
-            .iter()
-            .map(|variant| match control {
-                None => blank(
-                    variant,
-                    Some("there is no control to compare with".to_owned()),
-                ),
-                Some(control) if metric == Metric::P95LatencyMs => {
-                    latency::comparison(self, control, variant, role)
-                }
-                Some(control) => self.comparison(control, variant, treatments.len(), metric, role),
-            })
-            .collect()
+        let comparisons = treatments.iter().map(|variant| match control {
+            None => blank(
+                variant,
+                Some("there is no control to compare with".to_owned()),
+            ),
+            Some(control) if metric == Metric::P95LatencyMs => {
+                latency::comparison(self, control, variant, role)
+            }
+            Some(control) => self.comparison(control, variant, treatments.len(), metric, role),
+        });
+        close(comparisons.collect())
     }
 
     fn comparison(
@@ -309,6 +307,8 @@ fn anytime(reading: &Reading) -> Option<AnytimeBody> {
         ln_e_value: found.ln_e_two_sided,
         ln_e_value_better: found.ln_e_better,
         p_value: (-found.ln_e_two_sided).exp().min(1.0),
+        // Alone; with several treatments `close` takes the others into account.
+        closed_p_value: (-found.ln_e_better).exp().min(1.0),
         lower: finite(found.lift.lower),
         upper: finite(found.lift.upper),
         at_least: finite(found.lift_at_least),
@@ -348,6 +348,21 @@ fn guardrail(metric: Metric, reading: &Reading) -> GuardrailBody {
         margin_is_relative: metric != Metric::ErrorRate,
         reason: found.err().map(|error| error.to_string()),
     }
+}
+
+/// Closes the e-values of all treatments; one that has none counts as no evidence.
+fn close(mut comparisons: Vec<MetricComparison>) -> Vec<MetricComparison> {
+    let e = comparisons.iter().map(|comparison| {
+        let anytime = comparison.anytime.as_ref();
+        anytime.map_or(1.0, |anytime| anytime.ln_e_value_better.exp())
+    });
+    let closed = adjust_e_values(&e.collect::<Vec<_>>()).unwrap_or_default();
+    for (comparison, e) in comparisons.iter_mut().zip(closed) {
+        if let Some(anytime) = &mut comparison.anytime {
+            anytime.closed_p_value = e.recip().min(1.0);
+        }
+    }
+    comparisons
 }
 
 /// Takes the number of comparisons into account: the primary metric by Bonferroni over treatments, secondary metrics by

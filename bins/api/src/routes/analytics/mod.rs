@@ -163,7 +163,10 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
         (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
 pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
-    let metric = metric(&ctx, &experiment)?;
+    let known: Vec<Metric> = podium_domain::report::reported()
+        .chain([Metric::P95LatencyMs])
+        .collect();
+    let metric = metric(&ctx, &experiment, &known)?;
     let read = Read::now(
         &mut ctx.state.database.report().await?,
         experiment,
@@ -347,7 +350,9 @@ pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpR
 pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let bucket = bucket(&ctx)?;
     let experiment = found(&ctx).await?;
-    let metric = metric(&ctx, &experiment)?;
+    // Latencies are not kept by day.
+    let known: Vec<Metric> = podium_domain::report::reported().collect();
+    let metric = metric(&ctx, &experiment, &known)?;
     let mut link = ctx.state.database.report().await?;
     let buckets = series::read(&mut link, experiment.id, bucket, Days::default()).await?;
     let mut days = moments::by_day(&mut link, experiment.id, Days::default()).await?;
@@ -484,24 +489,22 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
     )
 }
 
-fn metric(ctx: &Ctx, experiment: &Experiment) -> Result<Metric, ApiError> {
+/// The metric of the request, one of `known`; the primary one without a name.
+fn metric(ctx: &Ctx, experiment: &Experiment, known: &[Metric]) -> Result<Metric, ApiError> {
     let Some(name) = ctx.query("metric") else {
         return Ok(experiment.primary_metric);
     };
-    let known = name
-        .parse::<Metric>()
-        .ok()
-        .filter(|metric| podium_domain::report::reported().any(|m| m == *metric));
-    known.ok_or_else(|| {
-        let names: Vec<&str> = podium_domain::report::reported()
-            .map(Metric::name)
-            .collect();
-        ApiError::field(
-            "/metric",
-            code::UNKNOWN_METRIC,
-            format!("must be one of {}", names.join(", ")),
-        )
-    })
+    let found = name.parse::<Metric>().ok();
+    found
+        .filter(|metric| known.contains(metric))
+        .ok_or_else(|| {
+            let names: Vec<&str> = known.iter().copied().map(Metric::name).collect();
+            ApiError::field(
+                "/metric",
+                code::UNKNOWN_METRIC,
+                format!("must be one of {}", names.join(", ")),
+            )
+        })
 }
 
 fn bucket(ctx: &Ctx) -> Result<Bucket, ApiError> {

@@ -1,4 +1,4 @@
-//! Random draws.
+//! Seeded random draws.
 
 use podium_domain::stats::special::{ln_gamma, norm_isf};
 use rand::rngs::Xoshiro256PlusPlus;
@@ -8,15 +8,24 @@ use rand::{RngExt, SeedableRng};
 const FEW: f64 = 10.0;
 
 /// A seeded source of random draws.
-pub(crate) struct Sample(Xoshiro256PlusPlus);
+#[derive(Debug)]
+pub struct Sample(Xoshiro256PlusPlus);
 
 impl Sample {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The draws of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(Xoshiro256PlusPlus::seed_from_u64(seed))
     }
 
+    /// The draws of one run of many.
+    #[must_use]
+    pub fn of_run(seed: u64, run: u32) -> Self {
+        Self::new((seed << 32) | u64::from(run))
+    }
+
     /// Uniform in (0, 1).
-    pub(crate) fn uniform(&mut self) -> f64 {
+    pub fn uniform(&mut self) -> f64 {
         loop {
             let draw: f64 = self.0.random();
             if draw > 0.0 {
@@ -25,16 +34,18 @@ impl Sample {
         }
     }
 
-    pub(crate) fn normal(&mut self) -> f64 {
+    /// Standard normal.
+    pub fn normal(&mut self) -> f64 {
         norm_isf(self.uniform())
     }
 
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    /// A whole number below `end`, which is above 0.
+    pub fn below(&mut self, end: usize) -> usize {
         self.0.random_range(0..end)
     }
 
     /// How many of `trials` happen, exactly.
-    pub(crate) fn binomial(&mut self, trials: i64, probability: f64) -> i64 {
+    pub fn binomial(&mut self, trials: i64, probability: f64) -> i64 {
         if trials <= 0 || probability <= 0.0 {
             return 0;
         }
