@@ -43,6 +43,7 @@ mod outage;
 mod overrides;
 mod pressure;
 mod promotion;
+mod promotion_faults;
 mod rank;
 mod replicas;
 mod results;
