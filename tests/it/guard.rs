@@ -254,6 +254,41 @@ async fn the_guard_takes_a_collapsed_promotion_back() {
     assert_eq!(app.database().text(evidence).await, "conversion_harm");
 }
 
+/// Requests of the winner's units fail: the guard proves it against the level in the experiment, or, where nothing is known
+/// of that, a critical alert on the winner says so; either takes the promotion back.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_the_winner_take_a_promotion_back() {
+    for (before, words, finding) in [
+        (10_000, "errs more", "error_harm"),
+        (0, "critical alert on b", "quiet"),
+    ] {
+        let app = TestApp::start().await;
+        let experiment = app.experiment("e").running().await;
+        promote(&app, &experiment, "'{100}', 20, 168, 0").await;
+        app.database()
+            .execute(&format!(
+                "UPDATE promotion_rollouts SET requesting_units_before = {before}, erring_units_before = {before} / 100"
+            ))
+            .await;
+        for (n, user) in experiment.units_of(Some("b"), 40).iter().enumerate() {
+            app.assign(json!({"user_id": user, "experiment": "e"}))
+                .await;
+            let request = json!({"event_type": "request", "user_id": user, "experiment_id": experiment.id,
+                "latency_ms": 100, "is_error": n % 2 == 0});
+            app.track_any(request).await.ok();
+        }
+        app.fold().await;
+        let watched = engine(&app).watch(&origin()).await.unwrap();
+        assert_eq!(watched.rolled_back.len(), 1, "{words}: {watched:?}");
+        let reason = watched.rolled_back[0].rollback_reason.clone().unwrap();
+        assert!(reason.contains(words), "{reason}");
+        let kept = "SELECT evidence -> 'guard' ->> 'finding' FROM promotion_decisions WHERE kind = 'rolled_back'";
+        assert_eq!(app.database().text(kept).await, finding);
+        let status = "SELECT status FROM experiments";
+        assert_eq!(app.database().text(status).await, "running");
+    }
+}
+
 /// Time moves steps and ends watches, once, whoever looks.
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_and_ends_come_with_time() {

@@ -48,6 +48,7 @@ mod overrides;
 mod pooler;
 mod pressure;
 mod promotion;
+mod promotion_faults;
 mod rank;
 mod replicas;
 mod results;

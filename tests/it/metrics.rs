@@ -125,6 +125,11 @@ async fn facts_of_the_database_are_told() {
             "INSERT INTO ab_promotion_audit_log (action, triggered_by) VALUES ('promoted', 'auto'), ('rolled_back', 'manual')",
         )
         .await;
+    let scan = json!({"action": "scan"});
+    let route = "/api/v1/experiments/auto-promote";
+    app.admin(reqwest::Method::POST, route, Some(&scan))
+        .await
+        .ok();
     app.state()
         .metrics
         .refresh(&app.state().database)
@@ -137,6 +142,15 @@ async fn facts_of_the_database_are_told() {
     assert!((0.0..=1.0).contains(&p), "{p}");
     assert!(samples["podium_event_lag_seconds"] >= 0.0);
     assert_eq!(samples["podium_promotions_active"], 0.0);
+    // The scan has evaluated alerts: both variants have few units.
+    assert_eq!(samples["podium_alerts_open{level=\"info\"}"], 2.0);
+    assert_eq!(samples["podium_alerts_open{level=\"critical\"}"], 0.0);
+    assert_eq!(samples["podium_scan_duration_seconds_count"], 1.0);
+    assert_eq!(
+        samples["podium_scan_duration_seconds_bucket{le=\"+Inf\"}"],
+        1.0
+    );
+    assert!(samples["podium_scan_last_success_timestamp_seconds"] > 1.7e9);
     assert_eq!(
         samples["podium_promotion_decisions_total{outcome=\"promoted\",reason=\"auto\"}"],
         1.0

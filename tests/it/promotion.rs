@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub(crate) const ROUTE: &str = "/api/experiments/auto-promote";
 const BESIDE: &str = "/api/v1/experiments/auto-promote";
 /// Every table that a promotion writes to.
-const WRITTEN: [&str; 11] = [
+const WRITTEN: [&str; 14] = [
     "experiments",
     "experiment_epochs",
     "experiment_promotions",
@@ -23,6 +23,9 @@ const WRITTEN: [&str; 11] = [
     "promotion_looks",
     "promotion_decisions",
     "promotion_verdicts",
+    "promotion_rollouts",
+    "promotion_scans",
+    "alerts",
 ];
 
 /// An application that may promote on its own.
@@ -35,6 +38,11 @@ async fn start() -> TestApp {
 
 /// A running experiment of ten days with these conversions among 20,000 units each, and the ids `10 id + 1` and up.
 pub(crate) async fn experiment(app: &TestApp, id: i64, name: &str, conversions: &[i64]) {
+    app.change(&statements(id, name, conversions)).await;
+}
+
+/// What makes the experiment of [`experiment`].
+pub(crate) fn statements(id: i64, name: &str, conversions: &[i64]) -> String {
     let names = ["control", "variant-b", "variant-c"];
     let weights: Vec<String> = (1..=conversions.len())
         .map(|at| format!("\"{}\": \"1\"", 10 * id + i64::try_from(at).unwrap()))
@@ -55,7 +63,7 @@ pub(crate) async fn experiment(app: &TestApp, id: i64, name: &str, conversions: 
             at == 0
         );
     }
-    app.change(&sql).await;
+    sql
 }
 
 /// 10 % against 12 %.
@@ -250,10 +258,20 @@ async fn a_promotion_is_whole_and_told_to_everybody_who_listens() {
     let path = format!("/api/v1/admin/promotions/{id}");
     let detail = app.admin(Method::GET, &path, None).await.data();
     assert_eq!(detail["active"], true);
+    // What the guard would find is in the answer, the promotion and the report.
+    let report = app
+        .admin(Method::GET, "/api/v1/admin/experiments/cta/report", None)
+        .await
+        .data();
+    for watch in [&detail["watch"], &report["promotion"]] {
+        assert_eq!(watch["promotionId"], promoted["promotionId"]);
+        assert_eq!(watch["detectableDrop"], promoted["detectableDrop"]);
+        assert!(watch["detectableDrop"].is_number(), "{watch}");
+    }
     let decision = &detail["decisions"][0];
     assert_eq!(
         (&decision["kind"], &decision["version"]),
-        (&json!("promoted"), &json!("1"))
+        (&json!("promoted"), &json!("2"))
     );
     assert_eq!(
         decision["evidence"]["treatments"][1]["arm"]["name"],
@@ -296,6 +314,9 @@ async fn a_dry_run_answers_like_a_live_run_and_writes_nothing() {
     let app = start().await;
     experiment(&app, 1, "cta", &CLEAR).await;
     experiment(&app, 2, "flat", &EQUAL).await;
+    app.database()
+        .execute("INSERT INTO notification_configs (user_id, channel, webhook_url) VALUES ('1', 'slack', 'https://x.example/1')")
+        .await;
     let before = state(&app).await;
     let mut dry = Vec::new();
     for body in [
@@ -325,9 +346,11 @@ async fn a_dry_run_answers_like_a_live_run_and_writes_nothing() {
         .await
         .data();
     assert!(live["promotionId"].is_string());
+    assert_eq!(live["notificationsSent"], 1);
+    assert!(live["detectableDrop"].as_f64().unwrap() > 0.0);
     for mut answer in dry {
         assert_eq!(answer["promotionId"], Value::Null);
-        for member in ["promotionId", "decisionId", "detectableDrop"] {
+        for member in ["promotionId", "decisionId"] {
             answer[member] = live[member].clone();
         }
         // The totals are as old as they are.
@@ -772,6 +795,88 @@ async fn what_is_in_force_is_shown_with_its_sources() {
         .await
         .data();
     assert_eq!(wrong["validation"]["valid"], false);
+}
+
+/// A proved winner that a safety check keeps back is recorded and told once, and not at every scan.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_a_winner_back_is_recorded_once() {
+    let app = start().await;
+    experiment(&app, 1, "cta", &CLEAR).await;
+    app.database()
+        .execute(
+            "INSERT INTO notification_configs (user_id, channel, webhook_url) VALUES ('1', 'slack', 'https://x.example/1');
+             INSERT INTO alerts (experiment_id, experiment_name, variant_id, variant_name, kind, level, message)
+             VALUES (1, 'cta', 12, 'variant-b', 'error_rate', 'critical', 'too many')",
+        )
+        .await;
+    for _ in 0..2 {
+        let scan = post(&app, &json!({"action": "scan"})).await.data();
+        assert_eq!(scan["results"][0]["verdict"], "blocked", "{scan}");
+        assert!(reasons(&scan["results"][0]).contains("alert"));
+    }
+    let held = "promotion_decisions WHERE kind = 'held' AND triggered_by = 'auto'";
+    assert_eq!(count(&app, held).await, 1);
+    assert_eq!(
+        count(&app, "notification_logs WHERE alert_type = 'hold'").await,
+        1
+    );
+    let kept = app
+        .database()
+        .rows("SELECT verdict, held_by::text FROM promotion_verdicts")
+        .await;
+    assert_eq!(kept, [["blocked", "{alerts}"]]);
+    let id = app
+        .database()
+        .number("SELECT id FROM promotion_decisions WHERE kind = 'held'")
+        .await;
+    let mut link = app.state().database.serve().await.unwrap();
+    let record = records::by_id(&mut link, id).await.unwrap().unwrap();
+    assert!(replay(&record).unwrap().same);
+    // What is not proved is not held, whatever else keeps it back.
+    experiment(&app, 2, "flat", &EQUAL).await;
+    app.database()
+        .execute(
+            "INSERT INTO alerts (experiment_id, experiment_name, kind, level, message) VALUES (2, 'flat', 'x', 'critical', 'x')",
+        )
+        .await;
+    post(&app, &json!({"action": "scan"})).await.data();
+    assert_eq!(count(&app, held).await, 1);
+    // Two days later nothing holds it any more.
+    app.database()
+        .execute("UPDATE alerts SET opened_at = opened_at - interval '2 days'")
+        .await;
+    let scan = post(&app, &json!({"action": "scan"})).await.data();
+    assert_eq!(scan["promoted"], 1, "{scan}");
+}
+
+/// Where clients name the variants of more than a twentieth of the units, the split is not ours: nothing is promoted,
+/// unless the experiment allows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn variants_that_clients_name_bar_a_promotion_unless_they_are_allowed() {
+    let app = start().await;
+    experiment(&app, 1, "cta", &CLEAR).await;
+    let with = async |units: i64, config: &str| {
+        app.change(&format!(
+            "UPDATE variant_moments SET client_units = CASE WHEN variant_id = 12 THEN {units} ELSE 0 END;
+             UPDATE experiments SET config = '{config}'"
+        ))
+        .await;
+        check(&app, "cta").await
+    };
+    assert_eq!(with(2_000, "{}").await["eligible"], true);
+    let off = r#"{"autoPromotion": {"safetyChecks": {"requireNonInferiority": false}}}"#;
+    for config in ["{}", off, r#"{"allowClientAssignment": "yes"}"#] {
+        let barred = with(2_001, config).await;
+        assert_eq!(barred["verdict"], "blocked", "{barred}");
+        assert!(reasons(&barred).contains("traffic balance: clients named"));
+        let check = &barred["safetyChecks"][2];
+        assert_eq!(
+            (&check["passed"], &check["severity"]),
+            (&json!(false), &json!("critical"))
+        );
+    }
+    let allowed = with(20_000, r#"{"allowClientAssignment": true}"#).await;
+    assert_eq!(allowed["eligible"], true, "{allowed}");
 }
 
 /// Whatever statement of a promotion fails, nothing of it stays but the looks, which were taken.

@@ -17,6 +17,7 @@
 //! | [`raw`] | requests that no HTTP library would send |
 //! | [`process`], [`postgres`] | the program and a database server to kill, freeze and restart |
 //! | [`sink`], [`postbox`] | HTTP and SMTP servers that take notifications, and misbehave when they are told to |
+//! | [`wire`] | a connection to the database that breaks behind a chosen statement |
 //! | [`load`] | many clients that keep a ledger of what was acknowledged |
 //! | [`entry_points`] | what must hold for any bytes, for tests and fuzzers |
 //! | [`clock`], [`rng`], [`token`] | time, chance and tokens in the hands of a test |
@@ -42,6 +43,7 @@ pub mod raw;
 pub mod rng;
 pub mod sink;
 pub mod token;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 

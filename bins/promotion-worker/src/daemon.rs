@@ -47,14 +47,15 @@ pub(crate) async fn run(
     )?;
     let sending = tokio::spawn(podium_notifications::run(sender, stopped));
     tracing::info!(every_seconds = every.as_secs(), "the worker runs");
-    let work = work(worker, holder, every, request);
-    let mut work = std::pin::pin!(work);
+    let mut work = Box::pin(work(worker, holder, every, request));
     tokio::select! {
         () = &mut work => {}
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping");
+    // What is under way holds connections that giving back the lease needs.
+    drop(work);
     let _ = stop_sending.send(true);
     let end = async {
         // What it had begun and not committed is rolled back by the database.

@@ -25,7 +25,7 @@ use crate::safety::SafetyCheck;
 use standing::Stood;
 
 /// Changes when the same evidence could give another verdict.
-pub const DECISION_VERSION: &str = "1";
+pub const DECISION_VERSION: &str = "2";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,20 @@ impl Decision {
     #[must_use]
     pub fn is_eligible(&self) -> bool {
         self.verdict == Verdict::Promote && self.candidate.is_some()
+    }
+
+    /// The safety checks that alone keep a proved winner back; empty where nothing is held.
+    #[must_use]
+    pub fn held_by(&self) -> Vec<String> {
+        let is_safety = |criterion: &Criterion| {
+            let mut names = criteria::SAFETY.iter();
+            names.any(|(name, _)| *name == criterion.name)
+        };
+        let failing: Vec<&Criterion> = self.criteria.iter().filter(|c| !c.met).collect();
+        if self.candidate.is_none() || !failing.iter().all(|criterion| is_safety(criterion)) {
+            return Vec::new();
+        }
+        failing.iter().map(|c| c.name.clone()).collect()
     }
 }
 

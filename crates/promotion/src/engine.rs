@@ -134,9 +134,9 @@ pub struct Promoted {
     /// Whether it was not eligible and was forced.
     pub forced: bool,
     /// The smallest relative drop in conversion that the guard finds with 80 % within the watch at present traffic; `None`
-    /// in a dry run, and where nothing is compared.
+    /// where nothing is compared.
     pub detectable_drop: Option<f64>,
-    /// Deliveries that were queued.
+    /// Deliveries that were queued, or in a dry run would have been.
     pub notifications: usize,
     /// The record of the decision; none in a dry run.
     pub record_id: Option<i64>,

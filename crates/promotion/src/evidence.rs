@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct Evidence {
     /// When it was read, by the clock of the database.
     pub now: DateTime<Utc>,
-    /// Seconds since folding last caught up; none when that is not known.
+    /// Seconds for which the oldest of what is missing in the totals has waited; none when that is not known.
     pub lag_seconds: Option<f64>,
     /// What it is.
     pub experiment: Subject,
@@ -184,6 +184,9 @@ pub struct Traffic {
     pub epochs: Vec<EpochSplit>,
     /// Units whose variant the client named.
     pub client_units: i64,
+    /// Whether the experiment allows clients to name variants: `config.allowClientAssignment`.
+    #[serde(default)]
+    pub allows_client_units: bool,
 }
 
 /// A float that may be no number: JSON has no word for that but `null`.

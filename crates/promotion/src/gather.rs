@@ -34,8 +34,12 @@ const PROMOTIONS_TO_FIT: usize = 10;
 /// The settings that an experiment has for promotions: `config.autoPromotion`.
 #[must_use]
 pub fn experiment_layer(experiment: &Experiment) -> Option<Value> {
+    setting(experiment, "autoPromotion")
+}
+
+fn setting(experiment: &Experiment, name: &str) -> Option<Value> {
     let config: Value = serde_json::from_str(&experiment.config).ok()?;
-    config.get("autoPromotion").cloned()
+    config.get(name).cloned()
 }
 
 /// The analysis of an experiment that is open: the stored one, else the first, from the start on. `None` before the
@@ -153,7 +157,7 @@ pub fn evidence(
         .map(|variant| treatment(gathered, &sums, variant, metric, arm(variant)));
     Evidence {
         now: gathered.freshness.now,
-        lag_seconds: Some(gathered.freshness.lag_seconds),
+        lag_seconds: gathered.freshness.lag_seconds,
         experiment: subject(experiment),
         history: History {
             active: gathered.active.map(|id| id.to_string()),
@@ -164,6 +168,8 @@ pub fn evidence(
         traffic: Traffic {
             epochs: sums.splits(),
             client_units: sums.client_units(),
+            allows_client_units: setting(experiment, "allowClientAssignment")
+                == Some(Value::Bool(true)),
         },
         prior_sd: prior_sd(&gathered.effects),
         analysis,

@@ -8,6 +8,8 @@ use podium_storage::promotions::model::{Metadata, Promotion};
 
 use crate::config::{Notifications, PromotionConfig};
 use crate::decide::Decision;
+use crate::engine::Checked;
+use crate::safety::SafetyCheck;
 
 /// Who hears a message of this level; `None` when nobody is to.
 fn audience(notifications: &Notifications, level: Level) -> Option<Audience> {
@@ -21,11 +23,42 @@ fn audience(notifications: &Notifications, level: Level) -> Option<Audience> {
     heard.then_some(Audience::Channels(channels))
 }
 
-fn about(event: Event, level: Level, promotion: &Promotion, at: DateTime<Utc>) -> Message {
-    let named = |id: i64, name: &str| Named {
+/// The channels on which a promotion is told, with its level; `None` when nobody is to hear of it.
+pub(crate) fn told_on(config: &PromotionConfig) -> Option<(Vec<Channel>, Level)> {
+    match audience(&config.notifications, Level::Info)? {
+        Audience::Channels(channels) => Some((channels, Level::Info)),
+        _ => None,
+    }
+}
+
+fn named(id: i64, name: &str) -> Named {
+    Named {
         id,
         name: name.to_owned(),
+    }
+}
+
+fn checks(decision: &Decision) -> Vec<Check> {
+    let check = |check: &SafetyCheck| Check {
+        name: check.name.clone(),
+        passed: check.passed,
+        message: check.message.clone(),
+        value: check.value,
+        threshold: check.threshold,
     };
+    decision.safety_checks.iter().map(check).collect()
+}
+
+/// The two-sided interval of the lift, where there is one.
+fn interval(decision: &Decision) -> Option<IntervalPercent> {
+    let (lower, upper) = decision.figures.as_ref()?.interval?;
+    Some(IntervalPercent {
+        lower: Some(lower),
+        upper: Some(upper),
+    })
+}
+
+fn about(event: Event, level: Level, promotion: &Promotion, at: DateTime<Utc>) -> Message {
     let control = promotion
         .control_variant_id
         .zip(promotion.control_variant_name.as_deref());
@@ -50,25 +83,11 @@ pub(crate) fn promoted(
     reason: Option<&str>,
 ) -> Option<Message> {
     let audience = audience(&config.notifications, Level::Info)?;
-    let interval = decision
-        .figures
-        .as_ref()
-        .and_then(|figures| figures.interval);
-    let checks = decision.safety_checks.iter().map(|check| Check {
-        name: check.name.clone(),
-        passed: check.passed,
-        message: check.message.clone(),
-        value: check.value,
-        threshold: check.threshold,
-    });
     let details = Evidence {
         metric: Some(metric.to_owned()),
         confidence_percent: promotion.confidence,
         improvement_percent: promotion.improvement,
-        interval: interval.map(|(lower, upper)| IntervalPercent {
-            lower: Some(lower),
-            upper: Some(upper),
-        }),
+        interval: interval(decision),
         sample_size: promotion.sample_size,
     };
     let detailed = config.notifications.include_detailed_metrics;
@@ -78,7 +97,7 @@ pub(crate) fn promoted(
         } else {
             Evidence::default()
         },
-        checks: checks.collect(),
+        checks: checks(decision),
         actor: by.map(str::to_owned),
         reason: reason.map(str::to_owned),
         audience,
@@ -88,6 +107,37 @@ pub(crate) fn promoted(
             promotion,
             promotion.promoted_at,
         )
+    })
+}
+
+/// That a safety check keeps a proved winner from its promotion.
+pub(crate) fn held(checked: &Checked) -> Option<Message> {
+    let (config, decision) = (&checked.effective.config, &checked.decision);
+    let evidence = &checked.evidence;
+    let audience = audience(&config.notifications, Level::Warning)?;
+    let (winner, figures) = (checked.candidate()?, decision.figures.as_ref());
+    let subject = Subject::Experiment(evidence.experiment.id);
+    let control = evidence.control.as_ref();
+    let details = Evidence {
+        metric: Some(evidence.experiment.primary_metric.clone()),
+        confidence_percent: figures.map(|figures| figures.confidence),
+        improvement_percent: figures.and_then(|figures| figures.improvement),
+        interval: interval(decision),
+        sample_size: Some(winner.arm.units),
+    };
+    Some(Message {
+        experiment: Some(named(evidence.experiment.id, &evidence.experiment.name)),
+        variant: Some(named(winner.arm.variant_id, &winner.arm.name)),
+        control: control.map(|arm| named(arm.variant_id, &arm.name)),
+        evidence: if config.notifications.include_detailed_metrics {
+            details
+        } else {
+            Evidence::default()
+        },
+        checks: checks(decision),
+        reason: Some(decision.reasons.join("; ")),
+        audience,
+        ..Message::new(Event::Hold, Level::Warning, subject, evidence.now)
     })
 }
 

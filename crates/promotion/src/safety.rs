@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::PromotionConfig;
 use crate::evidence::{Arm, Latency, Subject, Traffic, UnitCounts};
 
-/// From this share of units on whose variant the client named, the split is not ours to judge.
+/// Above this share of units whose variant the client named, the split is not ours to judge.
 const FOREIGN_SPLIT: f64 = 0.05;
 
 /// How bad the outcome of a check is.
@@ -36,6 +36,9 @@ pub enum Outcome {
     Unproved,
     /// There are no data, and the experiment asked for them.
     Missing,
+    /// Clients named the variants of more units than may be, and the experiment does not allow it: that bars a promotion
+    /// whether the check is switched on or not.
+    Barred,
 }
 
 /// One safety check.
@@ -78,7 +81,7 @@ impl SafetyCheck {
             value: value.filter(|value| value.is_finite()),
             severity: match outcome {
                 Outcome::Passed => Severity::Info,
-                Outcome::Harm => Severity::Critical,
+                Outcome::Harm | Outcome::Barred => Severity::Critical,
                 Outcome::Unproved | Outcome::Missing => Severity::Warning,
             },
             outcome,
@@ -236,7 +239,16 @@ fn log_ratio(winner: &Latency, control: &Latency) -> Option<(f64, f64)> {
 fn balance(traffic: &Traffic) -> SafetyCheck {
     let check = SafetyCheck::new("Traffic Balance Check", srm::THRESHOLD);
     let units: f64 = traffic.epochs.iter().flat_map(|epoch| &epoch.counts).sum();
-    let is_foreign = as_float(traffic.client_units) > FOREIGN_SPLIT * units;
+    let foreign = as_float(traffic.client_units);
+    let is_foreign = foreign > FOREIGN_SPLIT * units;
+    if is_foreign && !traffic.allows_client_units {
+        let message = format!(
+            "clients named the variants of {} of the units, more than {}, and the experiment's config does not allow it (allowClientAssignment)",
+            percent((foreign / units).min(1.0)),
+            percent(FOREIGN_SPLIT)
+        );
+        return check.with(Outcome::Barred, None, message);
+    }
     match split_p_value(&traffic.epochs) {
         Ok(_) | Err(StatsError::UnexpectedUsers) if is_foreign => check.with(
             Outcome::Passed,

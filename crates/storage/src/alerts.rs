@@ -21,7 +21,7 @@ use crate::rows::{column, decimal};
 use crate::{StorageError, outbox};
 
 /// Key of the advisory lock that lets one process open and close.
-const LOCK_KEY: i64 = 0x706f_6469_756d_0005;
+const LOCK_KEY: i64 = 0x706f_6469_756d_0008;
 
 /// An alert.
 #[derive(Clone, Debug, PartialEq)]

@@ -291,14 +291,33 @@ pub(crate) async fn follow_visible(
     Ok(())
 }
 
-const LAG: &str = "-- fold::lag
-SELECT extract(epoch FROM now() - folded_at)::double precision AS seconds FROM fold_state";
+/// How old the totals are, in seconds, by the clock of the database: since folding last caught up, and not less than the
+/// oldest assignment or event has waited that is not in them, because what an open transaction holds back is missing
+/// although folding runs. Rows come in the order of their transactions, so the first one that is not folded is, but for
+/// the length of a transaction, the oldest. `NULL` when folding ran in the future: then the clock was set back, and
+/// nobody knows.
+macro_rules! lag {
+    () => {
+        "CASE WHEN s.folded_at <= now() + interval '1 minute' THEN greatest(extract(epoch FROM now() - least(s.folded_at,
+             (SELECT a.created_at FROM user_experiment_assignments a WHERE a.tx_id >= s.watermark ORDER BY a.tx_id LIMIT 1),
+             (SELECT e.created_at FROM experiment_events e WHERE e.tx_id >= s.watermark ORDER BY e.tx_id LIMIT 1))), 0)
+         END::double precision"
+    };
+}
+pub(crate) use lag;
 
-/// Seconds since folding last caught up, by the clock of the database.
+const LAG: &str = concat!(
+    "-- fold::lag\nSELECT ",
+    lag!(),
+    " AS seconds FROM fold_state s"
+);
+
+/// Seconds for which the oldest of what is missing in the totals has waited, or since folding last caught up, if that is
+/// more; by the clock of the database. `None` when its clock was set back and nobody knows.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer.
-pub async fn lag_seconds(database: &Database) -> Result<f64, StorageError> {
+pub async fn lag_seconds(database: &Database) -> Result<Option<f64>, StorageError> {
     let row = database.watch().await?.query_opt(LAG, &[]).await?;
-    row.map_or(Ok(0.0), |row| column(&row, "fold_state", "seconds"))
+    row.map_or(Ok(None), |row| column(&row, "fold_state", "seconds"))
 }

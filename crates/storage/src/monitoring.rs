@@ -1,17 +1,25 @@
-//! What operators watch and only the database knows: how far folding is, how units are split, what promotions and
-//! notifications came to.
+//! What operators watch and only the database knows: how far folding is, how units are split, what promotions, scans,
+//! alerts and notifications came to.
+
+use std::collections::BTreeMap;
 
 use podium_domain::decimal::Decimal4;
+use podium_domain::notification::Level;
 
 use crate::database::Link;
+use crate::promotions::scan::{self, Scans};
 use crate::rows::{column, decimal};
-use crate::{Database, StorageError, fold, outbox};
+use crate::{Database, StorageError, alerts, fold, outbox};
 
 /// One reading of everything.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// Seconds for which the oldest unfolded event has waited.
-    pub event_lag_seconds: f64,
+    /// Seconds for which the oldest unfolded event has waited; `None` when nobody knows.
+    pub event_lag_seconds: Option<f64>,
+    /// Alerts that are open, by level.
+    pub alerts_open: BTreeMap<Level, i64>,
+    /// Scans for promotions.
+    pub scans: Scans,
     /// Units of running experiments, in order of experiment, epoch and variant.
     pub units: Vec<VariantUnits>,
     /// Promotions that are in force.
@@ -92,6 +100,8 @@ pub async fn read(database: &Database) -> Result<Facts, StorageError> {
     let active = active.map(|row| column(&row, "experiment_promotions", "count"));
     Ok(Facts {
         event_lag_seconds,
+        alerts_open: alerts::open_by_level(&mut link).await?,
+        scans: scan::scans(&mut link).await?,
         units,
         promotions_active: active.unwrap_or(Ok(0))?,
         decisions: counts(&mut link, DECISIONS, "ab_promotion_audit_log").await?,

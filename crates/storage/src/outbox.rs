@@ -9,6 +9,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::StorageError;
+use crate::database::Query;
 use crate::experiments::rows::fetch;
 
 mod claim;
@@ -67,6 +68,27 @@ pub async fn enqueue(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid
     }
     queued.extend(announce(tx, message).await?);
     Ok(queued)
+}
+
+const LISTENERS: &str = "-- outbox::listeners
+SELECT count(*) AS listeners FROM notification_configs c
+WHERE c.enabled AND c.channel = ANY ($1) AND $2 = ANY (c.alert_levels)";
+
+/// How many targets would hear a message of this level on these channels.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer.
+pub async fn listeners(
+    link: &mut impl Query,
+    channels: &[Channel],
+    level: Level,
+) -> Result<usize, StorageError> {
+    let names: Vec<&str> = channels.iter().map(|channel| channel.name()).collect();
+    let row = link.query_opt(LISTENERS, &[&names, &level.name()]).await?;
+    let count: i64 = row.map_or(Ok(0), |row| {
+        crate::rows::column(&row, "notification_configs", "listeners")
+    })?;
+    Ok(usize::try_from(count).unwrap_or_default())
 }
 
 async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, StorageError> {

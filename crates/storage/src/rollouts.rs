@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::database::Link;
+use crate::database::{Link, Query};
 use crate::rows::{column, decimal};
 use crate::{Database, StorageError};
 
@@ -34,14 +34,15 @@ pub struct Plan {
     pub auto_rollback: bool,
 }
 
-/// What the experiment tells about the watch to come.
-const BEFORE: &str = "-- rollouts::before
+/// What an experiment with its winner tells about the watch to come.
+macro_rules! before {
+    ($name:literal, $experiment:literal) => {
+        concat!("-- rollouts::", $name, "
 SELECT e.id, e.primary_metric, e.traffic_allocation::text AS traffic_allocation, e.promoted_variant_id,
        w.weight::text AS weight, w.total::text AS total, u.units, u.converted,
        extract(epoch FROM now() - e.start_date)::double precision / 3600 AS hours,
        m.requests, m.erring_units, r.requesting_units
-FROM (SELECT e.*, p.promoted_variant_id FROM experiment_promotions p JOIN experiments e ON e.id = p.experiment_id
-      WHERE p.id = $1) e
+FROM (SELECT e.*, ", $experiment, ") e
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(traffic_weight) FILTER (WHERE id = e.promoted_variant_id), 0) AS weight,
            coalesce(sum(traffic_weight), 0) AS total
@@ -58,7 +59,19 @@ CROSS JOIN LATERAL (
     FROM variant_moments m WHERE m.experiment_id = e.id AND m.variant_id = e.promoted_variant_id) m
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(requesting_units), 0)::bigint AS requesting_units
-    FROM variant_requests r WHERE r.experiment_id = e.id AND r.variant_id = e.promoted_variant_id) r";
+    FROM variant_requests r WHERE r.experiment_id = e.id AND r.variant_id = e.promoted_variant_id) r")
+    };
+}
+
+const BEFORE: &str = before!(
+    "before",
+    "p.promoted_variant_id FROM experiment_promotions p JOIN experiments e ON e.id = p.experiment_id WHERE p.id = $1"
+);
+
+const FORESEEN: &str = before!(
+    "foreseen",
+    "$2::bigint AS promoted_variant_id FROM experiments e WHERE e.id = $1"
+);
 
 const BEGIN: &str = "-- rollouts::begin
 INSERT INTO promotion_rollouts
@@ -84,16 +97,16 @@ pub async fn begin(
     promotion_id: Uuid,
     plan: &Plan,
 ) -> Result<Begun, StorageError> {
-    let statement = transaction.prepare_cached(BEFORE).await?;
-    let row = transaction.query_opt(&statement, &[&promotion_id]).await?;
+    let mut link = transaction;
+    let row = link.query_opt(BEFORE, &[&promotion_id]).await?;
     let before = Before::read(&row.ok_or(StorageError::CorruptRow {
         table: "experiment_promotions",
         column: "id",
     })?)?;
     let steps: Vec<String> = plan.steps.iter().map(|s| s.percent().to_string()).collect();
     let (event, needs_value) = guard::conversion(before.metric);
-    let step = before.share.step(&plan.steps, 0).unwrap_or_default();
-    let detectable_drop = before.detectable_drop(plan, step);
+    let step = before.first_step(plan);
+    let detectable_drop = before.detectable_drop(plan);
     let statement = transaction.prepare_cached(BEGIN).await?;
     let step = i32::try_from(step).unwrap_or_default();
     transaction
@@ -117,6 +130,28 @@ pub async fn begin(
         )
         .await?;
     Ok(Begun { detectable_drop })
+}
+
+/// What [`begin`] would answer if this variant of an experiment were promoted now. Writes nothing.
+///
+/// # Errors
+/// As [`begin`].
+pub async fn foresee(
+    link: &mut impl Query,
+    experiment_id: i64,
+    winner_id: i64,
+    plan: &Plan,
+) -> Result<Begun, StorageError> {
+    let row = link
+        .query_opt(FORESEEN, &[&experiment_id, &winner_id])
+        .await?;
+    let before = Before::read(&row.ok_or(StorageError::CorruptRow {
+        table: "experiments",
+        column: "id",
+    })?)?;
+    Ok(Begun {
+        detectable_drop: before.detectable_drop(plan),
+    })
 }
 
 /// The experiment at its promotion.
@@ -158,9 +193,15 @@ impl Before {
         i32::try_from(each.max(1)).unwrap_or(i32::MAX)
     }
 
-    fn detectable_drop(&self, plan: &Plan, step: usize) -> Option<f64> {
+    /// Steps below what the winner has already are skipped.
+    fn first_step(&self, plan: &Plan) -> usize {
+        self.share.step(&plan.steps, 0).unwrap_or_default()
+    }
+
+    fn detectable_drop(&self, plan: &Plan) -> Option<f64> {
         let hours = self.hours.filter(|hours| *hours > 0.0)?;
-        let held_back = Rollout::new(*plan.steps.get(step)?, plan.holdback, self.share);
+        let step = *plan.steps.get(self.first_step(plan))?;
+        let held_back = Rollout::new(step, plan.holdback, self.share);
         let units = as_float(self.units) / hours * plan.watch_hours;
         let rate = as_float(self.converted) / as_float(self.units);
         guard::detectable_drop(units, rate, held_back.held_back_share()?)
@@ -281,6 +322,95 @@ fn read(row: &Row) -> Result<Watched, StorageError> {
     })
 }
 
+/// How a promotion is watched, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchNote {
+    /// The promotion.
+    pub promotion_id: Uuid,
+    /// The winner's name.
+    pub winner_name: String,
+    /// When it was promoted.
+    pub promoted_at: DateTime<Utc>,
+    /// The winner's share of traffic in percent now, without those who are held back.
+    pub share: Decimal4,
+    /// Share that is held back, in percent.
+    pub holdback: Decimal4,
+    /// When the watch ends or ended by plan.
+    pub watch_until: DateTime<Utc>,
+    /// When it ended.
+    pub watch_ended_at: Option<DateTime<Utc>>,
+    /// The smallest relative drop in conversion that the guard was expected to find with 80 %.
+    pub detectable_drop: Option<f64>,
+    /// What the guard found last, by its name in records.
+    pub finding: Option<String>,
+    /// When that was.
+    pub read_at: Option<DateTime<Utc>>,
+}
+
+macro_rules! watch_note {
+    ($name:literal, $which:literal) => {
+        concat!(
+            "-- rollouts::",
+            $name,
+            "
+SELECT p.id, p.promoted_variant_name, p.promoted_at, r.steps[r.step + 1]::text AS share, r.holdback::text AS holdback,
+       p.promoted_at + make_interval(secs => r.watch_hours * 3600) AS watch_until, r.watch_ended_at, r.detectable_drop,
+       r.reading ->> 'finding' AS finding, r.read_at
+FROM experiment_promotions p JOIN promotion_rollouts r ON r.promotion_id = p.id WHERE ",
+            $which
+        )
+    };
+}
+
+const NOTE_OF_PROMOTION: &str = watch_note!("note_of_promotion", "p.id = $1");
+const NOTE_OF_EXPERIMENT: &str = watch_note!(
+    "note_of_experiment",
+    "p.experiment_id = $1 AND p.rollback_at IS NULL"
+);
+
+/// How a promotion is, or was, watched; `None` for one that nobody was to watch.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer or a row cannot be read.
+pub async fn note_of_promotion(
+    link: &mut impl Query,
+    id: Uuid,
+) -> Result<Option<WatchNote>, StorageError> {
+    let row = link.query_opt(NOTE_OF_PROMOTION, &[&id]).await?;
+    row.as_ref().map(watch_note).transpose()
+}
+
+/// How the active promotion of an experiment is watched; `None` without one.
+///
+/// # Errors
+/// As [`note_of_promotion`].
+pub async fn note_of_experiment(
+    link: &mut impl Query,
+    experiment_id: i64,
+) -> Result<Option<WatchNote>, StorageError> {
+    let row = link
+        .query_opt(NOTE_OF_EXPERIMENT, &[&experiment_id])
+        .await?;
+    row.as_ref().map(watch_note).transpose()
+}
+
+fn watch_note(row: &Row) -> Result<WatchNote, StorageError> {
+    const P: &str = "experiment_promotions";
+    const R: &str = "promotion_rollouts";
+    Ok(WatchNote {
+        promotion_id: column(row, P, "id")?,
+        winner_name: column(row, P, "promoted_variant_name")?,
+        promoted_at: column(row, P, "promoted_at")?,
+        share: decimal(row, R, "share")?,
+        holdback: decimal(row, R, "holdback")?,
+        watch_until: column(row, R, "watch_until")?,
+        watch_ended_at: column(row, R, "watch_ended_at")?,
+        detectable_drop: column(row, R, "detectable_drop")?,
+        finding: column(row, R, "finding")?,
+        read_at: column(row, R, "read_at")?,
+    })
+}
+
 const ADVANCE: &str = "-- rollouts::advance
 UPDATE promotion_rollouts r SET step = r.step + 1, step_since = now()
 FROM experiment_promotions p
@@ -317,8 +447,8 @@ pub async fn end_watch(
     transaction: &Transaction<'_>,
     promotion_id: Uuid,
 ) -> Result<bool, StorageError> {
-    let statement = transaction.prepare_cached(END).await?;
-    let ended = transaction.query_opt(&statement, &[&promotion_id]).await?;
+    let mut link = transaction;
+    let ended = link.query_opt(END, &[&promotion_id]).await?;
     Ok(ended.is_some())
 }
 

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use podium_domain::analysis::{self, EpochSplit};
 use podium_domain::stats::StatsError;
 use podium_storage::monitoring::{Count, Facts, VariantUnits};
+use podium_storage::promotions::scan::Scans;
 use prometheus::proto::LabelPair;
 
-use super::families::{Families, label};
+use super::families::{Families, Sorted, label};
 
 pub(super) fn add(families: &mut Families, facts: &Facts) {
     families.gauge(
         "podium_event_lag_seconds",
         "For how long the oldest event has waited to be in the totals",
-        [(Vec::new(), facts.event_lag_seconds)],
+        facts.event_lag_seconds.map(|lag| (Vec::new(), lag)),
     );
     families.gauge(
         "podium_promotions_active",
@@ -46,6 +47,15 @@ pub(super) fn add(families: &mut Families, facts: &Facts) {
         "For how long the oldest notification has waited that should have left; what waits for the end of quiet hours does not count",
         [(Vec::new(), facts.notification_age_seconds)],
     );
+    families.gauge(
+        "podium_alerts_open",
+        "Alerts that are open, by level",
+        facts
+            .alerts_open
+            .iter()
+            .map(|(level, open)| (vec![label("level", level.name())], *open as f64)),
+    );
+    scans(families, &facts.scans);
     units(families, &facts.units);
     families.gauge(
         "podium_experiment_srm_pvalue",
@@ -65,6 +75,29 @@ fn rollbacks(decisions: &[Count]) -> impl Iterator<Item = (Vec<LabelPair>, u64)>
         let labels = vec![label("reason", row.how.clone())];
         (labels, u64::try_from(row.count).unwrap_or_default())
     })
+}
+
+/// Whoever scanned: a worker for cron has no page of metrics of its own.
+fn scans(families: &mut Families, scans: &Scans) {
+    families.histogram(
+        "podium_scan_duration_seconds",
+        "Scans that went through all running experiments, without dry runs",
+        [(
+            Vec::new(),
+            Sorted {
+                up_to: scans.up_to.clone(),
+                count: scans.count,
+                sum: scans.seconds,
+            },
+        )],
+    );
+    families.gauge(
+        "podium_scan_last_success_timestamp_seconds",
+        "When the last such scan ended, in seconds since 1970",
+        scans
+            .last_success_at
+            .map(|at| (Vec::new(), at.timestamp_millis() as f64 / 1_000.0)),
+    );
 }
 
 /// Rows of one experiment, by epoch.

@@ -15,6 +15,14 @@ use crate::safety::{Outcome, SafetyCheck};
 pub(super) const MOST_LAG_SECONDS: f64 = 900.0;
 const SECONDS_PER_HOUR: f64 = 3_600.0;
 
+/// Names and words of the criteria that safety checks make, in their order.
+pub(super) const SAFETY: [(&str, &str); 4] = [
+    ("error_rate", "error rate"),
+    ("latency", "latency"),
+    ("traffic_balance", "traffic balance"),
+    ("alerts", "alert"),
+];
+
 /// How a criterion fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -313,22 +321,20 @@ fn improvement(criterion: &verdict::Criterion) -> Criterion {
 /// One criterion for each safety check.
 pub(super) fn of_safety(config: &PromotionConfig, checks: &[SafetyCheck]) -> Vec<Criterion> {
     let on = &config.safety_checks;
-    let rows = [
-        ("error_rate", "error rate", on.check_error_rates),
-        ("latency", "latency", on.check_latency),
-        (
-            "traffic_balance",
-            "traffic balance",
-            on.check_traffic_balance,
-        ),
-        ("alerts", "alert", on.check_recent_alerts),
+    let switches = [
+        on.check_error_rates,
+        on.check_latency,
+        on.check_traffic_balance,
+        on.check_recent_alerts,
     ];
-    rows.iter()
+    SAFETY
+        .iter()
+        .zip(switches)
         .zip(checks)
-        .map(|((name, words, on), check)| {
+        .map(|(((name, words), on), check)| {
             let failure = match check.outcome {
                 Outcome::Passed => None,
-                Outcome::Harm => Some(Failure::Refused),
+                Outcome::Harm | Outcome::Barred => Some(Failure::Refused),
                 Outcome::Unproved => Some(Failure::Pending),
                 Outcome::Missing => Some(Failure::Unknown),
             };
@@ -336,7 +342,11 @@ pub(super) fn of_safety(config: &PromotionConfig, checks: &[SafetyCheck]) -> Vec
             Criterion {
                 measured: check.value,
                 required: check.threshold,
-                ..Criterion::new(name, failure.filter(|_| *on), text)
+                ..Criterion::new(
+                    name,
+                    failure.filter(|_| on || check.outcome == Outcome::Barred),
+                    text,
+                )
             }
         })
         .collect()

@@ -113,6 +113,7 @@ fn evidence(days: i64, control: (i64, i64), treatments: &[(i64, i64)]) -> Eviden
                 counts,
             }],
             client_units: 0,
+            allows_client_units: false,
         },
         prior_sd: 0.05,
     }

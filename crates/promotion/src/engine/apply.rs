@@ -6,7 +6,7 @@ use podium_storage::experiments::model::ExperimentRef;
 use podium_storage::outbox;
 use podium_storage::promotions::commands::{self, Attempt, Made, NewPromotion};
 use podium_storage::promotions::model::Metadata;
-use podium_storage::promotions::records::NewRecord;
+use podium_storage::promotions::records::{self, LastVerdict, NewRecord};
 use podium_storage::promotions::{read, scan};
 use podium_storage::rollouts;
 
@@ -32,7 +32,7 @@ impl Engine {
         for _ in 0..ROUNDS {
             let checked = self.look(asked, origin).await?;
             if checked.effective.config.dry_run {
-                return would(asked, checked);
+                return self.foreseen(would(asked, checked)?).await;
             }
             if !checked.decision.is_eligible() && asked.force.is_none() {
                 self.note_attempt(&checked, None, origin).await?;
@@ -49,6 +49,8 @@ impl Engine {
                     });
                 }
                 Ok(Applied::Again) => {}
+                // Every change of any definition raises one counter, as a promotion does; who meets too many begins anew.
+                Err(EngineError::Storage(error)) if error.is_contention() => {}
                 Err(EngineError::NotEligible(checked)) => {
                     self.note_attempt(&checked, None, origin).await?;
                     return Err(EngineError::NotEligible(checked));
@@ -62,6 +64,23 @@ impl Engine {
             }
         }
         Err(EngineError::Contended)
+    }
+
+    /// Adds what else a live run would answer.
+    async fn foreseen(&self, promoted: Promoted) -> Result<Promoted, EngineError> {
+        let config = &promoted.checked.effective.config;
+        let (experiment, winner) = (promoted.checked.experiment.id, promoted.variant_id);
+        let mut link = self.database.serve().await?;
+        let begun = rollouts::foresee(&mut link, experiment, winner, &config.plan()).await?;
+        let notifications = match message::told_on(config) {
+            Some((channels, level)) => outbox::listeners(&mut link, &channels, level).await?,
+            None => 0,
+        };
+        Ok(Promoted {
+            detectable_drop: begun.detectable_drop,
+            notifications,
+            ..promoted
+        })
     }
 
     async fn apply(
@@ -119,6 +138,31 @@ impl Engine {
                 promoted.notifications = outbox::enqueue(tx, &message).await?.len();
             }
             Ok(Applied::Made(Box::new(made), Box::new(promoted)))
+        });
+        done.await
+    }
+
+    /// Keeps the verdict of a scan. What newly keeps a proved winner back is recorded with its evidence and told, once and
+    /// not at every scan.
+    pub(super) async fn keep(&self, checked: &Checked, origin: &Origin) -> Result<(), EngineError> {
+        let figures = checked.decision.figures.as_ref();
+        let verdict = LastVerdict {
+            experiment_id: checked.experiment.id,
+            verdict: checked.decision.verdict.name().to_owned(),
+            reasons: checked.decision.reasons.clone(),
+            variant_id: checked.decision.candidate,
+            confidence: figures.map(|figures| figures.confidence),
+            improvement: figures.and_then(|figures| figures.improvement),
+            held_by: checked.decision.held_by(),
+        };
+        let done = self.database.transaction(async |tx| {
+            if records::keep_verdict(tx, &verdict).await? {
+                records::insert(tx, &record("held", checked, origin)?).await?;
+                if let Some(message) = message::held(checked) {
+                    outbox::enqueue(tx, &message).await?;
+                }
+            }
+            Ok::<_, EngineError>(())
         });
         done.await
     }

@@ -2,7 +2,6 @@
 
 use podium_storage::audit::Origin;
 use podium_storage::experiments::model::ExperimentRef;
-use podium_storage::promotions::records::{LastVerdict, keep_verdict};
 use podium_storage::promotions::scan;
 
 use super::{Asked, Checked, Engine, EngineError};
@@ -104,10 +103,12 @@ impl Scan {
 
 impl Engine {
     /// Goes through all running experiments and promotes those that are eligible. One that fails does not stop the
-    /// others. `progress` hears how many are done, of how many.
+    /// others. `progress` hears how many are done, of how many. Before that everything is watched once, because safety
+    /// checks ask for alerts and nobody else may evaluate them; a dry run goes by the alerts that there are.
     ///
     /// # Errors
-    /// [`EngineError::Config`], [`EngineError::Scanning`]; [`EngineError::Storage`] when the database does not answer.
+    /// [`EngineError::Config`], [`EngineError::Scanning`]; [`EngineError::Storage`] when the database does not answer, or
+    /// alerts cannot be evaluated: what is not known lets nothing pass.
     pub async fn scan(
         &self,
         request: &Request,
@@ -119,6 +120,10 @@ impl Engine {
             .await?
             .ok_or(EngineError::Scanning)?;
         self.refresh().await;
+        let dry_run = effective.config.dry_run;
+        if !dry_run {
+            self.look_around(origin).await?;
+        }
         let running = scan::running(&self.database).await?;
         let mut found = Scan {
             effective,
@@ -133,7 +138,9 @@ impl Engine {
             found.items.push(item);
         }
         progress(running.len(), running.len());
-        drop(lock);
+        if !dry_run && let Err(error) = scan::finish(&self.database, lock).await {
+            tracing::warn!(error = %error.chain(), "a scan that is done was not counted");
+        }
         Ok(found)
     }
 
@@ -178,7 +185,7 @@ impl Engine {
         let dry_run = config.dry_run;
         let excluded = config.excluded_experiments.contains(&item.experiment_name);
         if !dry_run {
-            keep_verdict(&self.database, &verdict(&checked)).await?;
+            self.keep(&checked, origin).await?;
         }
         item.outcome = if excluded {
             Outcome::Excluded
@@ -225,17 +232,5 @@ impl Engine {
             }
         }
         Ok(())
-    }
-}
-
-fn verdict(checked: &Checked) -> LastVerdict {
-    let figures = checked.decision.figures.as_ref();
-    LastVerdict {
-        experiment_id: checked.experiment.id,
-        verdict: checked.decision.verdict.name().to_owned(),
-        reasons: checked.decision.reasons.clone(),
-        variant_id: checked.decision.candidate,
-        confidence: figures.map(|figures| figures.confidence),
-        improvement: figures.and_then(|figures| figures.improvement),
     }
 }

@@ -23,6 +23,11 @@ impl Engine {
     /// [`EngineError::Storage`] when the database does not answer.
     pub async fn watch(&self, origin: &Origin) -> Result<Watch, EngineError> {
         self.fold().await;
+        self.look_around(origin).await
+    }
+
+    /// As [`Engine::watch`], on totals that were brought up to date by the caller.
+    pub(super) async fn look_around(&self, origin: &Origin) -> Result<Watch, EngineError> {
         let ticked = watch::tick(&self.database, self.environment.notify_alerts).await?;
         let mut rolled_back = Vec::new();
         for harm in &ticked.harms {

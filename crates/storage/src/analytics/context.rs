@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 
 use crate::StorageError;
 use crate::database::Query;
+use crate::fold::lag;
 use crate::rows::{column, decimal};
 
 /// A stretch of constant weights.
@@ -44,8 +45,9 @@ pub struct Freshness {
     pub today: NaiveDate,
     /// When folding last caught up with all that had committed.
     pub folded_at: DateTime<Utc>,
-    /// Seconds between the two.
-    pub lag_seconds: f64,
+    /// Seconds between the two, or for which the oldest of what is missing in the totals has waited, if that is more; `None`
+    /// when the clock was set back, so that nobody knows.
+    pub lag_seconds: Option<f64>,
 }
 
 /// An arm of a bandit.
@@ -87,10 +89,12 @@ WHERE e.experiment_id = $1 ORDER BY e.epoch, variant_id";
 const COUNTERS: &str = "-- analytics::counters
 SELECT bot_events, bot_units, uncounted_events FROM experiment_counters WHERE experiment_id = $1";
 
-const FRESHNESS: &str = "-- analytics::freshness
-SELECT now() AS now, (now() AT TIME ZONE 'UTC')::date AS today, folded_at,
-       greatest(extract(epoch FROM now() - folded_at), 0)::double precision AS lag_seconds
-FROM fold_state";
+const FRESHNESS: &str = concat!(
+    "-- analytics::freshness
+SELECT now() AS now, (now() AT TIME ZONE 'UTC')::date AS today, s.folded_at, ",
+    lag!(),
+    " AS lag_seconds FROM fold_state s"
+);
 
 const ARMS: &str = "-- analytics::arms
 SELECT id, arm_type, arm_id, arm_name, alpha, beta, total_pulls, trim_scale(total_reward)::text AS total_reward,

@@ -7,10 +7,10 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
+use crate::StorageError;
 use crate::database::Query;
 use crate::experiments::rows::{fetch, one};
 use crate::rows::column;
-use crate::{Database, StorageError};
 
 const T: &str = "promotion_decisions";
 
@@ -164,23 +164,32 @@ pub struct LastVerdict {
     pub confidence: Option<f64>,
     /// Its lift in percent.
     pub improvement: Option<f64>,
+    /// Safety checks that alone keep a proved winner back; empty where nothing is held.
+    pub held_by: Vec<String>,
 }
 
 const KEEP: &str = "-- records::keep_verdict
-INSERT INTO promotion_verdicts AS v (experiment_id, verdict, reasons, variant_id, confidence, improvement)
-VALUES ($1, $2, $3, $4, $5, $6)
+WITH before AS (SELECT held_by FROM promotion_verdicts WHERE experiment_id = $1)
+INSERT INTO promotion_verdicts AS v (experiment_id, verdict, reasons, variant_id, confidence, improvement, held_by)
+VALUES ($1, $2, $3, $4, $5, $6, nullif($7::text[], '{}'))
 ON CONFLICT (experiment_id) DO UPDATE SET verdict = EXCLUDED.verdict, reasons = EXCLUDED.reasons,
     variant_id = EXCLUDED.variant_id, confidence = EXCLUDED.confidence, improvement = EXCLUDED.improvement,
-    scanned_at = now(), since = CASE WHEN v.verdict = EXCLUDED.verdict THEN v.since ELSE now() END
-RETURNING experiment_id";
+    held_by = EXCLUDED.held_by, scanned_at = now(),
+    since = CASE WHEN v.verdict = EXCLUDED.verdict THEN v.since ELSE now() END
+RETURNING v.held_by IS NOT NULL AND v.held_by IS DISTINCT FROM (SELECT held_by FROM before) AS is_news";
 
-/// Keeps the verdict of a scan in the place of the one before.
+/// Keeps the verdict of a scan in the place of the one before. Answers whether a winner is held, and was not held by the
+/// same checks in the scan before.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer.
-pub async fn keep_verdict(database: &Database, verdict: &LastVerdict) -> Result<(), StorageError> {
-    let mut link = database.serve().await?;
-    link.query(
+pub async fn keep_verdict(
+    tx: &Transaction<'_>,
+    verdict: &LastVerdict,
+) -> Result<bool, StorageError> {
+    const V: &str = "promotion_verdicts";
+    let rows = fetch(
+        tx,
         KEEP,
         &[
             &verdict.experiment_id,
@@ -189,8 +198,9 @@ pub async fn keep_verdict(database: &Database, verdict: &LastVerdict) -> Result<
             &verdict.variant_id,
             &verdict.confidence,
             &verdict.improvement,
+            &verdict.held_by,
         ],
     )
     .await?;
-    Ok(())
+    column(one(&rows, V)?, V, "is_news")
 }

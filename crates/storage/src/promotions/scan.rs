@@ -1,5 +1,6 @@
 //! One scan at a time, and so many promotions an hour, over all workers.
 
+use chrono::{DateTime, Utc};
 use deadpool_postgres::{ClientWrapper, Transaction};
 
 use crate::connect::Purpose;
@@ -14,7 +15,7 @@ const SCAN_KEY: i64 = 0x706f_6469_756d_0005;
 /// The right to scan, until it is dropped. It is the lock of a transaction on a connection of its own: it ends with the
 /// process that holds it, and behind a pooler of transactions it stays where it is.
 pub struct ScanLock {
-    _client: ClientWrapper,
+    client: ClientWrapper,
 }
 
 /// Takes the right to scan; `None` while somebody else has it.
@@ -31,7 +32,68 @@ pub async fn lock(database: &Database) -> Result<Option<ScanLock>, StorageError>
         )
         .await?;
     let locked: bool = column(&row, "promotion_analyses", "locked")?;
-    Ok(locked.then_some(ScanLock { _client: client }))
+    Ok(locked.then_some(ScanLock { client }))
+}
+
+/// Upper bounds in seconds by which scans are counted; as many as `promotion_scans.up_to` has numbers.
+const BOUNDS: [f64; 8] = [0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+const COUNT: &str = "-- scan::count
+UPDATE promotion_scans SET last_success_at = now(), scans = scans + 1, seconds = seconds + $1,
+    up_to = ARRAY(SELECT b.scans + ($1 <= b.bound)::integer FROM unnest(up_to, $2::double precision[])
+                  WITH ORDINALITY AS b (scans, bound, place) ORDER BY b.place)
+RETURNING scans";
+
+/// Notes that a scan went through all experiments and how long it took, by the clock of the database, and ends the right
+/// to scan.
+///
+/// # Errors
+/// As [`lock`].
+pub async fn finish(database: &Database, lock: ScanLock) -> Result<(), StorageError> {
+    const TOOK: &str = "SELECT greatest(extract(epoch FROM clock_timestamp() - now()), 0)::double precision AS seconds";
+    let row = lock.client.query_one(TOOK, &[]).await?;
+    let seconds: f64 = column(&row, "promotion_scans", "seconds")?;
+    let mut link = database.serve().await?;
+    link.query(COUNT, &[&seconds, &BOUNDS.as_slice()]).await?;
+    Ok(())
+}
+
+/// Scans of the whole installation, dry runs left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scans {
+    /// How many there were.
+    pub count: u64,
+    /// How long they took together, in seconds.
+    pub seconds: f64,
+    /// Upper bounds in seconds, and how many took at most that long.
+    pub up_to: Vec<(f64, u64)>,
+    /// When the last one ended.
+    pub last_success_at: Option<DateTime<Utc>>,
+}
+
+const SCANS: &str = "-- scan::scans
+SELECT scans, seconds, up_to, last_success_at FROM promotion_scans";
+
+/// Scans so far.
+///
+/// # Errors
+/// As [`lock`].
+pub async fn scans(link: &mut impl Query) -> Result<Scans, StorageError> {
+    const T: &str = "promotion_scans";
+    let Some(row) = link.query_opt(SCANS, &[]).await? else {
+        return Ok(Scans::default());
+    };
+    let count = |count: i64| u64::try_from(count).unwrap_or_default();
+    let up_to: Vec<i64> = column(&row, T, "up_to")?;
+    Ok(Scans {
+        count: count(column(&row, T, "scans")?),
+        seconds: column(&row, T, "seconds")?,
+        up_to: BOUNDS
+            .into_iter()
+            .zip(up_to.into_iter().map(count))
+            .collect(),
+        last_success_at: column(&row, T, "last_success_at")?,
+    })
 }
 
 const RUNNING: &str = "-- scan::running

@@ -398,7 +398,7 @@ fn epochs_counters_freshness_and_arms() {
             context::Counters::default()
         );
         let fresh = context::freshness(&mut link).await.unwrap();
-        assert!(fresh.lag_seconds >= 0.0 && fresh.folded_at <= fresh.now);
+        assert!(fresh.lag_seconds.unwrap() >= 0.0 && fresh.folded_at <= fresh.now);
         assert_eq!(context::arms(&mut link, 1, None).await.unwrap(), []);
         db.execute("INSERT INTO bandit_arms (experiment_id, arm_type, arm_id) VALUES (1, 'item', 'x'), (1, 'brand', 'y')").await;
         assert_eq!(context::arms(&mut link, 1, None).await.unwrap().len(), 2);

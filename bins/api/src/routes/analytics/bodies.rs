@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::routes::promotion::bodies::WatchBody;
+
 /// An exact decimal number as JSON.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(transparent)]
@@ -476,8 +478,9 @@ pub struct Report {
     pub start_date: Option<DateTime<Utc>>,
     /// End.
     pub end_date: Option<DateTime<Utc>>,
-    /// Seconds by which the figures may lag behind the events.
-    pub lag_seconds: f64,
+    /// Seconds by which the figures may lag behind the events; null where nobody knows, because the database's clock was set
+    /// back.
+    pub lag_seconds: Option<f64>,
     /// Totals per variant, control first.
     pub performance: Vec<PerformanceRow>,
     /// Share of units whose variant the client named.
@@ -489,6 +492,9 @@ pub struct Report {
     /// Of a bandit over variants, from the first units on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandit: Option<BanditBody>,
+    /// How the active promotion is watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<WatchBody>,
     /// By position.
     pub positions: Vec<PositionRow>,
     /// Items with the most clicks.

@@ -26,6 +26,7 @@ use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
 use podium_storage::promotions::analyses;
+use podium_storage::rollouts;
 use utoipa::OpenApi;
 
 use self::assemble::Figures;
@@ -39,6 +40,7 @@ use crate::problem::{ApiError, Problem};
 use crate::request::{Ctx, admin_json};
 use crate::routes::Route;
 use crate::routes::admin::common::{Answer, experiment as reference, unit as unit_of_path};
+use crate::routes::promotion::bodies::WatchBody;
 
 mod assemble;
 mod bandit;
@@ -197,6 +199,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
     let lag_seconds = context::freshness(&mut link).await?.lag_seconds;
     let variants = totals::totals(&mut link, id, Days::default()).await?;
     let left_out = context::counters(&mut link, id).await?;
+    let promotion = rollouts::note_of_experiment(&mut link, id).await?;
     let positions = dimensions::positions(&mut link, id).await?;
     let items = dimensions::top(&mut link, id, Dimension::Item, 10).await?;
     let brands = dimensions::top(&mut link, id, Dimension::Brand, 10).await?;
@@ -226,6 +229,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
             split,
             metrics,
             bandit,
+            promotion: promotion.map(WatchBody::from),
             positions: figures.positions(&positions),
             top_items: figures.top(&items),
             top_brands: figures.top(&brands),

@@ -8,6 +8,7 @@ use podium_promotion::engine::{Checked, Item, Promoted, Scan};
 use podium_promotion::evidence::Arm;
 use podium_promotion::safety::SafetyCheck;
 use podium_storage::promotions::model::Promotion;
+use podium_storage::rollouts::WatchNote;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -303,10 +304,10 @@ pub struct PromotedBody {
     pub improvement: Option<f64>,
     /// The promotion; null in a dry run.
     pub promotion_id: Option<Uuid>,
-    /// Deliveries that were queued; 0 in a dry run.
+    /// Deliveries that were queued, or in a dry run would have been.
     pub notifications_sent: usize,
     /// The smallest relative drop in conversion that the guard finds with 80 % within the watch at present traffic (0.2 is
-    /// 20 %); null in a dry run, and where nothing is compared.
+    /// 20 %); null where nothing is compared.
     pub detectable_drop: Option<f64>,
     /// Whether it was not eligible and was forced.
     pub forced: bool,
@@ -454,6 +455,52 @@ impl RolledBackBody {
         Self {
             reason: Some(reason.to_owned()),
             ..Self::from(promotion)
+        }
+    }
+}
+
+/// How a promotion is watched.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PromotionWatch)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchBody {
+    /// The promotion.
+    pub promotion_id: Uuid,
+    /// The winner.
+    pub promoted_variant_name: String,
+    /// When it was promoted.
+    pub promoted_at: DateTime<Utc>,
+    /// The winner's share of traffic at the step in force, in percent.
+    pub share_percent: f64,
+    /// Share of units that are held back on the control while it is watched, in percent.
+    pub holdback_percent: f64,
+    /// When the watch ends by plan.
+    pub watch_until: DateTime<Utc>,
+    /// When it ended.
+    pub watch_ended_at: Option<DateTime<Utc>>,
+    /// The smallest relative drop in conversion that the guard finds with 80 % within the watch, at the traffic of the
+    /// promotion (0.2 is 20 %); null where nothing is compared.
+    pub detectable_drop: Option<f64>,
+    /// What the guard found last: `quiet`, `conversion_warning`, `error_warning`, `site_errors`, `conversion_harm`,
+    /// `error_harm`; null before its first look.
+    pub finding: Option<String>,
+    /// When that was.
+    pub read_at: Option<DateTime<Utc>>,
+}
+
+impl From<WatchNote> for WatchBody {
+    fn from(note: WatchNote) -> Self {
+        Self {
+            promotion_id: note.promotion_id,
+            promoted_variant_name: note.winner_name,
+            promoted_at: note.promoted_at,
+            share_percent: note.share.to_f64(),
+            holdback_percent: note.holdback.to_f64(),
+            watch_until: note.watch_until,
+            watch_ended_at: note.watch_ended_at,
+            detectable_drop: note.detectable_drop,
+            finding: note.finding,
+            read_at: note.read_at,
         }
     }
 }

@@ -9,11 +9,13 @@ use podium_domain::fault::{Faults, code};
 use podium_storage::promotions::model::Promotion;
 use podium_storage::promotions::records::Record;
 use podium_storage::promotions::{read, records};
+use podium_storage::rollouts;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::bodies::WatchBody;
 use crate::auth::{Granted, Viewer};
 use crate::problem::ApiError;
 use crate::request::{Ctx, admin_json};
@@ -148,6 +150,8 @@ pub struct PromotionDetail {
     /// The promotion.
     #[serde(flatten)]
     pub promotion: PromotionBody,
+    /// How it is, or was, watched.
+    pub watch: Option<WatchBody>,
     /// What was decided about it, in order.
     pub decisions: Vec<DecisionBody>,
 }
@@ -250,10 +254,12 @@ pub async fn one(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiEr
     };
     let mut link = ctx.state.database.serve().await?;
     let decisions = records::of_promotion(&mut link, promotion.id).await?;
+    let watch = rollouts::note_of_promotion(&mut link, promotion.id).await?;
     admin_json(
         200,
         PromotionDetail {
             promotion: promotion.into(),
+            watch: watch.map(WatchBody::from),
             decisions: decisions.into_iter().map(DecisionBody::from).collect(),
         },
     )
