@@ -20,6 +20,8 @@ use super::Rewards;
 pub const ALPHA: f64 = 0.05;
 /// Units at which the anytime-valid interval is narrowest.
 const NARROWEST_AT: f64 = 5_000.0;
+/// Units with the outcome, in effect, that both arms need before an interval that holds at any moment is believed.
+const LEAST_EFFECTIVE: f64 = 25.0;
 /// The expected loss of a winner is below this part of the control's rate.
 const PRACTICAL: f64 = 0.01;
 
@@ -68,7 +70,8 @@ impl EpochUnits {
 pub struct Difference {
     /// Arm minus control.
     pub estimate: Estimate,
-    /// The interval that holds at every look; `None` until both arms have 25 units with the outcome and 25 without.
+    /// The interval that holds at every look; `None` until both arms have 25 units with the outcome and 25 without, the
+    /// former also in effect: see [`read`].
     pub anytime: Option<(f64, f64)>,
 }
 
@@ -94,7 +97,8 @@ pub struct ArmTruth {
 /// Estimates of all arms, in their order.
 ///
 /// The probability of being best is that of beta posteriors with the mean and the standard error of the AIPW estimates,
-/// never of pooled averages. Epochs in which an arm or the control had no weight say nothing about the two.
+/// never of pooled averages. The interval that holds at any moment needs 25 units with the outcome in effect: (Σ w)² / Σ w² over
+/// their inverse propensities. Epochs in which an arm or the control had no weight say nothing about the two.
 ///
 /// # Errors
 /// [`BanditError::UnknownArm`]; [`BanditError::NotEnoughData`] where an arm shares no epoch of two units with the
@@ -144,10 +148,14 @@ fn one(
     let estimate = estimates
         .get(arm)
         .ok_or(BanditError::UnknownArm { arm, arms })?;
+    let enough = [control, arm].iter().all(|arm| {
+        let all = shared(false).chain(shared(true));
+        effective_outcomes(all, *arm) >= LEAST_EFFECTIVE
+    });
     let difference = if arm == control {
         None
     } else {
-        Some(difference(&data, scale)?)
+        Some(difference(&data, scale.filter(|_| enough))?)
     };
     let raw = all_units(epochs, arm)?;
     Ok(ArmTruth {
@@ -159,6 +167,28 @@ fn one(
         expected_loss: 0.0,
         difference,
     })
+}
+
+/// How many units with the outcome an arm has in effect, when each weighs 1 / P: (Σ w)² / Σ w² (Kish 1965). Where the
+/// bandit starves an arm, a few units carry its rate; a rate that happens to be low then comes with a variance that is too low,
+/// and the interval is not what it says.
+fn effective_outcomes<'e>(epochs: impl Iterator<Item = &'e EpochUnits>, arm: usize) -> f64 {
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for epoch in epochs {
+        let all: f64 = epoch.weights.iter().sum();
+        let own = epoch.weights.get(arm).copied().unwrap_or_default();
+        let counts = epoch.counts.get(arm).copied().unwrap_or_default();
+        if own > 0.0 {
+            let (units, weight) = (super::as_float(counts.successes()), all / own);
+            sum += units * weight;
+            squares += units * weight * weight;
+        }
+    }
+    if squares > 0.0 {
+        sum * sum / squares
+    } else {
+        0.0
+    }
 }
 
 fn difference(data: &AdaptiveData, scale: Option<Scale>) -> Result<Difference, BanditError> {
@@ -326,6 +356,19 @@ mod tests {
         let equal = [epoch(true, &[1.0, 1.0], &[(5_000, 250), (5_000, 255)])];
         let truths = read(&equal, 0).unwrap();
         assert!(!leader(&truths, 0, 0.95).unwrap().wins());
+    }
+
+    #[test]
+    fn a_starved_arm_has_fewer_outcomes_than_it_seems() {
+        let starved = |units: u64, outcomes: u64| {
+            let even = epoch(false, &[50.0, 50.0], &[(200, 10), (200, 10)]);
+            let adaptive = epoch(false, &[2.0, 98.0], &[(units, outcomes), (49 * units, 980)]);
+            let truths = read(&[even, adaptive], 0).unwrap();
+            truths[1].difference.unwrap().anytime
+        };
+        // 26 of the control, 16 of which weigh 50: in effect 17.
+        assert_eq!(starved(200, 16), None);
+        assert!(starved(400, 32).is_some());
     }
 
     #[test]
