@@ -594,6 +594,16 @@ fn the_edge_of_an_exact_interval_is_where_the_evidence_reaches_the_level() {
     assert!((against - 20.0_f64.ln()).abs() < 1e-9);
 }
 
+/// From z = 38.6 on the tail is 0, whose logarithm no search can start from.
+#[test]
+fn an_overwhelming_effect_is_as_certain_as_can_be_told() {
+    let strata = [rates(100_000, 1_000_000, 200_000, 1_000_000)];
+    assert!(stratified(&strata).unwrap().z > 100.0);
+    let looks = taken(&analysis(None), &[], 24.0 * 10.5, &strata);
+    assert!(looks.len() > 1);
+    assert!(close(looks.last().unwrap().p, LEAST_P));
+}
+
 /// The band holds exactly the lifts whose e-value is below 1/alpha, so it loses 0 when the evidence against 0 arrives.
 #[test]
 fn a_band_excludes_no_difference_exactly_when_the_evidence_does() {
