@@ -1,7 +1,7 @@
 //! Keys of storefronts and servers.
 
 use podium_api::auth::Role;
-use podium_api::server::store_notes;
+use podium_api::background::store_notes;
 use podium_tests::{Answer, Client, TestApp, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -142,6 +142,33 @@ async fn nesting_up_to_the_limit_is_taken() {
     assert_eq!(problem["errors"][0]["pointer"], "/metadata");
 }
 
+/// Numbers that are valid JSON and that PostgreSQL cannot hold: refused by name, and in a batch alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_the_database_cannot_hold() {
+    let (app, _, written) = scene().await;
+    let numbers = ["1e200000", "-1e-20000", "1e309"];
+    let event = |number: &str| {
+        format!(
+            r#"{{"event_type":"click","user_id":"u","experiment_id":"e","metadata":{{"a":[{number}]}}}}"#
+        )
+    };
+    for number in numbers {
+        let answer = app.post_bytes(CLICK, event(number)).await;
+        let problem = answer.problem(422, "validation_failed");
+        assert_eq!(problem["errors"][0]["code"], "out_of_range", "{problem}");
+        let config = format!(r#"{{"name":"n","config":{{"a":{number}}}}}"#);
+        let answer = app.admin_bytes("/api/v1/admin/experiments", config).await;
+        let problem = answer.problem(422, "validation_failed");
+        assert_eq!(problem["errors"][0]["pointer"], "/config", "{problem}");
+    }
+    untouched(&app, written).await;
+    let fine = r#"{"user_id":"u","experiment_id":"e","event_type":"click"}"#;
+    let batch = format!(r#"{{"events":[{},{fine}]}}"#, event(numbers[0]));
+    let answer = app.post_bytes(TRACK, batch).await.ok();
+    assert_eq!(answer["results"][0]["status"], 422, "{answer}");
+    assert_eq!(answer["results"][1]["success"], true, "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_that_are_no_objects() {
     let (app, _, written) = scene().await;

@@ -1,4 +1,4 @@
-//! The calls that operators of the earlier system have in their checklist, word for word.
+//! The calls that operators of the earlier system make after a deployment, word for word.
 
 use podium_tests::clock::now;
 use podium_tests::{Answer, Client, TestApp, token};

@@ -4,6 +4,7 @@ use podium_promotion::Engine;
 use podium_promotion::config::Environment;
 use podium_storage::audit::Origin;
 use podium_tests::{Experiment, TestApp};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const ID: &str = "00000000-0000-0000-0000-00000000000a";
@@ -86,6 +87,23 @@ async fn a_promotion_moves_units_and_a_rollback_restores_every_byte() {
         by_placement, first[0],
         "a promoted experiment keeps its placement"
     );
+
+    for (user, told) in users.iter().zip(&first) {
+        let path = format!("/api/v1/admin/experiments/e/assignments/{user}");
+        let shown = app.admin(Method::GET, &path, None).await.data();
+        assert_eq!(
+            (&shown["variantName"], &shown["reason"]),
+            (&told["variant"], &told["reason"]),
+            "what the unit is told is what is shown"
+        );
+        let stored = shown["storedVariantId"].as_i64().unwrap();
+        let own = experiment.variant(experiment.split(user).unwrap());
+        assert_eq!(stored, own, "{shown}");
+    }
+    let archive = "/api/v1/admin/experiments/e/archive";
+    app.admin(Method::POST, archive, None)
+        .await
+        .problem(409, "conflict");
 
     app.change("UPDATE promotion_rollouts SET step = 1").await;
     let last = answers(&app, &users).await;

@@ -1,5 +1,6 @@
 //! The same request again gets the answer of the first one.
 
+use futures_util::future::join_all;
 use podium_api::auth::Role;
 use podium_tests::{Answer, TestApp, token};
 use reqwest::Method;
@@ -165,21 +166,38 @@ async fn a_request_that_decided_nothing_frees_its_key() {
     );
 }
 
-/// A request whose process died is not carried out again by itself: nobody knows how far it came.
+/// As a process leaves its key that dies before it answers; `dead`: so long ago that nobody renews it any more.
+async fn cut_off(app: &TestApp, dead: bool) {
+    let lease = if dead {
+        "now()"
+    } else {
+        "now() + interval '1 minute'"
+    };
+    app.database()
+        .execute(&format!(
+            "UPDATE idempotency_keys SET status = NULL, headers = NULL, body = NULL, alive_until = {lease}"
+        ))
+        .await;
+}
+
+/// A request that made its change before its process died is not carried out again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_cut_off_is_not_repeated_blindly() {
     let app = TestApp::start().await;
     let body = json!({"name": "a"});
     assert_eq!(post(&app, EXPERIMENTS, "k", &body).await.status, 201);
-    app.database()
-        .execute("UPDATE idempotency_keys SET status = NULL, headers = NULL, body = NULL")
-        .await;
-    post(&app, EXPERIMENTS, "k", &body)
-        .await
-        .problem(409, "conflict");
-    post(&app, EXPERIMENTS, "k", &json!({"name": "b"}))
-        .await
-        .problem(422, "idempotency_mismatch");
+    for (dead, said) in [(false, "still runs"), (true, "answer was lost")] {
+        cut_off(&app, dead).await;
+        let problem = post(&app, EXPERIMENTS, "k", &body).await;
+        let problem = problem.problem(409, "conflict");
+        assert!(
+            problem["detail"].as_str().unwrap().contains(said),
+            "{problem}"
+        );
+        post(&app, EXPERIMENTS, "k", &json!({"name": "b"}))
+            .await
+            .problem(422, "idempotency_mismatch");
+    }
     app.database()
         .execute("UPDATE idempotency_keys SET expires_at = now()")
         .await;
@@ -190,6 +208,38 @@ async fn a_request_that_was_cut_off_is_not_repeated_blindly() {
         201,
         "a day later"
     );
+}
+
+/// A request whose process died before it had changed anything is carried out by the next one, of several at once by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_died_early_is_carried_out_by_the_next() {
+    let app = TestApp::start().await;
+    let body = json!({"name": "a"});
+    // As it stands after the claim: nothing is done, and no audit row names the request.
+    assert_eq!(post(&app, EXPERIMENTS, "k", &body).await.status, 201);
+    app.change("DELETE FROM experiments").await;
+    cut_off(&app, false).await;
+    app.database()
+        .execute("UPDATE idempotency_keys SET request_id = 'died early'")
+        .await;
+    post(&app, EXPERIMENTS, "k", &body)
+        .await
+        .problem(409, "conflict");
+    cut_off(&app, true).await;
+    let answers = join_all((0..4).map(|_| post(&app, EXPERIMENTS, "k", &body))).await;
+    let created = answers.iter().filter(|answer| answer.status == 201).count();
+    assert!(
+        created >= 1,
+        "the first one, and whoever came after its answer"
+    );
+    assert!(
+        answers
+            .iter()
+            .all(|answer| matches!(answer.status, 201 | 409))
+    );
+    assert_eq!(experiments(&app).await, 1);
+    assert_eq!(post(&app, EXPERIMENTS, "k", &body).await.status, 201);
+    assert_eq!(experiments(&app).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -201,6 +201,52 @@ async fn concurrent_logins_agree() {
     assert_eq!((units.len(), aliases.len()), (users.len(), 1));
 }
 
+/// Two events of one login in one batch: both lookups stand in one group, and the second finds the session moved.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_a_login_is_recorded_whole() {
+    let app = TestApp::start().await;
+    let (_, session, users) = scene(&app).await;
+    assign(&app, None, Some(&session)).await;
+    let user = users[0].as_str();
+    let event = |kind: &str| json!({"event_type": kind, "user_id": user, "session_id": session, "value": 9});
+    let answer = app
+        .track_any(json!({"events": [event("click"), event("purchase"), event("impression")]}))
+        .await
+        .ok();
+    for result in answer["results"].as_array().unwrap() {
+        assert_eq!(result["recorded"].as_array().unwrap().len(), 1, "{answer}");
+    }
+    let (units, aliases) = stored(&app).await;
+    assert_eq!((units.len(), aliases.len()), (1, 1));
+}
+
+/// Many sessions that log in together, each as a user of its own, and some users with several of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mass_login_keeps_every_variant() {
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").running().await;
+    let sessions = experiment.units_of(Some("b"), 60);
+    for session in &sessions {
+        assign(&app, None, Some(session)).await;
+    }
+    let users: Vec<String> = (0..sessions.len())
+        .map(|n| format!("user-{}", n / 2 * 2))
+        .collect();
+    let logins = users.iter().zip(&sessions);
+    let answers =
+        join_all(logins.map(|(user, session)| assign(&app, Some(user), Some(session)))).await;
+    assert!(
+        answers.iter().all(|answer| answer["variant"] == "b"),
+        "{answers:?}"
+    );
+    let (units, aliases) = stored(&app).await;
+    let users: Vec<_> = units
+        .iter()
+        .filter(|unit| unit[0].starts_with("user-"))
+        .collect();
+    assert_eq!((users.len(), units.len(), aliases.len()), (30, 60, 30));
+}
+
 /// Totals move with the login and are counted once, whenever folding happens and under whichever name events come.
 #[tokio::test(flavor = "multi_thread")]
 async fn totals_move_and_are_counted_once() {

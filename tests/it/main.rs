@@ -39,14 +39,18 @@ mod migrations;
 mod notifications;
 mod off_policy;
 mod openapi;
+#[cfg(feature = "otel")]
+mod otel;
 mod outage;
 mod overrides;
+mod pooler;
 mod pressure;
 mod promotion;
 mod rank;
 mod replicas;
 mod results;
 mod retention;
+mod settings;
 mod snapshot_file;
 mod soak;
 mod sticky;

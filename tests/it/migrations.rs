@@ -1,5 +1,7 @@
 //! The schema: how it comes about, and what others rely on.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use futures_util::future::join_all;
 use podium_storage::migrate::migrate;
 use podium_tests::database::migration_texts;
@@ -133,6 +135,12 @@ async fn processes_may_start_together_on_an_empty_database() {
 async fn a_foreign_table_stops_the_migration() {
     for table in [
         "experiments",
+        "ab_experiments",
+        "ab_variants",
+        "experiment_promotions",
+        "ab_promotion_audit_log",
+        "notification_configs",
+        "notification_logs",
         "experiment_variants",
         "user_experiment_assignments",
         "experiment_events",
@@ -312,3 +320,45 @@ const STATEMENTS: [&str; 9] = [
      ON user_experiment_assignments(user_id, experiment_id) INCLUDE (variant_id)",
     "SELECT update_bandit_arm_performance(1, 1.0, true)",
 ];
+
+/// Tables and columns with their types, and whether a row needs a value for them that only its writer knows.
+async fn columns(database: &TestDatabase) -> BTreeMap<(String, String), (String, bool)> {
+    let sql = "SELECT table_name, column_name, udt_name,
+                      is_nullable = 'NO' AND column_default IS NULL AND is_identity = 'NO' AND is_generated = 'NEVER'
+               FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+               WHERE table_schema = 'public' AND table_type = 'BASE TABLE'";
+    let rows = database.rows(sql).await.into_iter();
+    rows.map(|row| {
+        let [table, column, kind, needed] = row.try_into().unwrap();
+        ((table, column), (kind, needed == "t"))
+    })
+    .collect()
+}
+
+/// The version before runs on the schema of this one, while replicas are replaced: a migration takes nothing away, changes
+/// no type, and asks no old statement for a column that it does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_version_before_reads_and_writes_stays() {
+    let database = TestDatabase::empty().await;
+    let mut before = BTreeMap::new();
+    for text in migration_texts() {
+        database.execute(&text).await;
+        let after = columns(&database).await;
+        for (name, (kind, needed)) in &before {
+            let (kind_now, needed_now): &(String, bool) = after
+                .get(name)
+                .unwrap_or_else(|| panic!("{name:?} is gone after: {}", &text[..80]));
+            assert_eq!(kind, kind_now, "{name:?}");
+            assert!(*needed || !needed_now, "{name:?} is needed now");
+        }
+        let tables: BTreeSet<&String> = before.keys().map(|(table, _)| table).collect();
+        for ((table, column), (_, needed)) in &after {
+            let is_new = !before.contains_key(&(table.clone(), column.clone()));
+            assert!(
+                !(tables.contains(table) && is_new && *needed),
+                "{table}.{column} is needed"
+            );
+        }
+        before = after;
+    }
+}

@@ -96,6 +96,12 @@ async fn the_storefront_goes_on_without_a_database() {
             .all(|assignment| assignment["degraded"] == true),
         "{many}"
     );
+    let stranger = app.post(BULK, &json!({"user_id": "a stranger"})).await;
+    assert_eq!(
+        stranger.ok(),
+        json!({"assignments": [], "degraded": true}),
+        "not the same as taking part in nothing"
+    );
     app.post(
         "/api/v1/experiments/assign",
         &json!({"experiment": "none", "user_id": "u"}),

@@ -8,7 +8,7 @@ use podium_tests::{Answer, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const ROUTE: &str = "/api/experiments/auto-promote";
+pub(crate) const ROUTE: &str = "/api/experiments/auto-promote";
 const BESIDE: &str = "/api/v1/experiments/auto-promote";
 /// Every table that a promotion writes to.
 const WRITTEN: [&str; 11] = [
@@ -34,7 +34,7 @@ async fn start() -> TestApp {
 }
 
 /// A running experiment of ten days with these conversions among 20,000 units each, and the ids `10 id + 1` and up.
-async fn experiment(app: &TestApp, id: i64, name: &str, conversions: &[i64]) {
+pub(crate) async fn experiment(app: &TestApp, id: i64, name: &str, conversions: &[i64]) {
     let names = ["control", "variant-b", "variant-c"];
     let weights: Vec<String> = (1..=conversions.len())
         .map(|at| format!("\"{}\": \"1\"", 10 * id + i64::try_from(at).unwrap()))
@@ -59,7 +59,7 @@ async fn experiment(app: &TestApp, id: i64, name: &str, conversions: &[i64]) {
 }
 
 /// 10 % against 12 %.
-const CLEAR: [i64; 2] = [2_000, 2_400];
+pub(crate) const CLEAR: [i64; 2] = [2_000, 2_400];
 /// No difference.
 const EQUAL: [i64; 2] = [2_000, 2_000];
 

@@ -387,7 +387,7 @@ async fn refused_changes_are_in_the_audit_log() {
         .problem(403, "forbidden");
     let plain = app.request(Method::PATCH, "/api/v1/admin/unknown");
     Answer::of(plain).await.problem(401, "unauthorized");
-    podium_api::server::store_notes(app.state()).await;
+    podium_api::background::store_notes(app.state()).await;
     let rows = app
         .database()
         .rows("SELECT actor, action, entity_id, after->>'status', after->>'reason', after->>'times', address FROM audit_log ORDER BY entity_id")
@@ -424,7 +424,7 @@ async fn refused_changes_are_in_the_audit_log() {
             ],
         ]
     );
-    podium_api::server::store_notes(app.state()).await;
+    podium_api::background::store_notes(app.state()).await;
     assert_eq!(
         app.database()
             .number("SELECT count(*) FROM audit_log")

@@ -11,7 +11,11 @@ use crate::guard::promote;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_promotion-worker-under-test");
 
 /// Runs a command to its end: exit code and what it printed.
-async fn run(url: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+pub(crate) async fn run(
+    url: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (i32, String) {
     let mut all = vec![("DATABASE_URL", url), ("RUST_LOG", "error")];
     all.extend_from_slice(variables);
     let (status, text) = ApiProcess::run(PROGRAM, arguments, &all).await;
@@ -128,15 +132,20 @@ async fn exit_codes_tell_what_is_wrong() {
 }
 
 /// A daemon that ends with the test.
-struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
     fn start(database: &TestDatabase) -> Self {
+        Self::start_with(database, &[])
+    }
+
+    pub(crate) fn start_with(database: &TestDatabase, variables: &[(&str, &str)]) -> Self {
         let child = Command::new(PROGRAM)
             .args(["run", "--every", "1s"])
             .env_remove("JWT_SECRET")
             .env("DATABASE_URL", database.url())
             .env("RUST_LOG", "error")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn();

@@ -144,6 +144,13 @@ impl TestApp {
         .await
     }
 
+    /// As [`Self::replica`], with one more variable of the environment.
+    pub async fn replica_with(&self, name: &str, value: &str) -> Self {
+        let mut variables = self.variables.clone();
+        variables.0.insert(name.to_owned(), value.to_owned());
+        Self::start_on(self.database.clone(), variables, self.clock.clone(), false).await
+    }
+
     /// Stops the application and starts it anew on the same database: memory is lost, the table is not.
     pub async fn restart(&mut self) {
         let fresh = self.replica().await;

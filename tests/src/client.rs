@@ -85,6 +85,17 @@ impl Client {
         Answer::of(self.request(Method::POST, path).json(body)).await
     }
 
+    /// A POST of any bytes as JSON with the token.
+    pub async fn admin_bytes(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        Answer::of(
+            self.request(Method::POST, path)
+                .bearer_auth(self.token.as_ref().expect("a client with a token"))
+                .header("content-type", "application/json")
+                .body(body),
+        )
+        .await
+    }
+
     /// A POST to an application that may die in between.
     ///
     /// # Errors

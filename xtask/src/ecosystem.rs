@@ -53,6 +53,12 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
         )?;
     }
     step::step("stop podium-api", || server.stop())?;
+    step::run(
+        "deploy: what it names exists",
+        Command::new(&python).arg(scripts().join("deploy.py")),
+    )?;
+    pooler(&folder)?;
+    traces()?;
     for (name, script) in PROGRAM_SCRIPTS {
         step::run(
             name,
@@ -62,6 +68,56 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
         )?;
     }
     Ok(())
+}
+
+/// The test behind PgBouncer, which the other tests leave out for want of the program.
+fn pooler(folder: &Path) -> Result<(), Error> {
+    let Some(program) = tools::pgbouncer(folder)? else {
+        step::say("no PgBouncer 1.21 or newer: the test behind it is left out");
+        return Ok(());
+    };
+    let test = [
+        "test",
+        "--locked",
+        "-p",
+        "podium-tests",
+        "--test",
+        "it",
+        "pooler::",
+    ];
+    step::run(
+        "pooler: everything works behind PgBouncer",
+        step::cargo(test).env("PGBOUNCER", program),
+    )
+}
+
+/// What only a program with OpenTelemetry has: nobody else builds it.
+fn traces() -> Result<(), Error> {
+    let clippy = [
+        "clippy",
+        "--locked",
+        "-p",
+        "podium-api",
+        "-F",
+        "otel",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step::run("otel: clippy", &mut step::cargo(clippy))?;
+    let test = [
+        "test",
+        "--locked",
+        "-p",
+        "podium-tests",
+        "-F",
+        "otel",
+        "--test",
+        "it",
+        "otel::",
+    ];
+    step::run("otel: spans arrive at a collector", &mut step::cargo(test))
 }
 
 /// The folder for what these checks need and leave: beside the folder of debug binaries.

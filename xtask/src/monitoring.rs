@@ -10,6 +10,12 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::step;
 
+/// The alerts of the deployment checklist, and the one that notifications need.
+const RULES: [&str; 2] = [
+    "docs/prometheus/rules.yml",
+    "docs/prometheus/notifications.yml",
+];
+
 /// Rules, their tests, and every expression of the dashboard.
 ///
 /// # Errors
@@ -22,8 +28,10 @@ pub(crate) fn check(promtool: &Path, folder: &Path) -> Result<(), Error> {
             Command::new(promtool).args([action, "rules"]).arg(file),
         )
     };
-    let rules = docs.join("prometheus/rules.yml");
-    promtool("promtool: the rules are valid", "check", &rules)?;
+    for file in RULES {
+        let rules = step::root().join(file);
+        promtool("promtool: the rules are valid", "check", &rules)?;
+    }
     let tests = docs.join("prometheus/rules_test.yml");
     promtool("promtool: the rules fire when they should", "test", &tests)?;
     let dashboard = dashboard_rules(folder, &docs.join("grafana/podium.json"))?;
@@ -80,7 +88,7 @@ mod tests {
         let code: String = ["mod.rs", "facts.rs", "process.rs"]
             .map(|file| read(&format!("bins/api/src/metrics/{file}")))
             .concat();
-        for path in ["docs/prometheus/rules.yml", "docs/grafana/podium.json"] {
+        for path in RULES.into_iter().chain(["docs/grafana/podium.json"]) {
             let text = read(path);
             let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
             let names = text
@@ -96,21 +104,18 @@ mod tests {
         }
     }
 
-    /// The rules are those of the checklist: as many, and each with a severity and a section of the handbook.
+    /// Each rule has a severity and a section of the handbook, which says what to do.
     #[test]
     fn each_alert_leads_to_the_handbook() {
         let read = |path: &str| fs::read_to_string(step::root().join(path)).unwrap();
-        let (rules, handbook) = (
-            read("docs/prometheus/rules.yml"),
-            read("docs/operations.md"),
-        );
+        let (rules, handbook) = (RULES.map(read).concat(), read("docs/operations.md"));
         let sections = rules
             .lines()
             .filter_map(|line| line.split_once("docs/operations.md, "));
         let sections: Vec<&str> = sections
             .map(|(_, name)| name.trim_end_matches(".\""))
             .collect();
-        assert_eq!(sections.len(), 6);
+        assert_eq!(sections.len(), 7);
         for section in sections {
             assert!(handbook.contains(&format!("### {section}\n")), "{section}");
         }

@@ -39,6 +39,42 @@ pub(crate) fn promtool(folder: &Path) -> Result<PathBuf, Error> {
     }
 }
 
+/// PgBouncer 1.21 or newer, the first with prepared statements in transaction mode: the system's, else one that is built in
+/// `folder` from the source package of a newer Debian. `None` where there is neither, so that only the test of it is left out.
+///
+/// # Errors
+/// [`Error`] when the source is there and cannot be built.
+pub(crate) fn pgbouncer(folder: &Path) -> Result<Option<PathBuf>, Error> {
+    if newer_pgbouncer("pgbouncer") {
+        return Ok(Some("pgbouncer".into()));
+    }
+    let place = folder.join("pgbouncer");
+    let built = place.join("pgbouncer");
+    if step::works(&built, &["--version"]) {
+        return Ok(Some(built));
+    }
+    let build = step::root().join("xtask/ecosystem/pgbouncer.sh");
+    if !is_root() || !step::works("apt-get", &["--version"]) {
+        return Ok(None);
+    }
+    step::run("build PgBouncer", Command::new("sh").arg(build).arg(&place))?;
+    Ok(Some(built))
+}
+
+fn newer_pgbouncer(program: &str) -> bool {
+    let Ok(output) = Command::new(program).arg("--version").output() else {
+        return false;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text.split_whitespace().nth(1).unwrap_or_default();
+    let mut parts = version.split('.').map_while(|part| part.parse().ok());
+    let version: (u32, u32) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    version >= (1, 21)
+}
+
 /// Fetches a package of the system and unpacks it below `folder`; nothing is installed. Where there is no such packager the
 /// place stays empty.
 fn unpack(folder: &Path, package: &str) -> Result<PathBuf, Error> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
-use podium_settings::{chain, start_logging};
+use podium_settings::{SERVERS_LOG, chain, parse_duration, start_logging};
+use podium_storage::erase;
 use podium_storage::seals::{self, Seal};
-use podium_storage::{ConnectSettings, erase};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Auth;
@@ -77,33 +77,25 @@ fn parse_seal(text: &str) -> Result<Seal, String> {
 }
 
 fn parse_lifetime(text: &str) -> Result<TimeDelta, String> {
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
-    let number: i64 = number
-        .parse()
-        .map_err(|_| "a number and s, m or h, such as 30m".to_owned())?;
-    let lifetime = match unit {
-        "s" => TimeDelta::try_seconds(number),
-        "m" => TimeDelta::try_minutes(number),
-        "h" => TimeDelta::try_hours(number),
-        _ => None,
-    };
-    lifetime
-        .filter(|l| *l > TimeDelta::zero() && *l <= TimeDelta::hours(24))
-        .ok_or_else(|| "more than 0 and at most 24h".into())
+    let lifetime = parse_duration(text, 24).map_err(|error| error.to_string())?;
+    TimeDelta::from_std(lifetime).map_err(|error| error.to_string())
 }
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let config = match Config::read(&Environment) {
+    let config = Config::read(&Environment).and_then(|config| {
+        start_logging(&Environment, SERVERS_LOG, config.log_json)?;
+        Ok(config)
+    });
+    let config = match config {
         Ok(config) => config,
         Err(error) => {
             eprintln!("podium-api: {error}");
             return ExitCode::from(2);
         }
     };
-    start_logging(config.log_json);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -180,9 +172,8 @@ async fn asked_to_stop() {
 }
 
 async fn migrate(config: &Config) -> Result<ExitCode, StartError> {
-    let resources = private::resources(config).await?;
-    let owner = config.database.owner(&resources.database_url)?;
-    let applied = podium_storage::migrate::migrate(&owner).await?;
+    let (database, _private) = private::database(config).await?;
+    let applied = podium_storage::migrate::migrate(&database.owner()?).await?;
     if applied.is_empty() {
         println!("the schema is up to date");
     }
@@ -207,8 +198,8 @@ fn token(config: &Config, user: &str, ttl: TimeDelta) -> Result<ExitCode, StartE
 }
 
 async fn rebuild(config: &Config, apply: bool) -> Result<ExitCode, StartError> {
-    let resources = private::resources(config).await?;
-    let settings = ConnectSettings::parse(resources.database_url.expose())?;
+    let (database, _private) = private::database(config).await?;
+    let settings = database.direct()?;
     let report = podium_storage::rebuild::rebuild(&settings, apply).await?;
     println!("{report}");
     Ok(if report.differences() == 0 || apply {
@@ -219,8 +210,8 @@ async fn rebuild(config: &Config, apply: bool) -> Result<ExitCode, StartError> {
 }
 
 async fn verify_audit(config: &Config, anchor: Option<Seal>) -> Result<ExitCode, StartError> {
-    let resources = private::resources(config).await?;
-    let settings = ConnectSettings::parse(resources.database_url.expose())?;
+    let (database, _private) = private::database(config).await?;
+    let settings = database.direct()?;
     let verified = seals::verify(&settings, anchor).await?;
     let last = verified
         .last
@@ -239,8 +230,8 @@ async fn verify_audit(config: &Config, anchor: Option<Seal>) -> Result<ExitCode,
 }
 
 async fn forget(config: &Config, unit: &str) -> Result<ExitCode, StartError> {
-    let resources = private::resources(config).await?;
-    let settings = ConnectSettings::parse(resources.database_url.expose())?;
+    let (database, _private) = private::database(config).await?;
+    let settings = database.direct()?;
     let erased = erase::forget(&settings, unit).await?;
     if erased.is_empty() {
         println!("nothing is known of this unit");

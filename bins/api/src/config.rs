@@ -61,6 +61,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// `CORS_ALLOWED_ORIGINS`
     pub cors: Option<Origins>,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where spans of requests are sent; needs the feature `otel`.
+    pub otlp_endpoint: Option<String>,
     /// `AUTO_PROMOTION_…` and `AUTO_NOTIFY_ALERTS`.
     pub promotion: podium_promotion::config::Environment,
 }
@@ -129,6 +131,7 @@ impl Config {
                 "CORS_ALLOWED_ORIGINS",
                 "* or origins such as https://shop.example, separated by commas",
             )?,
+            otlp_endpoint: otlp_endpoint(source)?,
             promotion: podium_promotion::config::Environment::read(|name| source.get(name))
                 .map_err(|error| ConfigError::Refused {
                     name: error.name,
@@ -142,6 +145,22 @@ impl Config {
     pub fn is_private(&self) -> bool {
         self.database.url.is_none() && self.host.is_loopback()
     }
+}
+
+fn otlp_endpoint(source: &dyn Source) -> Result<Option<String>, ConfigError> {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    let Some(url) = text(source, NAME) else {
+        return Ok(None);
+    };
+    let web = url.parse().is_ok_and(|uri: actix_web::http::Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+    });
+    let wanted = match (cfg!(feature = "otel"), web) {
+        (true, true) => return Ok(Some(url)),
+        (true, false) => "an http:// or https:// URL, such as http://collector:4318",
+        (false, _) => "unset: this program was built without the feature otel",
+    };
+    Err(ConfigError::Invalid { name: NAME, wanted })
 }
 
 fn snapshot_file(source: &dyn Source) -> Option<PathBuf> {
@@ -275,6 +294,7 @@ mod tests {
             ("PUBLIC_API_KEYS_REQUIRED", "yes"),
             ("JWT_PUBLIC_KEY_FILE", "/nowhere/key.pem"),
             ("JWT_JWKS_FILE", "/dev/null"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ] {
             let error = Config::read(&[(name, value)]).unwrap_err();
             assert!(error.to_string().starts_with(name), "{error}");

@@ -1,7 +1,9 @@
 //! `Idempotency-Key` on POSTs of the admin API: the same request again gets the answer of the first one.
 
 use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use actix_web::body::to_bytes;
 use actix_web::http::header::{self, HeaderName};
@@ -48,6 +50,7 @@ pub async fn once(
         key,
         route: format!("{} {}", ctx.req.method(), ctx.req.path()),
         request: digest(ctx, &body),
+        request_id: ctx.request_id.as_str().to_owned(),
     };
     ctx.put_back(body);
     let database = &ctx.state.database;
@@ -55,19 +58,41 @@ pub async fn once(
         Claimed::First => {
             // To its end, also when the client goes away meanwhile: it will come back and ask what became of it.
             let ctx = ctx.clone();
-            let task = rt::spawn(async move { keep(&ctx, claim, handler.await).await });
+            let task = rt::spawn(async move {
+                let outcome = alive(&ctx.state.database, &claim, handler).await;
+                keep(&ctx, claim, outcome).await
+            });
             task.await
                 .map_err(|error| ApiError::internal(&error.to_string()))?
         }
         Claimed::Answered(answer) => replay(ctx, answer),
         Claimed::Running => Err(ApiError::conflict(
-            "the first request with this Idempotency-Key was not answered: it still runs, or was cut off; if it does not end, \
-             look what it did and use another key",
+            "the first request with this Idempotency-Key still runs, or was cut off; try again in a minute",
+        )),
+        Claimed::Lost => Err(ApiError::conflict(
+            "the first request with this Idempotency-Key made its change and its answer was lost; look what it did and use \
+             another key",
         )),
         Claimed::Mismatch => Err(ApiError::new(
             Code::IdempotencyMismatch,
             "this Idempotency-Key belongs to another request",
         )),
+    }
+}
+
+/// How often a claim is renewed while its request runs.
+const RENEW_EVERY: Duration = Duration::from_secs(15);
+
+/// Waits for the handler, and says meanwhile that its request lives.
+async fn alive<T>(database: &Database, claim: &Claim, handler: impl Future<Output = T>) -> T {
+    let mut handler = pin!(handler);
+    loop {
+        if let Ok(outcome) = tokio::time::timeout(RENEW_EVERY, handler.as_mut()).await {
+            return outcome;
+        }
+        if let Err(error) = idempotency::renew(database, claim).await {
+            tracing::debug!(error = %error.chain(), "an idempotency key was not renewed and will be");
+        }
     }
 }
 

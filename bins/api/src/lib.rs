@@ -7,6 +7,7 @@ pub use podium_settings::{clock, ids};
 pub mod access_log;
 pub mod address;
 pub mod auth;
+pub mod background;
 pub mod bots;
 pub mod cli;
 pub mod config;
@@ -16,6 +17,8 @@ pub mod json;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod private;
 pub mod problem;
 pub mod promotion_feed;

@@ -173,8 +173,11 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     responses((status = 200, description = "The page or one of its files", content_type = "text/html", body = String),
         (status = 404, content_type = "application/problem+json", body = Problem)))]
 pub async fn page(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
-    static CONFIG: LazyLock<Arc<Config<'static>>> =
-        LazyLock::new(|| Arc::new(Config::from("/api/v1/openapi.json").try_it_out_enabled(true)));
+    static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+        // Messages link to operations of this page.
+        let config = Config::from("/api/v1/openapi.json").deep_linking(true);
+        Arc::new(config.try_it_out_enabled(true))
+    });
     let file = utoipa_swagger_ui::serve(ctx.path("file"), CONFIG.clone());
     match file.map_err(|error| ApiError::internal(&error.to_string()))? {
         Some(file) => Ok(HttpResponse::Ok()

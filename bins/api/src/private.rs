@@ -6,10 +6,14 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use podium_private_postgres::{PrivatePostgres, Settings, default_data_dir};
+use podium_private_postgres::{Error, PrivatePostgres, Settings, default_data_dir, running_url};
 
-use crate::config::{Config, ConfigError, Secret};
+use crate::config::{Config, ConfigError, DatabaseSettings, Secret};
+use crate::ids;
 use crate::server::{Resources, StartError};
+
+/// Name of the private database.
+const DATABASE: &str = "podium";
 
 /// Why the private mode cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -38,27 +42,52 @@ pub fn data_dir(config: &Config) -> PathBuf {
     default_data_dir(&here, config.data_dir.clone())
 }
 
-/// Database and signing secret: those that are configured, else private ones.
+/// What a server works with: database and signing secret, those that are configured, else private ones.
 ///
 /// # Errors
-/// [`StartError`] when neither can be had.
+/// [`StartError`] when they cannot be had.
 pub async fn resources(config: &Config) -> Result<Resources, StartError> {
     if config.jwt_secret.is_none() && config.jwt_public_keys.is_none() && !config.is_private() {
         return Err(ConfigError::MissingSecret.into());
     }
-    let (database_url, private) = match &config.database.url {
-        Some(url) => (url.clone(), None),
-        None => {
-            let server = start_postgres(data_dir(config)).await?;
-            (Secret::new(server.url("podium")), Some(server))
-        }
+    let (database, private) = match &config.database.url {
+        Some(_) => (config.database.clone(), None),
+        None => private_database(start_postgres(data_dir(config)).await?),
     };
     let jwt_secret = signing_secret(config)?;
     Ok(Resources {
-        database_url,
+        database,
         jwt_secret,
         private,
     })
+}
+
+/// The database for maintenance, which needs no signing secret: the one that is configured, else the private one. That one
+/// is started, unless a server has it running. It stops when what comes with its address is dropped.
+///
+/// # Errors
+/// [`PrivateError`] when there is none.
+pub async fn database(
+    config: &Config,
+) -> Result<(DatabaseSettings, Option<PrivatePostgres>), PrivateError> {
+    if config.database.url.is_some() {
+        return Ok((config.database.clone(), None));
+    }
+    let folder = data_dir(config);
+    match start_postgres(folder.clone()).await {
+        Ok(server) => Ok(private_database(server)),
+        Err(PrivateError::Postgres(Error::AlreadyRunning { data_dir, pid })) => {
+            let url =
+                running_url(&folder, DATABASE).ok_or(Error::AlreadyRunning { data_dir, pid })?;
+            Ok((DatabaseSettings::private(Secret::new(url)), None))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+fn private_database(server: PrivatePostgres) -> (DatabaseSettings, Option<PrivatePostgres>) {
+    let url = Secret::new(server.url(DATABASE));
+    (DatabaseSettings::private(url), Some(server))
 }
 
 /// Starts the private database of a folder.
@@ -103,16 +132,14 @@ fn kept_secret(path: &Path) -> std::io::Result<Secret> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let mut random = [0_u8; 32];
-    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut random)?;
-    let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let secret = ids::secret_key().map_err(std::io::Error::other)?;
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(secret.as_bytes())?;
+    file.write_all(secret.expose().as_bytes())?;
     file.sync_all()?;
-    Ok(Secret::new(secret))
+    Ok(secret)
 }

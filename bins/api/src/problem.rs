@@ -9,7 +9,6 @@ use podium_domain::fault::{Fault, Faults};
 use podium_storage::StorageError;
 use podium_storage::assignments::Unavailable;
 use podium_storage::database::AsStorageError;
-use podium_storage::events::RecordError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -392,16 +391,5 @@ impl From<Malformed> for ApiError {
 impl From<Unavailable> for ApiError {
     fn from(_: Unavailable) -> Self {
         Self::unavailable()
-    }
-}
-
-impl From<RecordError> for ApiError {
-    fn from(error: RecordError) -> Self {
-        match error {
-            RecordError::Unavailable(_) => Self::unavailable(),
-            RecordError::Refused => {
-                Self::internal("the database refused an event that had passed validation")
-            }
-        }
     }
 }

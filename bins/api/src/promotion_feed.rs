@@ -68,6 +68,12 @@ impl PromotionFeed {
         })
     }
 
+    /// Streams that are open.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
     /// Ends every stream.
     pub fn close(&self) {
         self.closing.send_replace(true);

@@ -44,6 +44,9 @@ pub struct AppState {
     pub started: Instant,
     /// What operators watch.
     pub metrics: Metrics,
+    /// Spans for a collector, where one is named.
+    #[cfg(feature = "otel")]
+    pub spans: Option<crate::otel::Spans>,
     /// Whether the process has been asked to stop.
     pub draining: AtomicBool,
 }

@@ -17,6 +17,7 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub struct Trace {
     id: [u8; 32],
     span: u64,
+    parent: Option<u64>,
     sampled: bool,
 }
 
@@ -41,6 +42,7 @@ impl Trace {
         Self {
             id,
             span: span(),
+            parent: None,
             sampled: false,
         }
     }
@@ -61,14 +63,18 @@ impl Trace {
         let parent = fields.get(36..52)?;
         let flags = fields.get(53..55)?;
         let dashes = fields.get(35) == Some(&b'-') && fields.get(52) == Some(&b'-');
-        let parent_is_id = is_hex(parent) && parent.iter().any(|byte| *byte != b'0');
-        if !(dashes && is_id(&id) && parent_is_id && is_hex(flags)) {
+        if !(dashes && is_id(&id) && is_hex(parent) && is_hex(flags)) {
+            return None;
+        }
+        let parent = u64::from_str_radix(std::str::from_utf8(parent).ok()?, 16).ok()?;
+        if parent == 0 {
             return None;
         }
         let flags = u8::from_str_radix(std::str::from_utf8(flags).ok()?, 16).ok()?;
         Some(Self {
             id,
             span: span(),
+            parent: Some(parent),
             sampled: flags & 1 == 1,
         })
     }
@@ -77,6 +83,24 @@ impl Trace {
     #[must_use]
     pub fn id(&self) -> &str {
         std::str::from_utf8(&self.id).unwrap_or_default()
+    }
+
+    /// Our place.
+    #[must_use]
+    pub const fn span(&self) -> u64 {
+        self.span
+    }
+
+    /// The caller's place, where there is a caller.
+    #[must_use]
+    pub const fn parent(&self) -> Option<u64> {
+        self.parent
+    }
+
+    /// Whether the caller wants the trace to be seen.
+    #[must_use]
+    pub const fn is_sampled(&self) -> bool {
+        self.sampled
     }
 
     /// `traceparent` that names our place.
@@ -138,6 +162,8 @@ mod tests {
         ] {
             let trace = Trace::parse(header.as_bytes()).unwrap();
             assert_eq!(trace.id(), ID);
+            assert_eq!(trace.parent(), Some(0x00f0_67aa_0ba9_02b7));
+            assert!(trace.is_sampled());
             let ours = trace.to_string();
             assert!(
                 ours.starts_with(&format!("00-{ID}-")) && ours.ends_with("-01"),
@@ -170,6 +196,7 @@ mod tests {
     fn begins_under_the_id_of_the_request() {
         assert_eq!(Trace::begun(ID).id(), ID);
         let own = Trace::begun("order-7");
+        assert_eq!(own.parent(), None);
         assert_eq!(
             Trace::parse(own.to_string().as_bytes()).unwrap().id(),
             own.id()

@@ -30,6 +30,9 @@ pub(crate) enum BenchError {
         /// What it said.
         said: String,
     },
+    /// The system gave no random bytes.
+    #[error("no signing secret can be made: {0}")]
+    Secret(String),
     /// A file or folder could not be used.
     #[error("{} could not be used", path.display())]
     File {
@@ -86,16 +89,5 @@ impl BenchError {
     pub(crate) fn run(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Run { what, source }
-    }
-
-    /// The error and its causes in one line.
-    pub(crate) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
     }
 }

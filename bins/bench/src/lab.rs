@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use podium_private_postgres::{Durability, PrivatePostgres, Settings};
+use podium_settings::ids;
 use podium_storage::connect::{ConnectSettings, Purpose};
 use tokio::process::Command;
 use tokio_postgres::Client;
@@ -27,7 +28,7 @@ pub(crate) struct Plan {
     pub(crate) seconds: u64,
     /// Worker threads of the API and of echo.
     pub(crate) workers: usize,
-    /// Events of the large experiment of goal 9.
+    /// Events of the large experiment whose reports are measured.
     pub(crate) events: i64,
 }
 
@@ -103,8 +104,8 @@ impl Lab {
         let main_settings = ConnectSettings::parse(&postgres.url(MAIN))?;
         let yardstick = ConnectSettings::parse(&postgres.url(YARDSTICK))?;
         podium_storage::migrate::migrate(&yardstick).await?;
-        let secret = random_hex()?;
-        let command = || api_command(program, &postgres.url(MAIN), &secret, plan.workers);
+        let secret = ids::secret_key().map_err(BenchError::Secret)?;
+        let command = || api_command(program, &postgres.url(MAIN), secret.expose(), plan.workers);
         let api = Server::start(command(), &folder.0.join("podium-api.log")).await?;
         let token = token(command()).await?;
         let main = main_settings.connect(Purpose::Maintain).await?;
@@ -249,16 +250,6 @@ fn folder(program: &Path) -> PathBuf {
     } else {
         beside.join(name)
     }
-}
-
-fn random_hex() -> Result<String, BenchError> {
-    use std::io::Read;
-    let mut bytes = [0; 32];
-    let source = "/dev/urandom";
-    std::fs::File::open(source)
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(BenchError::file(source))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The environment is emptied first, so that nobody's settings take part.

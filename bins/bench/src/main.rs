@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use podium_settings::chain;
 
 use crate::error::BenchError;
 use crate::goals::GOALS;
@@ -40,7 +41,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Cli {
     #[command(subcommand)]
     command: Option<Hidden>,
-    /// Goals to measure, 1 to 9 and 12 to 14; all without any.
+    /// Goals to measure, 1 to 9 and 12 to 14 as docs/performance.md lists them; all without any.
     #[arg(value_parser = clap::value_parser!(u8).range(1..=14))]
     goals: Vec<u8>,
     /// Pairs of yardstick and measurement.
@@ -52,7 +53,7 @@ struct Cli {
     /// HTTP worker threads of the API and of echo; as many as there are cores without it.
     #[arg(long)]
     workers: Option<usize>,
-    /// Events of the large experiment of goal 9.
+    /// Events of the large experiment whose reports are measured (goal 9).
     #[arg(long, default_value_t = 1_000_000)]
     events: i64,
     /// A podium-api to measure, instead of the workspace's.
@@ -100,7 +101,7 @@ fn told(outcome: Result<(), BenchError>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("podium-bench: {}", error.chain());
+            eprintln!("podium-bench: {}", chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -137,8 +138,8 @@ async fn measure(cli: Cli) -> Result<(), BenchError> {
                 result.lines.extend(lines);
             }
             Err(error) => {
-                eprintln!("no figures: {}", error.chain());
-                result.failed.push((goal, error.chain()));
+                eprintln!("no figures: {}", chain(&error));
+                result.failed.push((goal, chain(&error)));
             }
         }
     }

@@ -1,18 +1,22 @@
 //! Command line of the demonstration.
 
-use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use podium_api::config::{Config, Environment, Source};
+use podium_settings::{chain, start_logging};
 
 use crate::error::DemoError;
 use crate::progress::Progress;
 use crate::shop::plot::{self, Curve};
 use crate::shop::{Clicks, Play};
 use crate::{Demo, shop, table, tour};
+
+/// The API runs in this process: what it warns of is shown, its everyday messages are not, nor that connections to
+/// the private database break when it stops.
+const DEMO_LOG: &str = "warn,deadpool.postgres=off";
 
 /// Replays real click logs through Podium's HTTP API, shows the results, and leaves the API running.
 ///
@@ -48,14 +52,17 @@ struct Cli {
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let config = match Config::read(&Environment) {
+    let config = Config::read(&Environment).and_then(|config| {
+        start_logging(&Environment, DEMO_LOG, false)?;
+        Ok(config)
+    });
+    let config = match config {
         Ok(config) => configured(config, &cli),
         Err(error) => {
             eprintln!("podium-demo: {error}");
             return ExitCode::from(2);
         }
     };
-    start_logging();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -143,30 +150,6 @@ async fn shop_and_show(demo: &Demo, cli: &Cli) -> Result<(), DemoError> {
     })?;
     println!("picture: {}", cli.svg.display());
     Ok(())
-}
-
-/// The API runs in this process: what it warns of is shown, its everyday messages are not, nor that connections to
-/// the private database break when it stops.
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| "warn,deadpool.postgres=off".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-}
-
-/// An error with its causes; what an error already says of its cause is not said twice.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ pub enum DemoError {
     #[error("no token can be made: {0}")]
     Token(String),
     /// The system gave no random bytes for a signing secret.
-    #[error("no signing secret can be made")]
-    Secret(#[source] std::io::Error),
+    #[error("no signing secret can be made: {0}")]
+    Secret(String),
     /// The HTTP client could not be made.
     #[error("no HTTP client can be made")]
     Client(#[source] reqwest::Error),

@@ -25,13 +25,12 @@ pub mod storefront;
 pub mod table;
 pub mod tour;
 
-use std::fs::File;
-use std::io::Read;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 use podium_api::clock::{Clock, SystemClock};
-use podium_api::config::{Config, Secret};
+use podium_api::config::Config;
+use podium_api::ids;
 use podium_api::server::{self, Running};
 
 use crate::client::Client;
@@ -161,12 +160,7 @@ impl Demo {
 /// A shared database asks for a signing secret. Without one, tokens are signed with a secret of this process alone.
 fn with_secret(mut config: Config) -> Result<Config, DemoError> {
     if config.jwt_secret.is_none() && !config.is_private() {
-        let mut random = [0_u8; 32];
-        File::open("/dev/urandom")
-            .and_then(|mut file| file.read_exact(&mut random))
-            .map_err(DemoError::Secret)?;
-        let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        config.jwt_secret = Some(Secret::new(secret));
+        config.jwt_secret = Some(ids::secret_key().map_err(DemoError::Secret)?);
     }
     Ok(config)
 }

@@ -4,10 +4,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use podium_domain::text::{TextFault, check_reason};
 use podium_promotion::Engine;
 use podium_promotion::config::{self, Request};
-use podium_settings::{DatabaseSettings, Environment, Source, chain, choice, start_logging};
-use podium_storage::{ConnectSettings, Database};
+use podium_settings::{
+    DatabaseSettings, DurationError, Environment, SERVERS_LOG, Source, chain, choice,
+    parse_duration, start_logging,
+};
+use podium_storage::Database;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -40,7 +44,7 @@ enum Command {
     /// Scan, watch and move rollouts on until asked to stop.
     Run {
         /// From one scan to the next, such as 1h or 30m.
-        #[arg(long, default_value = "1h", value_parser = parse_duration)]
+        #[arg(long, default_value = "1h", value_parser = parse_period)]
         every: Duration,
         #[command(flatten)]
         asked: Asked,
@@ -111,34 +115,12 @@ impl Asked {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    const WANTED: &str = "a number and s, m, h or d, such as 30m; at least 1s and at most 30d";
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        Some('d') => 86_400,
-        _ => return Err(WANTED.to_owned()),
-    };
-    let number: u64 = text
-        .get(..text.len() - 1)
-        .and_then(|number| number.parse().ok())
-        .ok_or_else(|| WANTED.to_owned())?;
-    let seconds = number
-        .checked_mul(unit)
-        .filter(|s| (1..=30 * 86_400).contains(s));
-    seconds
-        .map(Duration::from_secs)
-        .ok_or_else(|| WANTED.to_owned())
+fn parse_period(text: &str) -> Result<Duration, DurationError> {
+    parse_duration(text, 30 * 24)
 }
 
-fn parse_reason(text: &str) -> Result<String, String> {
-    let characters = text.chars().count();
-    if (1..=1_000).contains(&characters) && !text.chars().any(char::is_control) {
-        Ok(text.to_owned())
-    } else {
-        Err("1 to 1,000 characters, none of them a control character".to_owned())
-    }
+fn parse_reason(text: &str) -> Result<String, TextFault> {
+    check_reason(text).map(|()| text.to_owned())
 }
 
 /// What every command works with.
@@ -165,7 +147,7 @@ pub fn run() -> ExitCode {
 fn start(cli: Cli) -> Result<(), WorkerError> {
     let source = Environment;
     let json_logs = choice(&source, "LOG_FORMAT", "text or json", &["text", "json"])? == Some(1);
-    start_logging(json_logs);
+    start_logging(&source, SERVERS_LOG, json_logs)?;
     let addresses = DatabaseSettings::read(&source)?;
     let promotion = config::Environment::read(|name| source.get(name))?;
     let notifications = podium_notifications::Settings::read(&source)?;
@@ -182,10 +164,9 @@ async fn execute(
     promotion: config::Environment,
     notifications: podium_notifications::Settings,
 ) -> Result<(), WorkerError> {
-    let url = addresses.url.as_ref().ok_or(WorkerError::NoDatabase)?;
-    let settings = ConnectSettings::parse(url.expose())?;
+    let settings = addresses.serving()?;
     if cli.migrate {
-        for name in podium_storage::migrate::migrate(&addresses.owner(url)?).await? {
+        for name in podium_storage::migrate::migrate(&addresses.owner()?).await? {
             tracing::info!(migration = name, "migration applied");
         }
     }
@@ -216,22 +197,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_bounded() {
-        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3_600)));
-        assert_eq!(parse_duration("30m"), Ok(Duration::from_secs(1_800)));
-        assert_eq!(parse_duration("2d"), Ok(Duration::from_secs(172_800)));
-        for bad in [
-            "",
-            "h",
-            "0s",
-            "1",
-            "1x",
-            "é",
-            "31d",
-            "-1h",
-            "99999999999999999999s",
-        ] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
+    fn a_reason_says_something() {
+        let rollback = |reason| {
+            let id = Uuid::nil().to_string();
+            Cli::try_parse_from(["promotion-worker", "rollback", &id, "--reason", reason])
+        };
+        assert!(rollback("checkout broke").is_ok());
+        for nothing in ["", " ", "a\u{7}b", &"r".repeat(1_001)] {
+            assert!(rollback(nothing).is_err(), "{nothing:?}");
         }
     }
 

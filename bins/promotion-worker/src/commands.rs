@@ -6,6 +6,8 @@ use podium_promotion::config::Request;
 use podium_promotion::decide::{Question, Requester};
 use podium_promotion::engine::Asked;
 use podium_promotion::replay;
+use podium_settings::clock::{Clock as _, SystemClock};
+use podium_settings::ids;
 use podium_storage::audit::Origin;
 use podium_storage::experiments::ExperimentRef;
 use podium_storage::promotions::{read, records};
@@ -22,7 +24,7 @@ const MANY: usize = 20;
 pub(crate) fn origin() -> Origin {
     Origin {
         actor: "promotion-worker".to_owned(),
-        request_id: Uuid::now_v7().to_string(),
+        request_id: ids::uuid_at(SystemClock.now()).to_string(),
         address: None,
     }
 }

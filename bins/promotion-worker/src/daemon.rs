@@ -38,7 +38,7 @@ pub(crate) async fn run(
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    let holder = Uuid::now_v7();
+    let holder = ids::uuid_at(SystemClock.now());
     let (stop_sending, stopped) = watch::channel(false);
     let sender = Sender::new(
         worker.database.clone(),

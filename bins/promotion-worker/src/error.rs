@@ -16,9 +16,6 @@ pub(crate) enum WorkerError {
     /// A variable of automatic promotion cannot be used.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
-    /// The worker has no private database.
-    #[error("DATABASE_URL is required")]
-    NoDatabase,
     /// The database failed.
     #[error("the database cannot be used: {}", .0.chain())]
     Storage(#[from] StorageError),
@@ -63,7 +60,6 @@ impl WorkerError {
         match self {
             Self::Config(_)
             | Self::Environment(_)
-            | Self::NoDatabase
             | Self::Storage(StorageError::Settings(_))
             | Self::Engine(EngineError::Config(_)) => 2,
             Self::Storage(_) | Self::Engine(EngineError::Change(ChangeError::Storage(_))) => 3,

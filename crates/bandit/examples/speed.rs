@@ -14,7 +14,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use podium_bandit::best::{beats_control, best_arm};
+use podium_bandit::best::best_arm;
 use podium_bandit::index::Index;
 use podium_bandit::policy::Epsilon;
 use podium_bandit::{Arms, Counts, Policy, Prior, Snapshot, Weighting};
@@ -113,12 +113,6 @@ fn main() {
             "weights of default",
             time(|| {
                 black_box(Policy::Lean.probabilities(&arms).unwrap());
-            }),
-        );
-        show(
-            "beats control",
-            time(|| {
-                black_box(beats_control(&posteriors, 0).unwrap());
             }),
         );
         let candidates: Vec<usize> = (0..length).collect();

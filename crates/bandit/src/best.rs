@@ -30,28 +30,6 @@ pub fn best_arm(posteriors: &[BetaPosterior]) -> Result<BestArm, BanditError> {
     compare(&densities, &means)
 }
 
-/// For every arm the probability that its rate is larger than that of arm `control`; `None` for
-/// the control itself.
-///
-/// # Errors
-/// [`BanditError::UnknownArm`]; [`BanditError::NotConverged`] as for [`best_arm`].
-pub fn beats_control(
-    posteriors: &[BetaPosterior],
-    control: usize,
-) -> Result<Vec<Option<f64>>, BanditError> {
-    let rival = posteriors.get(control).ok_or(BanditError::UnknownArm {
-        arm: control,
-        arms: posteriors.len(),
-    })?;
-    let against = |(arm, posterior): (usize, &BetaPosterior)| {
-        if arm == control {
-            return Ok(None);
-        }
-        best_arm(&[*rival, *posterior]).map(|best| best.probability.get(1).copied())
-    };
-    posteriors.iter().enumerate().map(against).collect()
-}
-
 /// Probabilities with which top-two Thompson sampling plays the arms: with probability `beta` a
 /// draw's winner, otherwise a winner of further draws that is another arm.
 ///
@@ -356,6 +334,5 @@ mod tests {
     fn nothing_to_compare() {
         assert_eq!(best_arm(&[]), Err(BanditError::NoArms));
         assert_eq!(best_arm(&[beta(2.0, 3.0)]).unwrap().probability, vec![1.0]);
-        assert!(beats_control(&[beta(2.0, 3.0)], 1).is_err());
     }
 }

@@ -38,29 +38,8 @@ pub fn rates_by_position(counts: &[Counts]) -> Vec<PositionRate> {
     counts.iter().enumerate().map(rate).collect()
 }
 
-/// Examination weights rate_k / rate_1: how much of the first position's attention a position gets.
-///
-/// # Errors
-/// [`BanditError::NotEnoughData`] when the first position has no success, or another no plays.
-pub fn examination_weights(counts: &[Counts]) -> Result<Vec<f64>, BanditError> {
-    let missing = |name| BanditError::NotEnoughData {
-        name,
-        got: 0.0,
-        required: 1.0,
-    };
-    let first = counts
-        .first()
-        .and_then(|counts| rate(*counts))
-        .filter(|rate| *rate > 0.0)
-        .ok_or(missing("successes at the first position"))?;
-    let weight = |counts: &Counts| {
-        let rate = rate(*counts).ok_or(missing("plays at a position"))?;
-        Ok(rate / first)
-    };
-    counts.iter().map(weight).collect()
-}
-
-/// What a reward at a position counts: 1 / weight, at most `clip` and at least 1 / `clip`.
+/// What a reward at a position counts: 1 / weight, where the weights are rate_k / rate_1, the share of the first position's
+/// attention that a position gets; at most `clip` and at least 1 / `clip`.
 ///
 /// # Errors
 /// [`BanditError::OutOfRange`] for a position without a weight, a negative weight or a clip
@@ -105,15 +84,11 @@ mod tests {
 
     #[test]
     fn weights_and_corrections() {
-        let seen = [counts(1_000, 50), counts(1_000, 25), counts(1_000, 1)];
-        let weights = examination_weights(&seen).unwrap();
-        assert!((weights[1] - 0.5).abs() < 1e-12);
+        let weights = [1.0, 0.5, 0.02];
         assert!((correction(&weights, 1, 5.0).unwrap() - 2.0).abs() < 1e-12);
         assert!((correction(&weights, 2, 5.0).unwrap() - 5.0).abs() < 1e-12);
         assert!(correction(&weights, 3, 5.0).is_err());
         assert!(correction(&weights, 0, f64::NAN).is_err());
-        assert!(examination_weights(&[counts(5, 0)]).is_err());
-        assert!(examination_weights(&[]).is_err());
     }
 
     #[test]

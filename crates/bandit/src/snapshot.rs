@@ -171,13 +171,6 @@ impl Snapshot {
         &self.inner.best
     }
 
-    /// Whether every arm keeps a positive probability, without which no other policy can be
-    /// evaluated from the log.
-    #[must_use]
-    pub fn supports_off_policy(&self) -> bool {
-        self.inner.weights.iter().all(|weight| *weight > 0.0)
-    }
-
     /// Draws an arm with the weights' probabilities.
     #[inline]
     pub fn draw(&self, rng: &mut impl Rng) -> usize {

@@ -4,9 +4,7 @@ mod golden;
 
 use golden::{Mismatches, cases, load};
 use podium_bandit::BetaPosterior;
-use podium_bandit::best::{
-    beats_control, best_arm, clipped_below, mixed_with_uniform, top_two_probabilities,
-};
+use podium_bandit::best::{best_arm, clipped_below, mixed_with_uniform, top_two_probabilities};
 
 const ABSOLUTE: f64 = 1e-8;
 
@@ -26,11 +24,12 @@ fn golden_prob_best() {
             .collect();
         let best = best_arm(&posteriors).unwrap();
         let p = &best.probability;
-        let beats: Vec<_> = beats_control(&posteriors, 0)
-            .unwrap()
-            .into_iter()
-            .map(|beats| beats.unwrap_or(f64::NAN))
-            .collect();
+        // Against the first arm alone; it does not play against itself.
+        let against = |(arm, posterior): (usize, &BetaPosterior)| match arm {
+            0 => f64::NAN,
+            _ => best_arm(&[posteriors[0], *posterior]).unwrap().probability[1],
+        };
+        let beats: Vec<_> = posteriors.iter().enumerate().map(against).collect();
         for (name, got) in [
             ("prob_best", p),
             ("expected_loss", &best.expected_loss),

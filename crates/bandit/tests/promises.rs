@@ -167,7 +167,7 @@ fn the_first_position_has_its_weight_as_propensity() {
     assert!(snapshot.rank(&[0, 0], &mut rng).is_err());
     assert!(snapshot.rank(&[4], &mut rng).is_err());
     assert!(snapshot.rank(&[], &mut rng).is_err());
-    assert!(snapshot.supports_off_policy());
+    assert!(snapshot.weights().iter().all(|weight| *weight > 0.0));
     let drawn = snapshot.rank_by_draws(&candidates, &mut rng).unwrap();
     assert_eq!(drawn.propensities, None);
 }
@@ -187,7 +187,7 @@ fn the_floor_holds_and_zero_is_allowed() {
         Snapshot::of_rates(1, weighting, arms())
     };
     assert!((build(0.05).unwrap().weights()[1] - 0.025).abs() < 1e-15);
-    assert!(!build(0.0).unwrap().supports_off_policy());
+    assert!(build(0.0).unwrap().weights().contains(&0.0));
     assert!(build(1.5).is_err());
     assert!(build(f64::NAN).is_err());
 }

@@ -6,6 +6,7 @@
 use crate::notification::Level;
 use crate::outcomes::Outcomes;
 use crate::stats::proportion::{Proportion, wilson};
+use crate::stats::srm;
 use crate::words::wire_names;
 
 /// Two-sided confidence whose one-sided limits hold with 99.9 %.
@@ -16,7 +17,7 @@ const MIN_UNITS: i64 = 20;
 const FEW_UNITS: i64 = 100;
 const ERROR_RATE: [(f64, Level); 2] = [(0.1, Level::Critical), (0.05, Level::Warning)];
 const LATENCY_MS: [(f64, Level); 2] = [(5_000.0, Level::Critical), (2_000.0, Level::Warning)];
-const SPLIT_P: [(f64, Level); 2] = [(1e-6, Level::Critical), (1e-3, Level::Warning)];
+const SPLIT_P: [(f64, Level); 2] = [(1e-6, Level::Critical), (srm::THRESHOLD, Level::Warning)];
 /// Part of its share of traffic below which a variant starves.
 const STARVING: f64 = 0.1;
 /// Share of failed assignments.

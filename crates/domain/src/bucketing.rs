@@ -212,12 +212,6 @@ impl VariantTable {
         0.0
     }
 
-    /// Sum of the weights, in ten-thousandths.
-    #[must_use]
-    pub fn total_weight(&self) -> u64 {
-        self.total
-    }
-
     /// Draws rise along the table, so the first choice that takes one is the variant; the last
     /// takes what is left.
     fn first(&self, takes: impl Fn(&Choice) -> bool) -> usize {

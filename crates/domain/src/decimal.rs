@@ -62,15 +62,6 @@ impl Decimal4 {
     /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// The whole number `n`. `None` when it does not fit.
-    #[must_use]
-    pub const fn from_integer(n: i64) -> Option<Self> {
-        match n.checked_mul(UNITS_PER_ONE) {
-            Some(units) => Some(Self(units)),
-            None => None,
-        }
-    }
-
     /// The number times 10,000.
     #[must_use]
     pub const fn units(self) -> i64 {
@@ -422,9 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_and_floats() {
-        assert_eq!(Decimal4::from_integer(85), Some(Decimal4(850_000)));
-        assert_eq!(Decimal4::from_integer(i64::MAX), None);
+    fn sums_and_floats() {
         assert_eq!(Decimal4(2_500).to_f64().to_bits(), 0.25_f64.to_bits());
         assert_eq!(Decimal4(i64::MAX).checked_add(Decimal4(1)), None);
         assert_eq!(Decimal4(1).checked_add(Decimal4(2)), Some(Decimal4(3)));

@@ -63,12 +63,6 @@ impl EventType {
         }
     }
 
-    /// The type with this number.
-    #[must_use]
-    pub fn from_code(code: i16) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| kind.code() == code)
-    }
-
     /// Whether the event must have a value.
     #[must_use]
     pub const fn needs_value(self) -> bool {
@@ -258,11 +252,6 @@ mod tests {
                 (6, "request")
             ]
         );
-        for kind in EventType::ALL {
-            assert_eq!(EventType::from_code(kind.code()), Some(*kind));
-        }
-        assert_eq!(EventType::from_code(0), None);
-        assert_eq!(EventType::from_code(7), None);
         assert!(EventType::Purchase.needs_value() && !EventType::Click.needs_value());
         assert!(EventType::AddToCart.has_quantity() && !EventType::Engagement.has_quantity());
         assert_eq!(VALUE.end().to_string(), "1000000000000");

@@ -201,12 +201,6 @@ impl Status {
     pub const fn may_delete_variant(self) -> bool {
         matches!(self, Self::Draft)
     }
-
-    /// Whether the experiment has had units assigned.
-    #[must_use]
-    pub const fn was_started(self) -> bool {
-        !matches!(self, Self::Draft)
-    }
 }
 
 /// A field of an experiment that a client may want to change.
@@ -461,7 +455,6 @@ mod tests {
         }
         assert!(Status::Running.may_add_variant() && !Status::Completed.may_add_variant());
         assert!(Status::Draft.may_delete_variant() && !Status::Running.may_delete_variant());
-        assert!(Status::Paused.was_started() && !Status::Draft.was_started());
     }
 
     fn variants(weights_and_controls: &[(i64, bool)]) -> Vec<VariantAtStart> {

@@ -36,8 +36,6 @@ pub mod code {
     pub const DUPLICATE: &str = "duplicate";
     /// A variant that is not of the experiment.
     pub const UNKNOWN_VARIANT: &str = "unknown_variant";
-    /// Neither a variant nor an assignment of the unit to take it from.
-    pub const NO_ASSIGNMENT: &str = "no_assignment";
 }
 
 /// One thing that is wrong with a body.

@@ -24,9 +24,10 @@ use crate::verdict::Verdict;
 pub const SUBJECT: usize = 200;
 /// Characters of a text from outside.
 const TEXT: usize = 2_000;
-/// For a connection, and for each command.
-const COMMAND: Duration = Duration::from_secs(10);
-/// For the whole message. A delivery's lease is longer.
+/// To a connection. The library has no limit of its own for a command, so that a relay that falls silent is left when the
+/// whole message took too long.
+const CONNECT: Duration = Duration::from_secs(5);
+/// For the whole message, connection included. A delivery's lease is longer.
 const WHOLE: Duration = Duration::from_secs(50);
 /// How long a connection waits for the next message.
 const IDLE: Duration = Duration::from_secs(60);
@@ -63,7 +64,7 @@ impl Mail {
             AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(settings.host.as_str())
                 .port(settings.port)
                 .hello_name(hello)
-                .timeout(Some(COMMAND))
+                .timeout(Some(CONNECT))
                 .pool_config(pool);
         builder = match settings.mode {
             SmtpMode::StartTls => builder.tls(Tls::Required(parameters(settings, roots)?)),

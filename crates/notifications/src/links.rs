@@ -21,19 +21,17 @@ impl Links {
         }
     }
 
-    /// The page about what a message is about.
+    /// The page about what a message is about: the operation of the browsable API that shows it.
     #[must_use]
     pub fn page(&self, message: &Message) -> Option<String> {
         let base = self.base.as_ref()?;
-        Some(match (message.subject, &message.experiment) {
-            (Subject::Promotion(id), _) => format!("{base}/dashboard/promotions/{id}"),
-            (Subject::Alert(id), _) => format!("{base}/dashboard/alerts/{id}"),
-            (Subject::Experiment(id), _) => format!("{base}/dashboard/experiments/{id}"),
-            (Subject::Target(_), Some(experiment)) => {
-                format!("{base}/dashboard/experiments/{}", experiment.id)
-            }
-            (Subject::Target(_), None) => format!("{base}/dashboard"),
-        })
+        let operation = match (message.subject, &message.experiment) {
+            (Subject::Promotion(_), _) => "Promotions/getPromotion",
+            (Subject::Alert(_), _) => "Alerts/listAlerts",
+            (Subject::Experiment(_), _) | (Subject::Target(_), Some(_)) => "Analytics/report",
+            (Subject::Target(_), None) => "Notifications/listNotificationLogs",
+        };
+        Some(format!("{base}/docs/#/{operation}"))
     }
 
     /// How to take a promotion back, where there is one to take back.
@@ -65,7 +63,7 @@ mod tests {
         let links = Links::new(Some("https://podium.example.com/"));
         assert_eq!(
             links.page(&message).as_deref(),
-            Some("https://podium.example.com/dashboard/alerts/7")
+            Some("https://podium.example.com/docs/#/Alerts/listAlerts")
         );
         assert_eq!(Links::new(None).page(&message), None);
     }

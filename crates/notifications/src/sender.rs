@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use podium_domain::notification::{Channel, Event};
 use podium_storage::outbox::{self, Answer, Delivery, End, Limits, Outcome};
 use podium_storage::{Database, StorageError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::counters::{self, Counters};
@@ -21,8 +21,13 @@ use crate::settings::Settings;
 use crate::verdict::Verdict;
 use crate::{Links, escape, pagerduty, retry, slack, tls, webhook};
 
-/// Messages on their way at the same time.
+/// Messages that are being handed over at the same time.
 const AT_ONCE: usize = 16;
+/// Who has not answered by then gives the place to the next one and is waited for beside it, so that targets that hang
+/// hold nobody up.
+const PROMPT: Duration = Duration::from_millis(200);
+/// Messages that may be on their way in all; each holds a connection.
+const IN_ALL: usize = 512;
 /// Longer than any try takes.
 const LEASE: Duration = Duration::from_secs(60);
 /// How often the outbox is looked at when nothing happens.
@@ -64,6 +69,7 @@ pub struct Sender {
     mail: Option<Mail>,
     counters: Counters,
     wake: Notify,
+    places: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Sender {
@@ -95,6 +101,7 @@ impl Sender {
             mail,
             counters: Counters::default(),
             wake: Notify::new(),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
         }))
     }
 
@@ -165,7 +172,19 @@ impl Sender {
         }
     }
 
-    async fn deliver(self: Arc<Self>, delivery: Delivery) {
+    /// Delivers within a place, and goes on outside of it when the target takes its time.
+    async fn deliver_in(self: Arc<Self>, place: OwnedSemaphorePermit, delivery: Delivery) {
+        let delivering = self.deliver(delivery);
+        tokio::pin!(delivering);
+        if tokio::time::timeout(PROMPT, &mut delivering).await.is_ok() {
+            return;
+        }
+        drop(place);
+        self.wake();
+        delivering.await;
+    }
+
+    async fn deliver(&self, delivery: Delivery) {
         let outcome = self.send(&delivery).await;
         match &outcome {
             Outcome::Sent { .. } => {
@@ -387,14 +406,21 @@ pub async fn run(sender: Arc<Sender>, mut stop: watch::Receiver<bool>) {
 }
 
 async fn take(sender: &Arc<Sender>, on_their_way: &mut JoinSet<()>) {
-    let room = AT_ONCE.saturating_sub(on_their_way.len());
+    // What was sent gives its place back when it is recorded; what is still to be joined must not count.
+    while on_their_way.try_join_next().is_some() {}
+    let room = sender.places.available_permits();
+    let room = room.min(IN_ALL.saturating_sub(on_their_way.len()));
     if room == 0 {
         return;
     }
     match sender.claim(room).await {
         Ok(deliveries) => {
             for delivery in deliveries {
-                on_their_way.spawn(sender.clone().deliver(delivery));
+                // Nobody else takes places, so there is one for each delivery that was asked for.
+                let Ok(place) = sender.places.clone().try_acquire_owned() else {
+                    return;
+                };
+                on_their_way.spawn(sender.clone().deliver_in(place, delivery));
             }
         }
         Err(error) => {

@@ -55,7 +55,7 @@ mod user;
 pub use error::Error;
 pub use folder::{default_data_dir, prepare_data_dir};
 pub use lock::LockGuard;
-pub use server::{Durability, PrivatePostgres, Settings};
+pub use server::{Durability, PrivatePostgres, Settings, running_url};
 
 /// The oldest major version of PostgreSQL that Podium works with.
 pub const MIN_MAJOR_VERSION: u32 = 15;

@@ -1,11 +1,13 @@
 //! The private server and its life.
 
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cluster::{NAME, Site};
 use crate::error::Error;
-use crate::folder::Password;
+use crate::folder::{Folder, Password};
 use crate::launch::{Running, exit_status};
 use crate::lock::LockGuard;
 use crate::processes::Signal;
@@ -227,6 +229,13 @@ impl Drop for PrivatePostgres {
     }
 }
 
+/// The address of a database, with the password, on the server of a data folder that runs already, whoever owns it. The
+/// name goes in as it is. `None` when none takes connections there, or the caller may not read its password.
+#[must_use]
+pub fn running_url(data_dir: &Path, database: &str) -> Option<String> {
+    Some(Connection::running(data_dir)?.url(database))
+}
+
 /// How to reach a server that somebody started.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
@@ -235,6 +244,21 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// To the server of a data folder, if it is alive and well, whoever owns it.
+    pub(crate) fn running(data_dir: &Path) -> Option<Self> {
+        let folder = Folder::existing(data_dir)?;
+        let path = folder.server_lock();
+        let unused = LockGuard::try_exclusive(File::open(&path).ok()?, &path).ok()?;
+        let connection = Self {
+            password: folder.load_password()?,
+            port: folder.load_port()?,
+        };
+        let serves = unused.is_none()
+            && folder.postmaster()?.ready
+            && TcpStream::connect((Ipv4Addr::LOCALHOST, connection.port)).is_ok();
+        serves.then_some(connection)
+    }
+
     pub(crate) fn url(&self, database: &str) -> String {
         url(&self.password, self.port, database)
     }

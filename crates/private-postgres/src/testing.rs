@@ -22,7 +22,6 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -30,9 +29,7 @@ use std::time::Duration;
 
 use crate::cluster::{Site, find_installation, install_if_needed};
 use crate::error::{Context, Error};
-use crate::folder::{
-    Folder, create_open_to, create_private_dir, name_for, open_private, write_private,
-};
+use crate::folder::{create_open_to, create_private_dir, name_for, open_private, write_private};
 use crate::install::in_path;
 use crate::lock::LockGuard;
 use crate::random;
@@ -87,7 +84,7 @@ impl SharedServer {
             &random::hex::<8>()?,
             &home.run_as,
         )?;
-        let connection = match home.running() {
+        let connection = match Connection::running(&home.data()) {
             Some(connection) => home.keep_watched(idle).map(|()| connection),
             None => home.start(idle),
         }?;
@@ -161,21 +158,6 @@ impl Home {
 
     fn settings(&self) -> Settings {
         settings(&self.data())
-    }
-
-    /// The server, if it is alive and well.
-    fn running(&self) -> Option<Connection> {
-        let folder = Folder::existing(&self.data())?;
-        let path = folder.server_lock();
-        let unused = LockGuard::try_exclusive(fs::File::open(&path).ok()?, &path).ok()?;
-        let connection = Connection {
-            password: folder.load_password()?,
-            port: folder.load_port()?,
-        };
-        let serves = unused.is_none()
-            && folder.postmaster()?.ready
-            && TcpStream::connect((Ipv4Addr::LOCALHOST, connection.port)).is_ok();
-        serves.then_some(connection)
     }
 
     /// Starts a new server. The watchdog comes first: if this process is killed in between, it

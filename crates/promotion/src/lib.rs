@@ -24,6 +24,6 @@ mod message;
 pub mod replay;
 pub mod safety;
 pub mod sums;
+pub mod watch;
 
 pub use engine::{Engine, EngineError};
-pub mod watch;

@@ -2,15 +2,13 @@
 
 use podium_domain::analysis::{ERROR_RATE_MARGIN, GUARDRAIL_ALPHA, split_p_value};
 use podium_domain::metric::Metric;
-use podium_domain::stats::StatsError;
 use podium_domain::stats::special::norm_isf;
+use podium_domain::stats::{StatsError, srm};
 use serde::{Deserialize, Serialize};
 
 use crate::config::PromotionConfig;
 use crate::evidence::{Arm, Latency, Subject, Traffic, UnitCounts};
 
-/// A split is off below this p-value.
-pub const SPLIT_THRESHOLD: f64 = 0.001;
 /// From this share of units on whose variant the client named, the split is not ours to judge.
 const FOREIGN_SPLIT: f64 = 0.05;
 
@@ -236,7 +234,7 @@ fn log_ratio(winner: &Latency, control: &Latency) -> Option<(f64, f64)> {
 }
 
 fn balance(traffic: &Traffic) -> SafetyCheck {
-    let check = SafetyCheck::new("Traffic Balance Check", SPLIT_THRESHOLD);
+    let check = SafetyCheck::new("Traffic Balance Check", srm::THRESHOLD);
     let units: f64 = traffic.epochs.iter().flat_map(|epoch| &epoch.counts).sum();
     let is_foreign = as_float(traffic.client_units) > FOREIGN_SPLIT * units;
     match split_p_value(&traffic.epochs) {
@@ -245,7 +243,7 @@ fn balance(traffic: &Traffic) -> SafetyCheck {
             None,
             "clients named the variants of many units, so the split is not ours to judge",
         ),
-        Ok(p) if p >= SPLIT_THRESHOLD => {
+        Ok(p) if p >= srm::THRESHOLD => {
             let message = format!("Traffic balance p-value: {p:.3}");
             check.with(Outcome::Passed, Some(p), message)
         }

@@ -131,7 +131,8 @@ impl Serving {
         Ok(self.tallies.answered(Box::pin(from_table).await))
     }
 
-    /// All experiments of one unit that are served, without those that it does not take part in.
+    /// All experiments of one unit that are served, without those that it does not take part in, and whether one is
+    /// missing only because it could not be found out.
     ///
     /// # Errors
     /// [`AssignError::NoUnit`].
@@ -139,7 +140,7 @@ impl Serving {
         &self,
         visitor: Visitor<'_>,
         now: DateTime<Utc>,
-    ) -> Result<Vec<Bytes>, AssignError> {
+    ) -> Result<(Vec<Bytes>, bool), AssignError> {
         let unit = visitor.unit().ok_or(AssignError::NoUnit)?;
         let snapshot = Arc::clone(&self.snapshot());
         let version = snapshot.version();
@@ -160,13 +161,17 @@ impl Serving {
                 *slot = Some(self.conclude(experiment, version, unit, stored, now));
             }
         }
-        let (default, degraded) = (default_answer(false), default_answer(true));
-        Ok(answers
-            .into_iter()
-            .flatten()
-            .map(|answer| self.tallies.answered(answer))
-            .filter(|answer| *answer != default && *answer != degraded)
-            .collect())
+        let (default, unknown) = (default_answer(false), default_answer(true));
+        let mut is_degraded = false;
+        let mut kept = Vec::with_capacity(answers.len());
+        for answer in answers.into_iter().flatten() {
+            let answer = self.tallies.answered(answer);
+            is_degraded |= answer == unknown;
+            if answer != default && answer != unknown {
+                kept.push(answer);
+            }
+        }
+        Ok((kept, is_degraded))
     }
 
     /// One experiment for many users, in order.

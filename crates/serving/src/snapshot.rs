@@ -109,6 +109,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Its word in answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Split => "SPLIT",
+            Self::Sticky => "STICKY",
+            Self::Override => "OVERRIDE",
+            Self::Promoted => "PROMOTED",
+            Self::Holdback => "HOLDBACK",
+            Self::Bandit => "BANDIT",
+        }
+    }
+
     /// Their words, in the order of their definition.
     pub const NAMES: [&'static str; 6] = [
         "SPLIT", "STICKY", "OVERRIDE", "PROMOTED", "HOLDBACK", "BANDIT",
@@ -364,6 +377,19 @@ impl Experiment {
                 own.and_then(|own| of_promotion(Promotion::control, Reason::Holdback).or(Some(own)))
             }
         }
+    }
+
+    /// What `assign` answers a unit that is not pinned, and why; `stored` is the variant of its assignment. `None` is the
+    /// default answer: also for a unit without an assignment that would be given one at its first request.
+    #[must_use]
+    pub fn explain(&self, unit: &str, stored: Option<i64>) -> Option<(&Variant, Reason)> {
+        if !self.is_served() {
+            return None;
+        }
+        let own = stored.and_then(|id| self.variant(id));
+        let is_split = !self.is_drawn() && self.place(unit).map(|placed| placed.id) == stored;
+        let told = self.told(unit, own);
+        self.answer(told, own.map(|own| (own, self.reason(is_split))))
     }
 
     /// The variant that a unit is pinned to.

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use podium_domain::event::{CountRule, EventRefused, EventType};
 use podium_domain::experiment::Status;
-use podium_storage::assignments::{Candidate, Stored};
-use podium_storage::events::{EventRow, Promoted, RecordError, event_key};
+use podium_storage::assignments::{Candidate, Stored, Unavailable};
+use podium_storage::events::{EventRow, Promoted, Recorded, event_key};
 
 use crate::Serving;
 use crate::assign::{Visitor, lookup};
@@ -103,12 +103,9 @@ pub enum TrackError {
     Rejected,
 }
 
-impl From<RecordError> for TrackError {
-    fn from(error: RecordError) -> Self {
-        match error {
-            RecordError::Unavailable(_) => Self::Unavailable,
-            RecordError::Refused => Self::Rejected,
-        }
+impl From<Unavailable> for TrackError {
+    fn from(_: Unavailable) -> Self {
+        Self::Unavailable
     }
 }
 
@@ -166,7 +163,7 @@ impl Serving {
             .record(prepared.rows)
             .map_err(|_| TrackError::Unavailable)?;
         let new = answer.await.map_err(|_| TrackError::Unavailable)??;
-        Ok(tracked(named, ids, &new))
+        tracked(named, ids, &new)
     }
 
     /// Records many events, each with its own outcome, in order.
@@ -216,11 +213,11 @@ impl Serving {
             .map(|outcome| {
                 let (from, ids, named) = outcome?;
                 if ids.is_empty() {
-                    return Ok(tracked(named, ids, &[true]));
+                    return tracked(named, ids, &[Recorded::New]);
                 }
                 let new = new.as_ref().map_err(|error| *error)?;
                 let mine = new.get(from..from + ids.len()).unwrap_or_default();
-                Ok(tracked(named, ids, mine))
+                tracked(named, ids, mine)
             })
             .collect()
     }
@@ -345,9 +342,12 @@ impl Serving {
         if let Some(stored) = self.known.get(key).and_then(|known| known.stored) {
             return Ok(Some(stored));
         }
+        // Another replica may have stored it in this moment, and its event must not be lost: only of who is outside the
+        // allocation is it believed for a moment that there is none.
         if candidate.is_none()
             && visitor.login_session().is_none()
             && self.known.is_absent(key, now)
+            && experiment.place(unit).is_none()
         {
             return Ok(None);
         }
@@ -368,11 +368,14 @@ impl Serving {
     }
 }
 
-fn tracked(named: bool, ids: Vec<i64>, new: &[bool]) -> Tracked {
-    Tracked {
-        duplicate: !new.iter().any(|new| *new),
-        recorded: (!named).then_some(ids),
+fn tracked(named: bool, ids: Vec<i64>, rows: &[Recorded]) -> Result<Tracked, TrackError> {
+    if rows.contains(&Recorded::Refused) {
+        return Err(TrackError::Rejected);
     }
+    Ok(Tracked {
+        duplicate: !rows.contains(&Recorded::New),
+        recorded: (!named).then_some(ids),
+    })
 }
 
 /// Drafts and archived experiments take no events, whoever sends them.

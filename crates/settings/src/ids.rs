@@ -9,6 +9,8 @@ use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt, SeedableRng, TryRng};
 use uuid::Uuid;
 
+use crate::Secret;
+
 thread_local! {
     static GENERATOR: RefCell<StdRng> = RefCell::new(seeded());
 }
@@ -49,9 +51,19 @@ pub fn secret<const N: usize>() -> Result<[u8; N], String> {
     Ok(bytes)
 }
 
-/// A UUID of version 7 for an event that arrived at `now`.
+/// A key of 32 such bytes, as 64 hexadecimal digits.
+///
+/// # Errors
+/// As [`secret`].
+pub fn secret_key() -> Result<Secret, String> {
+    let bytes = secret::<32>()?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Secret::new(digits))
+}
+
+/// A UUID of version 7 for something that happened at `now`: an event, an upload.
 #[must_use]
-pub fn event_id(now: DateTime<Utc>) -> Uuid {
+pub fn uuid_at(now: DateTime<Utc>) -> Uuid {
     let millis = u64::try_from(now.timestamp_millis()).unwrap_or_default();
     let [bytes @ .., _, _, _, _, _, _] = random().to_le_bytes();
     uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()

@@ -7,11 +7,13 @@
 
 pub mod clock;
 mod database;
+mod duration;
 pub mod ids;
 mod log;
 
 pub use database::DatabaseSettings;
-pub use log::{chain, start_logging};
+pub use duration::{DurationError, parse_duration};
+pub use log::{SERVERS_LOG, chain, start_logging};
 
 /// A value that logs and `Debug` never show.
 #[derive(Clone, PartialEq, Eq)]
@@ -89,6 +91,12 @@ pub enum ConfigError {
         name: &'static str,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A variable without which the process cannot work.
+    #[error("{name} is required")]
+    Required {
+        /// Environment variable.
+        name: &'static str,
     },
     /// There is no secret and the address is not private.
     #[error(

@@ -1,6 +1,6 @@
 //! Who has which variant: read, first assignment, login.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -89,27 +89,33 @@ LEFT JOIN unit_aliases sl ON sl.alias_unit = i.session AND sl.experiment_id = i.
 LEFT JOIN user_experiment_assignments s
     ON s.user_id = coalesce(sl.unit, i.session) AND s.experiment_id = i.experiment_id";
 
-/// Login: the session's assignment becomes the user's, and the session an alias of the user. `tx_id` stays as
+/// Logins: the session's assignment becomes the user's, and the session an alias of the user. `tx_id` stays as
 /// it is: folding counts the unit by its first transaction, and must not count it twice.
 const LOG_IN: &str = "-- assignments::log_in
-WITH moved AS (
-    UPDATE user_experiment_assignments SET user_id = $2
-    WHERE user_id = $3 AND experiment_id = $1
-    RETURNING variant_id, assigned_at, source, is_bot),
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[]) AS i (experiment_id, unit, session)),
+moved AS (
+    UPDATE user_experiment_assignments a SET user_id = i.unit FROM input i
+    WHERE a.user_id = i.session AND a.experiment_id = i.experiment_id
+    RETURNING a.experiment_id, i.unit, i.session, a.variant_id, a.assigned_at, a.source, a.is_bot),
 repointed AS (
-    UPDATE unit_aliases SET unit = $2, tx_id = pg_current_xact_id()::text::bigint
-    WHERE unit = $3 AND experiment_id = $1 AND EXISTS (SELECT 1 FROM moved)),
+    UPDATE unit_aliases l SET unit = m.unit, tx_id = pg_current_xact_id()::text::bigint FROM moved m
+    WHERE l.unit = m.session AND l.experiment_id = m.experiment_id),
 alias AS (
     INSERT INTO unit_aliases (experiment_id, alias_unit, unit)
-    SELECT $1, $3, $2 FROM moved
+    SELECT experiment_id, session, unit FROM moved
     ON CONFLICT (alias_unit, experiment_id) DO NOTHING),
 excluded AS (
     INSERT INTO excluded_units (experiment_id, unit, reason)
-    SELECT $1, $2, x.reason FROM moved, excluded_units x WHERE x.experiment_id = $1 AND x.unit = $3
+    SELECT m.experiment_id, m.unit, x.reason
+    FROM moved m JOIN excluded_units x ON x.experiment_id = m.experiment_id AND x.unit = m.session
     ON CONFLICT DO NOTHING)
 SELECT * FROM moved";
 
-/// Answers [`Lookup`]s in groups: one statement for the new units, one for the rest.
+/// How often a lookup that lost a race is tried: the second time it knows what it lost to.
+const ROUNDS: usize = 3;
+
+/// Answers [`Lookup`]s in groups: one statement for the new units, one to read the rest, one for logins.
 #[derive(Clone, Debug)]
 pub struct Assigner {
     database: Database,
@@ -134,31 +140,64 @@ impl Assigner {
             })
             .collect();
         insert(&mut link, lookups, &hopeful, &mut answers).await?;
-        let known = open(&answers);
-        let sessions = read(&mut link, lookups, &known, &mut answers).await?;
-        let mut late = Vec::new();
-        for at in open(&answers) {
-            let (Some(lookup), Some(slot)) = (lookups.get(at), answers.get_mut(at)) else {
-                continue;
-            };
-            match sessions.get(&at) {
-                Some(Session::Own) => *slot = log_in(&mut link, lookup).await?,
-                Some(Session::AliasOf { variant_id }) => {
-                    *slot = insert_as_second_user(&mut link, lookup, *variant_id).await?;
-                }
-                None if lookup.candidate.is_some() => late.push(at),
-                None => {}
+        let mut asked = open(&answers);
+        // Whoever loses a race reads what the winner wrote: of two users of one session, who often are in the same group,
+        // the second finds in the next round that the session is the first one's.
+        for _ in 0..ROUNDS {
+            let sessions = read(&mut link, lookups, &asked, &mut answers).await?;
+            asked.retain(|at| {
+                let is_open = answers.get(*at).is_some_and(Option::is_none);
+                let candidate = lookups.get(*at).is_some_and(|l| l.candidate.is_some());
+                is_open && (candidate || sessions.contains_key(at))
+            });
+            if asked.is_empty() {
+                break;
             }
+            log_in(&mut link, lookups, &own(&asked, &sessions), &mut answers).await?;
+            insert_late(&mut link, lookups, &asked, &sessions, &mut answers).await?;
+            asked.retain(|at| answers.get(*at).is_some_and(Option::is_none));
         }
-        insert(&mut link, lookups, &late, &mut answers).await?;
-        // Whoever lost a race reads what the winner wrote.
-        let lost: Vec<usize> = open(&answers)
-            .into_iter()
-            .filter(|&at| lookups.get(at).is_some_and(|l| l.candidate.is_some()))
-            .collect();
-        read(&mut link, lookups, &lost, &mut answers).await?;
+        read(&mut link, lookups, &asked, &mut answers).await?;
         Ok(answers)
     }
+}
+
+/// Stores who shares a screen with a first user, and who logs in where nothing was stored, by one statement.
+async fn insert_late(
+    link: &mut Link,
+    lookups: &[Lookup],
+    asked: &[usize],
+    sessions: &HashMap<usize, Session>,
+    answers: &mut [Option<Stored>],
+) -> Result<(), StorageError> {
+    let mut late = Vec::new();
+    let mut places = Vec::new();
+    for &at in asked {
+        let (Some(lookup), Some(None)) = (lookups.get(at), answers.get(at)) else {
+            continue;
+        };
+        let candidate = match sessions.get(&at) {
+            Some(Session::Own) => None,
+            Some(Session::AliasOf { variant_id }) => second_user(lookup, *variant_id),
+            None => lookup.candidate,
+        };
+        if candidate.is_some() {
+            late.push(Lookup {
+                candidate,
+                ..lookup.clone()
+            });
+            places.push(at);
+        }
+    }
+    let mut inserted = vec![None; late.len()];
+    let all: Vec<usize> = (0..late.len()).collect();
+    insert(link, &late, &all, &mut inserted).await?;
+    for (at, stored) in places.into_iter().zip(inserted) {
+        if let Some(slot) = answers.get_mut(at) {
+            *slot = stored;
+        }
+    }
+    Ok(())
 }
 
 impl RunGroup for Assigner {
@@ -305,42 +344,94 @@ async fn read(
     Ok(sessions)
 }
 
-async fn log_in(link: &mut Link, lookup: &Lookup) -> Result<Option<Stored>, StorageError> {
-    let Some(session) = &lookup.login_session else {
-        return Ok(None);
-    };
-    match link
-        .query_opt(LOG_IN, &[&lookup.experiment_id, &lookup.unit, session])
-        .await
-    {
-        Ok(row) => row.as_ref().map(stored_row).transpose(),
-        // The user got an assignment of his own in this moment; it wins, and is read by the caller.
-        Err(error) if error.unique_violation().is_some() => Ok(None),
-        Err(error) => Err(error),
+/// Logs in as many as possible by one statement: those that have nothing to do with each other. The others, who share a
+/// user or a session with one before them, and all of them where one lost a race, follow one by one.
+async fn log_in(
+    link: &mut Link,
+    lookups: &[Lookup],
+    which: &[usize],
+    answers: &mut [Option<Stored>],
+) -> Result<(), StorageError> {
+    let mut names = HashSet::new();
+    let (mut together, mut alone) = (Vec::new(), Vec::new());
+    for &at in which {
+        let Some((lookup, session)) = login(lookups, at) else {
+            continue;
+        };
+        let of_user = (lookup.experiment_id, lookup.unit.as_str());
+        let of_session = (lookup.experiment_id, session);
+        let is_apart = !names.contains(&of_user) && !names.contains(&of_session);
+        names.extend([of_user, of_session]);
+        if is_apart {
+            together.push(at);
+        } else {
+            alone.push(at);
+        }
     }
+    if !move_sessions(link, lookups, &together, answers).await? {
+        alone.splice(0..0, together);
+    }
+    for at in alone {
+        // The user may have got an assignment of his own in this moment; it wins, and is read by the caller.
+        move_sessions(link, lookups, &[at], answers).await?;
+    }
+    Ok(())
 }
 
-async fn insert_as_second_user(
+fn login(lookups: &[Lookup], at: usize) -> Option<(&Lookup, &str)> {
+    let lookup = lookups.get(at)?;
+    Some((lookup, lookup.login_session.as_deref()?))
+}
+
+/// Whether the statement went through; it does not when one of the users has an assignment already, and then moves none.
+async fn move_sessions(
     link: &mut Link,
-    lookup: &Lookup,
-    variant_id: i64,
-) -> Result<Option<Stored>, StorageError> {
-    if !lookup.takes_new {
-        return Ok(None);
+    lookups: &[Lookup],
+    which: &[usize],
+    answers: &mut [Option<Stored>],
+) -> Result<bool, StorageError> {
+    if which.is_empty() {
+        return Ok(true);
     }
-    // The allocation is not asked: the shopper in front of this screen has seen this variant.
-    let mine = Lookup {
-        candidate: Some(Candidate {
-            variant_id,
-            by_client: false,
-            propensity: None,
-        }),
-        ..lookup.clone()
+    let asked: Vec<(&Lookup, &str)> = which.iter().filter_map(|&at| login(lookups, at)).collect();
+    let experiments: Vec<i64> = asked.iter().map(|(l, _)| l.experiment_id).collect();
+    let units: Vec<&str> = asked.iter().map(|(l, _)| l.unit.as_str()).collect();
+    let sessions: Vec<&str> = asked.iter().map(|(_, session)| *session).collect();
+    let rows = match link.query(LOG_IN, &[&experiments, &units, &sessions]).await {
+        Ok(rows) => rows,
+        Err(error) if error.unique_violation().is_some() => return Ok(false),
+        Err(error) => return Err(error),
     };
-    let mut answers = [None];
-    insert(link, &[mine], &[0], &mut answers).await?;
-    let [answer] = answers;
-    Ok(answer)
+    let mut moved = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let unit: &str = column(row, TABLE, "unit")?;
+        let experiment: i64 = column(row, TABLE, "experiment_id")?;
+        moved.insert((unit, experiment), stored_row(row)?);
+    }
+    for &at in which {
+        if let (Some(lookup), Some(slot)) = (lookups.get(at), answers.get_mut(at)) {
+            *slot = moved
+                .get(&(lookup.unit.as_str(), lookup.experiment_id))
+                .copied();
+        }
+    }
+    Ok(true)
+}
+
+/// What a second user of a session is stored with. The allocation is not asked: the shopper in front of this screen has seen
+/// this variant.
+fn second_user(lookup: &Lookup, variant_id: i64) -> Option<Candidate> {
+    lookup.takes_new.then_some(Candidate {
+        variant_id,
+        by_client: false,
+        propensity: None,
+    })
+}
+
+/// Those whose session has an assignment of its own.
+fn own(asked: &[usize], sessions: &HashMap<usize, Session>) -> Vec<usize> {
+    let is_own = |at: &&usize| matches!(sessions.get(at), Some(Session::Own));
+    asked.iter().filter(is_own).copied().collect()
 }
 
 const TABLE: &str = "user_experiment_assignments";

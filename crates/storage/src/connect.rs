@@ -93,7 +93,7 @@ impl ConnectSettings {
         let (url, root_file) = take_parameter(&url, "sslrootcert");
         let mut config: Config = url
             .parse()
-            .map_err(|_| StorageError::Settings("DATABASE_URL is not a PostgreSQL URL".into()))?;
+            .map_err(|_| StorageError::Settings("not a PostgreSQL URL".into()))?;
         let mode = mode.as_deref().unwrap_or("prefer");
         let (ssl_mode, verify) = match mode {
             "disable" => (SslMode::Disable, false),

@@ -1,5 +1,6 @@
 //! Pools, client-side timers and transactions.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -99,8 +100,8 @@ impl Database {
             pool(Purpose::Serve, 6)?,
         );
         let (report, work) = (pool(Purpose::Report, 2)?, pool(Purpose::Work, 2)?);
-        // A pool of its own: busy admin routes must not look like a dead database.
-        let health = pool(Purpose::Serve, 1)?;
+        // A pool of its own: busy admin routes must not look like a dead database, and background work must not delay news.
+        let health = pool(Purpose::Serve, 2)?;
         let reachable = AtomicBool::new(true);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -172,12 +173,13 @@ impl Database {
             .map(|count| count.load(Ordering::Relaxed))
     }
 
-    fn failed(&self, failure: Failure) {
+    fn failed(&self, failure: Failure, purpose: Purpose) {
         if let Some(count) = self.inner.failures.get(failure as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        // Waiting in vain for a busy connection says nothing about the server.
-        if failure != Failure::PoolTimeout {
+        // Waiting in vain for a busy connection says nothing about the server, and a report or a background task that was
+        // ended says little: the storefront's own statements and the probe, once a second, decide.
+        if failure != Failure::PoolTimeout && purpose == Purpose::Serve {
             self.set_reachable(false);
         }
     }
@@ -214,6 +216,14 @@ impl Database {
         self.link(&self.inner.work, Purpose::Work).await
     }
 
+    /// A connection for the process's own short questions: whether it is up to date, and whether the definitions changed.
+    ///
+    /// # Errors
+    /// As [`Database::serve`].
+    pub async fn watch(&self) -> Result<Link, StorageError> {
+        self.link(&self.inner.health, Purpose::Serve).await
+    }
+
     /// Room for one more upload.
     ///
     /// # Errors
@@ -225,21 +235,22 @@ impl Database {
 
     async fn link(&self, pool: &Pool, purpose: Purpose) -> Result<Link, StorageError> {
         let object = pool.get().await.inspect_err(|error| {
-            self.failed(match error {
+            let failure = match error {
                 PoolError::Timeout(TimeoutType::Wait) => Failure::PoolTimeout,
                 _ => Failure::Connect,
-            });
+            };
+            self.failed(failure, purpose);
         })?;
         Ok(Link {
             object: Some(object),
-            limit: purpose.client_limit(),
+            purpose,
             database: self.clone(),
         })
     }
 
     /// Asks the server for a sign of life and remembers the answer.
     pub async fn probe(&self) -> bool {
-        let alive = match self.link(&self.inner.health, Purpose::Serve).await {
+        let alive = match self.watch().await {
             Ok(mut link) => link
                 .query("-- database::probe\nSELECT 1", &[])
                 .await
@@ -307,11 +318,17 @@ impl Database {
                 }
                 other => return other,
             }
-            // Different attempts wait differently long, so that two losers do not meet again.
-            tokio::time::sleep(Duration::from_millis(u64::from(10 + 30 * (attempt - 1)))).await;
+            tokio::time::sleep(pause()).await;
             attempt += 1;
         }
     }
+}
+
+/// The wait before a contended transaction is tried again: 10 to 100 ms, by the dice that the standard library's maps throw,
+/// so that two losers do not meet again.
+fn pause() -> Duration {
+    let dice = RandomState::new().hash_one(ATTEMPTS);
+    Duration::from_millis(10 + dice % 91)
 }
 
 /// What prepared statements can be run on: a connection, or a transaction whose caller has set the timer.
@@ -398,7 +415,7 @@ fn build_pool(
 /// of its own. When the timer ends a statement, the connection is thrown away.
 pub struct Link {
     object: Option<Object>,
-    limit: Duration,
+    purpose: Purpose,
     database: Database,
 }
 
@@ -408,8 +425,8 @@ impl Link {
     }
 
     /// How long a statement may take.
-    pub(crate) const fn limit(&self) -> Duration {
-        self.limit
+    pub(crate) fn limit(&self) -> Duration {
+        self.purpose.client_limit()
     }
 
     /// The connection, for a transaction of several steps. Its caller sets the timer and lets [`Link::settle`] judge.
@@ -431,7 +448,7 @@ impl Link {
                 if let StorageError::Db(db) = &error
                     && db.as_db_error().is_none()
                 {
-                    self.database.failed(Failure::Broken);
+                    self.database.failed(Failure::Broken, self.purpose);
                 }
                 Err(error)
             }
@@ -443,7 +460,8 @@ impl Link {
     }
 
     fn discard(&mut self) {
-        self.database.failed(Failure::StatementTimeout);
+        self.database
+            .failed(Failure::StatementTimeout, self.purpose);
         if let Some(object) = self.object.take() {
             drop(Object::take(object));
         }
@@ -460,7 +478,7 @@ impl Link {
     ) -> Result<Vec<Row>, StorageError> {
         let outcome = {
             let object = self.object()?;
-            timeout(self.limit, async {
+            timeout(self.limit(), async {
                 let statement = object.prepare_cached(sql).await?;
                 Ok(object.query(&statement, params).await?)
             })
@@ -492,7 +510,7 @@ impl Link {
         E: From<StorageError>,
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
     {
-        let limit = self.limit;
+        let limit = self.limit();
         let object = self.object.as_mut().ok_or(StorageError::TimedOut)?;
         let outcome = timeout(limit, async {
             let transaction = object

@@ -117,17 +117,17 @@ pub fn event_key(experiment_id: i64, event_id: &str) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
-/// What became of the rows of one job, in order: `true` when the row is new, `false` when its id was there.
-pub type RecordAnswer = Result<Vec<bool>, RecordError>;
+/// What became of the rows of one job, in order.
+pub type RecordAnswer = Result<Vec<Recorded>, Unavailable>;
 
-/// Why a job was not recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// The database could not be asked, or did not confirm the commit.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    /// PostgreSQL refused the data of this job.
-    #[error("the database refused the event")]
+/// What became of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It was stored.
+    New,
+    /// Its id was there.
+    Duplicate,
+    /// PostgreSQL refused its data, and only its.
     Refused,
 }
 
@@ -161,7 +161,7 @@ impl Recorder {
         }
     }
 
-    /// Records all jobs together; when the data of one are refused, in halves, so that it harms only itself.
+    /// Records all jobs together; when the data of one row are refused, in halves, so that it harms only itself.
     async fn record(&self, jobs: &[Vec<EventRow>]) -> Vec<RecordAnswer> {
         let mut attempt = 1;
         loop {
@@ -175,12 +175,18 @@ impl Recorder {
                     return all;
                 }
                 Err(error) if error.is_data_fault() => {
-                    tracing::error!(error = %error.chain(), "an event passed validation and was refused by the database");
-                    return vec![Err(RecordError::Refused); jobs.len()];
+                    let Some((rows, [_, _, ..])) = jobs.first().map(|rows| (rows, rows.as_slice()))
+                    else {
+                        tracing::error!(error = %error.chain(), "an event passed validation and was refused by the database");
+                        return vec![Ok(vec![Recorded::Refused]); jobs.len()];
+                    };
+                    let (left, right) = rows.split_at(rows.len() / 2);
+                    let halves = [left.to_vec(), right.to_vec()];
+                    return vec![joined(Box::pin(self.record(&halves)).await)];
                 }
                 Err(error) => {
                     tracing::warn!(error = %error.chain(), jobs = jobs.len(), "events could not be stored");
-                    return vec![Err(RecordError::Unavailable(Unavailable)); jobs.len()];
+                    return vec![Err(Unavailable); jobs.len()];
                 }
             }
         }
@@ -189,9 +195,27 @@ impl Recorder {
 
 /// The first row of a new key is the one that was recorded; every other one is a duplicate.
 fn answers(jobs: &[Vec<EventRow>], mut new: HashSet<Uuid>) -> Vec<RecordAnswer> {
+    let recorded = |is_new| {
+        if is_new {
+            Recorded::New
+        } else {
+            Recorded::Duplicate
+        }
+    };
     jobs.iter()
-        .map(|rows| Ok(rows.iter().map(|row| new.remove(&row.key)).collect()))
+        .map(|rows| {
+            Ok(rows
+                .iter()
+                .map(|row| recorded(new.remove(&row.key)))
+                .collect())
+        })
         .collect()
+}
+
+/// The answer of a job that was recorded in parts: as a whole it is only known where every part is.
+fn joined(parts: Vec<RecordAnswer>) -> RecordAnswer {
+    let parts: Result<Vec<_>, _> = parts.into_iter().collect();
+    Ok(parts?.concat())
 }
 
 impl RunGroup for Recorder {

@@ -14,6 +14,7 @@ use crate::{Database, StorageError, definitions};
 /// How often the version is polled while LISTEN is up; without it (a transaction pooler) every half second.
 const POLL_WITH_LISTEN: Duration = Duration::from_millis(900);
 const POLL_WITHOUT_LISTEN: Duration = Duration::from_millis(500);
+const POLL_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 /// Waits for changes of the definitions.
 pub struct Feed {
@@ -47,20 +48,23 @@ impl Feed {
 
     /// Returns when the version in the database differs from `known`. While the database is away it goes on trying.
     pub async fn changed(&self, known: i64) {
+        let mut pause = POLL_WITH_LISTEN;
         loop {
-            let _ = tokio::time::timeout(POLL_WITH_LISTEN, self.news.notified()).await;
-            match self.version().await {
+            let _ = tokio::time::timeout(pause, self.news.notified()).await;
+            pause = match self.version().await {
                 Ok(version) if version != known => return,
-                Ok(_) => {}
+                Ok(_) => POLL_WITH_LISTEN,
                 Err(error) => {
                     tracing::debug!(error = %error.chain(), "definitions cannot be polled");
+                    // What woke us is still to be read.
+                    POLL_AFTER_ERROR
                 }
-            }
+            };
         }
     }
 
     async fn version(&self) -> Result<i64, StorageError> {
-        definitions::version(&mut self.database.work().await?).await
+        definitions::version(&mut self.database.watch().await?).await
     }
 }
 

@@ -64,12 +64,16 @@ FROM fold_state FOR UPDATE";
 const STEP_END: &str = "-- fold::step_end
 SELECT tx_id FROM experiment_events WHERE tx_id >= $1 AND tx_id < $2 ORDER BY tx_id OFFSET $3 LIMIT 1";
 
+/// The state at the end of every day since the last snapshot: on days without a process nothing was folded.
 const SNAPSHOT: &str = "-- fold::snapshot
-WITH due AS (
-    UPDATE fold_state SET snapshot_day = (now() AT TIME ZONE 'UTC')::date - 1
-    WHERE snapshot_day IS DISTINCT FROM (now() AT TIME ZONE 'UTC')::date - 1
-    RETURNING snapshot_day)
-INSERT INTO variant_day_snapshots SELECT due.snapshot_day, m.* FROM variant_moments m CROSS JOIN due
+WITH days AS (
+    SELECT snapshot_day AS last, (now() AT TIME ZONE 'UTC')::date - 1 AS yesterday FROM fold_state),
+due AS (
+    UPDATE fold_state SET snapshot_day = d.yesterday FROM days d
+    WHERE snapshot_day IS NULL OR snapshot_day < d.yesterday
+    RETURNING coalesce(d.last + 1, d.yesterday) AS first, d.yesterday AS last)
+INSERT INTO variant_day_snapshots
+SELECT day::date, m.* FROM due CROSS JOIN generate_series(due.first, due.last, interval '1 day') day CROSS JOIN variant_moments m
 ON CONFLICT DO NOTHING";
 
 const ADVANCE: &str = "-- fold::advance
@@ -275,6 +279,6 @@ SELECT extract(epoch FROM now() - folded_at)::double precision AS seconds FROM f
 /// # Errors
 /// [`StorageError`] when the database does not answer.
 pub async fn lag_seconds(database: &Database) -> Result<f64, StorageError> {
-    let row = database.work().await?.query_opt(LAG, &[]).await?;
+    let row = database.watch().await?.query_opt(LAG, &[]).await?;
     row.map_or(Ok(0.0), |row| column(&row, "fold_state", "seconds"))
 }

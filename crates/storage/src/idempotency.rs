@@ -1,8 +1,9 @@
 //! Requests that a client may send again: the first one is carried out, the others get its answer.
 //!
 //! The key is claimed before the request is carried out, in a statement of its own, so of two requests at once one gets it.
-//! When a process dies between claim and answer, nobody knows whether the change was made; then the key stays claimed, and
-//! is refused rather than carried out twice.
+//! A claim is a lease that its process renews while the request runs. When the process dies before it has answered, the audit
+//! log tells whether the change was made, because every change writes its audit row in its own transaction: without one the
+//! next request with the key is carried out, with one it is refused rather than carried out twice.
 
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use crate::{Database, StorageError};
 
 /// How long answers are kept.
 pub const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a claim is alive without [`renew`]; longer than any request takes.
+pub const ALIVE: Duration = Duration::from_secs(60);
 
 /// Whose key, and for which request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct Claim {
     pub route: String,
     /// SHA-256 over method, path, query and body.
     pub request: [u8; 32],
+    /// Of this very request, as its audit rows have it.
+    pub request_id: String,
 }
 
 /// An answer that is repeated.
@@ -43,28 +49,39 @@ pub enum Claimed {
     First,
     /// It was answered before.
     Answered(StoredAnswer),
-    /// It is being carried out, or its process died.
+    /// It is being carried out.
     Running,
+    /// It made its change, and its process died before the answer was kept.
+    Lost,
     /// The key belongs to another request.
     Mismatch,
 }
 
 const CLAIM: &str = "-- idempotency::claim
-INSERT INTO idempotency_keys AS k (actor, key, route, request, expires_at)
-VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))
+INSERT INTO idempotency_keys AS k (actor, key, route, request, expires_at, request_id, alive_until)
+VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6, now() + make_interval(secs => $7))
 ON CONFLICT (actor, key) DO UPDATE SET route = excluded.route, request = excluded.request, started_at = now(),
-    expires_at = excluded.expires_at, status = NULL, headers = NULL, body = NULL
+    expires_at = excluded.expires_at, request_id = excluded.request_id, alive_until = excluded.alive_until,
+    status = NULL, headers = NULL, body = NULL
 WHERE k.expires_at <= now()
+   OR (k.status IS NULL AND k.request = excluded.request AND k.alive_until <= now()
+       AND NOT EXISTS (SELECT 1 FROM audit_log a WHERE a.request_id = k.request_id AND a.at >= k.started_at))
 RETURNING 1";
 
 const READ: &str = "-- idempotency::read
-SELECT request, status, headers::text AS headers, body FROM idempotency_keys WHERE actor = $1 AND key = $2";
+SELECT request, status, headers::text AS headers, body, coalesce(alive_until <= now(), false) AS lost
+FROM idempotency_keys WHERE actor = $1 AND key = $2";
 
 const ANSWER: &str = "-- idempotency::answer
-UPDATE idempotency_keys SET status = $3, headers = $4::text::jsonb, body = $5 WHERE actor = $1 AND key = $2";
+UPDATE idempotency_keys SET status = $3, headers = $4::text::jsonb, body = $5
+WHERE actor = $1 AND key = $2 AND request_id = $6";
+
+const RENEW: &str = "-- idempotency::renew
+UPDATE idempotency_keys SET alive_until = now() + make_interval(secs => $4)
+WHERE actor = $1 AND key = $2 AND request_id = $3 AND status IS NULL";
 
 const RELEASE: &str = "-- idempotency::release
-DELETE FROM idempotency_keys WHERE actor = $1 AND key = $2 AND status IS NULL";
+DELETE FROM idempotency_keys WHERE actor = $1 AND key = $2 AND request_id = $3 AND status IS NULL";
 
 const SWEEP: &str = "-- idempotency::sweep
 DELETE FROM idempotency_keys WHERE expires_at <= now()";
@@ -79,7 +96,15 @@ pub async fn claim(database: &Database, claim: &Claim) -> Result<Claimed, Storag
     let first = link
         .query_opt(
             CLAIM,
-            &[&claim.actor, &claim.key, &claim.route, &request, &kept],
+            &[
+                &claim.actor,
+                &claim.key,
+                &claim.route,
+                &request,
+                &kept,
+                &claim.request_id,
+                &ALIVE.as_secs_f64(),
+            ],
         )
         .await?;
     if first.is_some() {
@@ -95,7 +120,12 @@ pub async fn claim(database: &Database, claim: &Claim) -> Result<Claimed, Storag
     }
     let status: Option<i16> = column(&row, T, "status")?;
     let Some(status) = status else {
-        return Ok(Claimed::Running);
+        let lost = column(&row, T, "lost")?;
+        return Ok(if lost {
+            Claimed::Lost
+        } else {
+            Claimed::Running
+        });
     };
     let headers: String = column(&row, T, "headers")?;
     Ok(Claimed::Answered(StoredAnswer {
@@ -127,9 +157,31 @@ pub async fn answer(
         .await?
         .query(
             ANSWER,
-            &[&claim.actor, &claim.key, &status, &headers, &answer.body],
+            &[
+                &claim.actor,
+                &claim.key,
+                &status,
+                &headers,
+                &answer.body,
+                &claim.request_id,
+            ],
         )
         .await?;
+    Ok(())
+}
+
+/// Says that the request of a claim still runs.
+///
+/// # Errors
+/// As [`claim`].
+pub async fn renew(database: &Database, claim: &Claim) -> Result<(), StorageError> {
+    let mut link = database.serve().await?;
+    let alive = ALIVE.as_secs_f64();
+    link.query(
+        RENEW,
+        &[&claim.actor, &claim.key, &claim.request_id, &alive],
+    )
+    .await?;
     Ok(())
 }
 
@@ -139,7 +191,8 @@ pub async fn answer(
 /// As [`claim`].
 pub async fn release(database: &Database, claim: &Claim) -> Result<(), StorageError> {
     let mut link = database.serve().await?;
-    link.query(RELEASE, &[&claim.actor, &claim.key]).await?;
+    link.query(RELEASE, &[&claim.actor, &claim.key, &claim.request_id])
+        .await?;
     Ok(())
 }
 

@@ -36,6 +36,7 @@ pub async fn migrate(settings: &ConnectSettings) -> Result<Vec<String>, StorageE
         tokio::time::sleep(pause).await;
         waited += pause;
     }
+    refuse_foreign(&client).await?;
     let report = embedded::migrations::runner()
         .run_async(&mut client)
         .await
@@ -53,6 +54,33 @@ pub async fn migrate(settings: &ConnectSettings) -> Result<Vec<String>, StorageE
         .collect())
 }
 
+/// Tables and views of the contract that an earlier system may have under the same name: one of ours has the column, with
+/// the type, and is of the kind. The first migration names some of them itself.
+const FOREIGN: &str = "-- migrate::foreign
+SELECT w.name
+FROM (VALUES ('ab_experiments', 'id', 'bigint', 'v'), ('ab_variants', 'experiment_id', 'bigint', 'v'),
+             ('experiment_promotions', 'id', 'uuid', 'r'), ('ab_promotion_audit_log', 'experiment_id', 'bigint', 'r'),
+             ('notification_configs', 'alert_levels', 'text[]', 'r'), ('notification_logs', 'attempts', 'integer', 'r'))
+     AS w (name, column_name, type, kind)
+JOIN pg_class c ON c.oid = to_regclass(w.name)
+WHERE c.relkind::text <> w.kind OR NOT EXISTS (
+    SELECT 1 FROM pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attname = w.column_name AND NOT a.attisdropped
+      AND format_type(a.atttypid, a.atttypmod) = w.type)
+ORDER BY 1 LIMIT 1";
+
+/// Silently keeping a table of the same name with other columns would break at the first write.
+async fn refuse_foreign(client: &tokio_postgres::Client) -> Result<(), StorageError> {
+    let Some(row) = client.query_opt(FOREIGN, &[]).await? else {
+        return Ok(());
+    };
+    let name: String = column(&row, "pg_class", "name")?;
+    Err(StorageError::Migration(format!(
+        "table \"{name}\" of an earlier system is in the way: rename it first (ALTER TABLE {name} RENAME TO {name}_old) or \
+         migrate into an empty database"
+    )))
+}
+
 const VERSION: &str = "-- migrate::version
 SELECT max(version)::bigint AS version FROM refinery_schema_history";
 
@@ -61,7 +89,7 @@ SELECT max(version)::bigint AS version FROM refinery_schema_history";
 /// # Errors
 /// [`StorageError`] when the database does not answer, or was never migrated.
 pub async fn is_current(database: &Database) -> Result<bool, StorageError> {
-    let row = database.work().await?.query_opt(VERSION, &[]).await?;
+    let row = database.watch().await?.query_opt(VERSION, &[]).await?;
     let applied: Option<i64> = row
         .map(|row| column(&row, "refinery_schema_history", "version"))
         .transpose()?

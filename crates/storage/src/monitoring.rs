@@ -5,7 +5,7 @@ use podium_domain::decimal::Decimal4;
 
 use crate::database::Link;
 use crate::rows::{column, decimal};
-use crate::{Database, StorageError, fold};
+use crate::{Database, StorageError, fold, outbox};
 
 /// One reading of everything.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Facts {
     pub decisions: Vec<Count>,
     /// Notifications that have left, or will never.
     pub notifications: Vec<Count>,
+    /// Seconds for which the oldest notification has waited that should have left; 0 without one.
+    pub notification_age_seconds: f64,
 }
 
 /// Units of one variant in one epoch.
@@ -74,6 +76,7 @@ GROUP BY 1, 2 ORDER BY 1, 2";
 /// [`StorageError`] when the database does not answer or a row cannot be read.
 pub async fn read(database: &Database) -> Result<Facts, StorageError> {
     let event_lag_seconds = fold::lag_seconds(database).await?;
+    let oldest = outbox::oldest_unsent(database).await?;
     let mut link = database.work().await?;
     let mut units = Vec::new();
     for row in link.query(UNITS, &[]).await? {
@@ -93,6 +96,7 @@ pub async fn read(database: &Database) -> Result<Facts, StorageError> {
         promotions_active: active.unwrap_or(Ok(0))?,
         decisions: counts(&mut link, DECISIONS, "ab_promotion_audit_log").await?,
         notifications: counts(&mut link, NOTIFICATIONS, "notification_logs").await?,
+        notification_age_seconds: oldest.unwrap_or_default().as_secs_f64(),
     })
 }
 

@@ -5,6 +5,7 @@
 
 use deadpool_postgres::Transaction;
 use podium_domain::notification::{Audience, Channel, Level, Message, text};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::StorageError;
@@ -74,27 +75,16 @@ async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, 
         Audience::AllBut(target) => (None, Some(*target)),
         Audience::Only(target) => (Some(*target), None),
     };
-    let rows = fetch(
+    let key = message.subject.dedup_key();
+    let (channels, urgency) = (channels(message), urgency(message.level));
+    let payload = payload(message)?;
+    insert(
         tx,
         ENQUEUE,
-        &[
-            &message.level.name(),
-            &message.event.name(),
-            &text::title(message.event),
-            &storable(&text::sentence(message)),
-            &message.experiment.as_ref().map(|named| &named.name),
-            &message.variant.as_ref().map(|named| &named.name),
-            &message.key(),
-            &message.subject.dedup_key(),
-            &only,
-            &channels(message),
-            &all_but,
-            &urgency(message.level),
-            &payload(message)?,
-        ],
+        message,
+        &[&key, &only, &channels, &all_but, &urgency, &payload],
     )
-    .await?;
-    rows.iter().map(delivery_id).collect()
+    .await
 }
 
 async fn resolve(
@@ -102,23 +92,33 @@ async fn resolve(
     message: &Message,
     key: &str,
 ) -> Result<Vec<Uuid>, StorageError> {
-    let rows = fetch(
-        tx,
-        RESOLVE,
-        &[
-            &message.level.name(),
-            &message.event.name(),
-            &text::title(message.event),
-            &storable(&text::sentence(message)),
-            &message.experiment.as_ref().map(|named| &named.name),
-            &message.variant.as_ref().map(|named| &named.name),
-            &message.key(),
-            &key,
-            &urgency(message.level),
-            &payload(message)?,
-        ],
-    )
-    .await?;
+    let rest: [&(dyn ToSql + Sync); 3] = [&key, &urgency(message.level), &payload(message)?];
+    insert(tx, RESOLVE, message, &rest).await
+}
+
+/// Runs one of the two statements: both log the message in the columns $1 to $7 and have parameters of their own behind.
+async fn insert(
+    tx: &Transaction<'_>,
+    statement: &'static str,
+    message: &Message,
+    rest: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Uuid>, StorageError> {
+    let (level, event) = (message.level.name(), message.event.name());
+    let title = text::title(message.event);
+    let sentence = storable(&text::sentence(message));
+    let experiment = message.experiment.as_ref().map(|named| &named.name);
+    let variant = message.variant.as_ref().map(|named| &named.name);
+    let key = message.key();
+    let logged: [&(dyn ToSql + Sync); 7] = [
+        &level,
+        &event,
+        &title,
+        &sentence,
+        &experiment,
+        &variant,
+        &key,
+    ];
+    let rows = fetch(tx, statement, &[&logged[..], rest].concat()).await?;
     rows.iter().map(delivery_id).collect()
 }
 

@@ -67,12 +67,7 @@ pub async fn drop_old(database: &Database, days: i32) -> Result<Vec<String>, Sto
             )
             .await?;
         transaction.commit().await?;
-        client
-            .execute(
-                "DELETE FROM experiment_event_keys WHERE created_at < $1",
-                &[&ends],
-            )
-            .await?;
+        delete_keys(&client, ends).await?;
         dropped.push(name);
     }
     for row in client.query(OLD_DECISIONS, &[&days]).await? {
@@ -81,4 +76,33 @@ pub async fn drop_old(database: &Database, days: i32) -> Result<Vec<String>, Sto
         dropped.push(name);
     }
     Ok(dropped)
+}
+
+const PAGES: &str = "-- retention::pages
+SELECT pg_relation_size('experiment_event_keys') / current_setting('block_size')::bigint AS pages";
+
+const DELETE_KEYS: &str = "-- retention::delete_keys
+DELETE FROM experiment_event_keys WHERE created_at < $1
+    AND ctid >= format('(%s,0)', $2::bigint)::tid AND ctid < format('(%s,0)', $3::bigint)::tid";
+
+/// Pages of keys that one transaction deletes from: some hundred thousand keys. Folding waits for every open transaction
+/// that has written, so none may take long.
+const PAGES_AT_ONCE: i64 = 2_000;
+
+async fn delete_keys(
+    client: &tokio_postgres::Client,
+    before: DateTime<Utc>,
+) -> Result<(), StorageError> {
+    let pages: i64 = column(
+        &client.query_one(PAGES, &[]).await?,
+        "experiment_event_keys",
+        "pages",
+    )?;
+    let mut from = 0;
+    while from < pages {
+        let to = from + PAGES_AT_ONCE;
+        client.execute(DELETE_KEYS, &[&before, &from, &to]).await?;
+        from = to;
+    }
+    Ok(())
 }

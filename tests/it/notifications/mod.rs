@@ -13,7 +13,9 @@ use uuid::Uuid;
 
 mod delivery;
 mod failures;
+mod links;
 mod mail;
+mod processes;
 mod routes;
 mod stream;
 

@@ -1,6 +1,7 @@
 //! Promotion events as they happen.
 
-use podium_tests::{TestApp, token};
+use podium_tests::raw::Connection;
+use podium_tests::{TestApp, eventually, token};
 use reqwest::{Method, Response};
 
 const STREAM: &str = "/api/v1/promotions/stream";
@@ -126,4 +127,29 @@ async fn a_stop_ends_the_streams() {
         while let Ok(Some(_)) = stream.response.chunk().await {}
     });
     end.await.expect("the stream ends");
+}
+
+/// A client that stops reading is dropped, and gives its place back.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_is_dropped() {
+    let app = TestApp::start().await;
+    let streams = || app.state().promotions.streams();
+    let mut reads = Stream::open(&app, None).await;
+    let mut silent = Connection::open(app.address()).await;
+    let bearer = token::valid("1");
+    let request =
+        format!("GET {STREAM} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {bearer}\r\n\r\n");
+    silent.send(request.as_bytes()).await;
+    eventually("both follow", async || streams() == 2).await;
+    // More than all buffers between the two hold.
+    app.database()
+        .execute(
+            "INSERT INTO promotion_events (payload)
+             SELECT jsonb_build_object('event_type', 'promotion_updated', 'filler', repeat('x', 100000)) FROM generate_series(1, 100)",
+        )
+        .await;
+    reads.says("id: 100\n").await;
+    eventually("the place is free again", async || streams() == 1).await;
+    drop(silent);
 }

@@ -41,6 +41,11 @@ pub(super) fn add(families: &mut Families, facts: &Facts) {
             .iter()
             .map(|row| counted(row, "channel", "result")),
     );
+    families.gauge(
+        "podium_notification_age_seconds",
+        "For how long the oldest notification has waited that should have left; what waits for the end of quiet hours does not count",
+        [(Vec::new(), facts.notification_age_seconds)],
+    );
     units(families, &facts.units);
     families.gauge(
         "podium_experiment_srm_pvalue",

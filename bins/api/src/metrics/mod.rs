@@ -23,6 +23,7 @@ use podium_storage::database::Failure;
 use podium_storage::monitoring::{self, Facts};
 use podium_storage::{Database, StorageError};
 
+use crate::promotion_feed::PromotionFeed;
 use crate::state::AppState;
 use families::{Families, label};
 pub use watch::Watch;
@@ -77,6 +78,7 @@ impl Metrics {
         );
         self.requests(&mut families);
         storefront(&mut families, state);
+        streams(&mut families, &state.promotions);
         database(&mut families, &state.database);
         if let Some(facts) = self.facts.load_full() {
             facts::add(&mut families, &facts);
@@ -148,6 +150,14 @@ fn storefront(families: &mut Families, state: &AppState) {
         "podium_experiments_running",
         "Running experiments in memory",
         snapshot.served().iter().filter(running).count(),
+    );
+}
+
+fn streams(families: &mut Families, feed: &PromotionFeed) {
+    families.level(
+        "podium_promotion_streams",
+        "Open streams of promotion events",
+        feed.streams(),
     );
 }
 

@@ -223,17 +223,29 @@ where
 /// Ends a handler that takes too long: its client is told to try again, and what it changed stays or goes as a whole. The
 /// time in which the body came does not count, because it has a limit of its own.
 async fn in_time(ctx: &Ctx, limit: Duration, handler: impl Future<Output = Answer>) -> Answer {
+    let body = || (ctx.is_receiving(), ctx.receiving());
+    limited(limit, body, handler).await
+}
+
+/// `body` tells whether the body is still coming, and how long it has taken.
+async fn limited(
+    limit: Duration,
+    body: impl Fn() -> (bool, Duration),
+    handler: impl Future<Output = Answer>,
+) -> Answer {
     let begin = Instant::now();
     let mut handler = std::pin::pin!(handler);
     let mut until = begin + limit;
     loop {
-        match timeout_at(until, &mut handler).await {
-            Ok(answer) => return answer,
-            Err(_) if ctx.is_receiving() => until = Instant::now() + limit,
-            Err(_) if begin + limit + ctx.receiving() > Instant::now() => {
-                until = begin + limit + ctx.receiving();
-            }
-            Err(_) => return Err(ApiError::unavailable()),
+        if let Ok(answer) = timeout_at(until, &mut handler).await {
+            return answer;
+        }
+        let (receiving, received) = body();
+        until = begin + limit + received;
+        if receiving {
+            until = Instant::now() + limit;
+        } else if until <= Instant::now() {
+            return Err(ApiError::unavailable());
         }
     }
 }
@@ -363,6 +375,10 @@ where
     watch.record(status, took);
     let cause = error.as_ref().and_then(ApiError::cause);
     access_log::answered(&ctx, &watch, status, took, cause);
+    #[cfg(feature = "otel")]
+    if let Some(spans) = &ctx.state.spans {
+        spans.answered(&ctx, &watch, status, took);
+    }
     response
 }
 
@@ -518,6 +534,32 @@ fn guard_unknown(ctx: &Ctx) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SHORT: Duration = Duration::from_millis(10);
+
+    /// A handler that never ends is ended, its client is told to come again.
+    #[tokio::test]
+    async fn a_handler_that_never_ends_is_ended() {
+        let ended = limited(SHORT, || (false, Duration::ZERO), std::future::pending()).await;
+        assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
+    }
+
+    /// The time in which the body came is not the handler's.
+    #[tokio::test]
+    async fn a_slow_body_does_not_end_a_handler() {
+        let looks = std::cell::Cell::new(0);
+        let body = || {
+            looks.set(looks.get() + 1);
+            (looks.get() < 3, SHORT * looks.get())
+        };
+        let handler = async {
+            while looks.get() < 3 {
+                tokio::task::yield_now().await;
+            }
+            Ok(HttpResponse::Ok().finish())
+        };
+        assert!(limited(SHORT, body, handler).await.is_ok());
+    }
 
     #[test]
     fn the_storefront_comes_first() {

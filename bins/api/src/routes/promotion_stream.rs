@@ -92,7 +92,7 @@ fn last_event_id(ctx: &Ctx) -> Result<Option<i64>, ApiError> {
 }
 
 /// One client's place in the stream. The next frame is made when the last one was taken, so a reader that does not read
-/// costs nothing but its place.
+/// costs nothing but its place, and that only until its connection is dropped (`server.rs`).
 struct Following {
     ctx: Rc<Ctx>,
     subscription: Subscription,

@@ -14,8 +14,8 @@ mod reports;
 mod statistics;
 mod track;
 
-/// A goal's number and what it is about. 10 and 11 are not measured yet; 13 has its targets in the statistics, 14 in the
-/// bandits.
+/// A goal's number, which is the command's argument, and what it is about. `docs/performance.md` lists them all; 10 and 11
+/// are not measured here.
 pub(crate) const GOALS: [(u8, &str); 12] = [
     (1, "assign, known unit, one experiment"),
     (2, "assign/bulk, ten experiments of one unit"),

@@ -5,8 +5,8 @@ use super::{
     StatsError, check_level, count_from_f64, difference_of_products, finite, non_negative,
 };
 
-/// The p-value below which a report calls it a mismatch.
-pub const DEFAULT_THRESHOLD: f64 = 0.001;
+/// The p-value below which a split is called off, in reports, in the safety checks of a promotion and in alerts.
+pub const THRESHOLD: f64 = 0.001;
 
 /// Chi-square goodness of fit of a split.
 #[derive(Clone, Copy, Debug, PartialEq)]

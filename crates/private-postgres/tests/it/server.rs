@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use podium_private_postgres::{
-    Error, MIN_MAJOR_VERSION, PrivatePostgres, Settings, prepare_data_dir,
+    Error, MIN_MAJOR_VERSION, PrivatePostgres, Settings, prepare_data_dir, running_url,
 };
 
 use crate::common::{
@@ -176,7 +176,11 @@ fn a_second_owner_is_refused_and_told_who_has_the_folder() {
     assert!(text.contains(&first.pid().to_string()), "{text}");
 
     assert_eq!(query(&url, "SELECT 1").unwrap(), "1");
+    // Who only wants to use the server may, as long as it runs.
+    let joined = running_url(&scratch.data(), "podium").unwrap();
+    assert_eq!(query(&joined, "SELECT 1").unwrap(), "1");
     first.finish();
+    assert_eq!(running_url(&scratch.data(), "podium"), None);
     scratch.start().stop().unwrap();
 }
 

@@ -2,13 +2,12 @@
 
 use deadpool_postgres::Transaction;
 use podium_domain::bandit::{ArmType, MAX_ARMS};
-use podium_domain::experiment::Status;
 use serde_json::json;
 use tokio_postgres::Row;
 
 use super::change::{ChangeError, Conflict, Precondition};
 use super::model::{Experiment, ExperimentRef};
-use super::rows::{fetch, lock, one};
+use super::rows::{fetch, lock_open, one};
 use crate::Database;
 use crate::analytics::context::{Arm, arm};
 use crate::audit::{self, Origin, Subject};
@@ -57,7 +56,7 @@ pub async fn add(
 ) -> Result<Arm, ChangeError> {
     database
         .transaction(async |tx| {
-            let experiment = open(tx, reference, precondition).await?;
+            let experiment = lock_open(tx, reference, precondition, Conflict::ArmsClosed).await?;
             let kind = new.arm_type.name();
             let rows = fetch(tx, COUNT, &[&experiment.id, &kind]).await?;
             let arms: i64 = column(one(&rows, "bandit_arms")?, "bandit_arms", "arms")?;
@@ -91,7 +90,7 @@ pub async fn reset(
 ) -> Result<Arm, ChangeError> {
     database
         .transaction(async |tx| {
-            let experiment = open(tx, reference, precondition).await?;
+            let experiment = lock_open(tx, reference, precondition, Conflict::ArmsClosed).await?;
             let before = read(tx, &experiment, row_id).await?;
             bandit::reset(tx, experiment.id, row_id).await?;
             let after = read(tx, &experiment, row_id).await?;
@@ -101,18 +100,6 @@ pub async fn reset(
             Ok(after)
         })
         .await
-}
-
-async fn open(
-    tx: &Transaction<'_>,
-    reference: &ExperimentRef,
-    precondition: &Precondition,
-) -> Result<Experiment, ChangeError> {
-    let experiment = lock(tx, reference, precondition).await?.experiment;
-    if experiment.status == Status::Archived {
-        return Err(Conflict::ArmsClosed(experiment.status).into());
-    }
-    Ok(experiment)
 }
 
 async fn read(

@@ -96,6 +96,11 @@ pub enum Conflict {
     /// No arms are changed any more.
     #[error("cannot change an arm: the experiment is {0}; possible until it is archived")]
     ArmsClosed(Status),
+    /// Its promotion is being rolled out or watched.
+    #[error(
+        "cannot archive: the promotion of this experiment is watched, and shoppers are given its winner; roll it back, or wait until the watch is over"
+    )]
+    PromotionWatched,
     /// The arm is there already.
     #[error("the experiment has this arm already")]
     ArmExists,

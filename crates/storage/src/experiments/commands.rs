@@ -4,7 +4,7 @@ use deadpool_postgres::Transaction;
 use podium_domain::experiment::Action;
 use tokio_postgres::types::Json;
 
-use super::change::{ChangeError, Precondition};
+use super::change::{ChangeError, Conflict, Precondition};
 use super::model::{Experiment, ExperimentPatch, ExperimentRef, NewExperiment};
 use super::rows::{
     self, canonical, experiment_columns, fetch, lock, metric_names, one, refusal, store,
@@ -29,6 +29,11 @@ DELETE FROM experiments WHERE id = $1 RETURNING id";
 /// Nobody was assigned in a draft, so nothing was derived from them.
 const DELETE_COVARIATES: &str = "-- experiments::delete_covariates
 DELETE FROM unit_covariates WHERE experiment_id = $1";
+
+/// A promotion whose guard is at work.
+const WATCHED: &str = "-- experiments::watched
+SELECT 1 FROM experiment_promotions p JOIN promotion_rollouts r ON r.promotion_id = p.id
+WHERE p.experiment_id = $1 AND p.rollback_at IS NULL AND r.watch_hours > 0 AND r.watch_ended_at IS NULL";
 
 /// Creates a draft.
 ///
@@ -109,7 +114,7 @@ pub async fn patch(
 /// Takes a step in the life of an experiment.
 ///
 /// # Errors
-/// [`ChangeError::NotFound`], [`ChangeError::Stale`], and those of [`rules::step`].
+/// [`ChangeError::NotFound`], [`ChangeError::Stale`], [`Conflict::PromotionWatched`], and those of [`rules::step`].
 pub async fn step(
     database: &Database,
     origin: &Origin,
@@ -121,6 +126,9 @@ pub async fn step(
         .transaction(async |tx| {
             let locked = lock(tx, reference, precondition).await?;
             let after = rules::step(&locked.experiment, step, locked.now)?;
+            if step == Step::Archive && !fetch(tx, WATCHED, &[&after.id]).await?.is_empty() {
+                return Err(Conflict::PromotionWatched.into());
+            }
             replace(tx, origin, step.action().name(), &locked.experiment, after).await
         })
         .await

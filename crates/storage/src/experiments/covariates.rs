@@ -125,14 +125,15 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Begins an upload, on a connection of its own: its end may take minutes, which no pool is made for.
+    /// Begins an upload with an id that no other one has, on a connection of its own: its end may take minutes, which no
+    /// pool is made for.
     ///
     /// # Errors
     /// [`StorageError::QueueFull`] while other uploads run; [`StorageError`] when the database does not answer.
-    pub async fn begin(database: &Database) -> Result<Self, StorageError> {
+    pub async fn begin(database: &Database, id: Uuid) -> Result<Self, StorageError> {
         let room = database.room_for_upload()?;
         Ok(Self {
-            id: Uuid::now_v7(),
+            id,
             client: database.settings().connect_alone(Purpose::Upload).await?,
             _room: room,
         })

@@ -5,13 +5,12 @@
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
-use podium_domain::experiment::Status;
 use serde::Serialize;
 use tokio_postgres::Row;
 
 use super::change::{ChangeError, Conflict, Precondition};
 use super::model::{Experiment, ExperimentRef, Variant};
-use super::rows::{fetch, lock, one};
+use super::rows::{fetch, lock_open, one};
 use super::rules::unknown_variant;
 use crate::audit::{self, Origin, Subject};
 use crate::rows::column;
@@ -75,7 +74,8 @@ pub async fn put(
 ) -> Result<Override, ChangeError> {
     database
         .transaction(async |tx| {
-            let experiment = open(tx, reference, precondition).await?;
+            let experiment =
+                lock_open(tx, reference, precondition, Conflict::OverridesClosed).await?;
             let variant = choose(&experiment, choice)?;
             let before = read(tx, &experiment, unit).await?;
             let rows = fetch(
@@ -113,7 +113,8 @@ pub async fn delete(
 ) -> Result<(), ChangeError> {
     database
         .transaction(async |tx| {
-            let experiment = open(tx, reference, precondition).await?;
+            let experiment =
+                lock_open(tx, reference, precondition, Conflict::OverridesClosed).await?;
             let before = read(tx, &experiment, unit)
                 .await?
                 .ok_or(ChangeError::NotFound("an override of this unit"))?;
@@ -129,18 +130,6 @@ pub async fn delete(
             Ok(())
         })
         .await
-}
-
-async fn open(
-    tx: &Transaction<'_>,
-    reference: &ExperimentRef,
-    precondition: &Precondition,
-) -> Result<Experiment, ChangeError> {
-    let experiment = lock(tx, reference, precondition).await?.experiment;
-    if experiment.status == Status::Archived {
-        return Err(Conflict::OverridesClosed(experiment.status).into());
-    }
-    Ok(experiment)
 }
 
 fn choose<'a>(

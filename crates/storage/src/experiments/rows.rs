@@ -5,6 +5,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
 use podium_domain::bucketing::HashVersion;
+use podium_domain::experiment::Status;
 use podium_domain::metric::Metric;
 use serde_json::Value;
 use tokio_postgres::Row;
@@ -115,6 +116,21 @@ pub(crate) async fn lock(
         experiment,
         now: column(row, "experiments", "now")?,
     })
+}
+
+/// Locks an experiment, as [`lock`], whose arms or overrides are to change: an archived one refuses with what `closed`
+/// makes of its state.
+pub(super) async fn lock_open(
+    tx: &Transaction<'_>,
+    reference: &ExperimentRef,
+    precondition: &Precondition,
+    closed: fn(Status) -> Conflict,
+) -> Result<Experiment, ChangeError> {
+    let experiment = lock(tx, reference, precondition).await?.experiment;
+    if experiment.status == Status::Archived {
+        return Err(closed(experiment.status).into());
+    }
+    Ok(experiment)
 }
 
 /// The variants of an experiment, in id order.

@@ -58,8 +58,9 @@ pub struct Delivery {
     pub target: Target,
 }
 
-/// Targets with something due that no sender is at work on and that may be sent to now, oldest message first. A lease is
-/// a column, not a lock, because nothing is locked while a message is sent.
+/// Targets with something due that no sender is at work on and that may be sent to now: first those that took their last
+/// message, so that the others do not hold them up, then by the oldest message. A lease is a column, not a lock, because
+/// nothing is locked while a message is sent.
 const FREE: &str = "-- outbox::free
 SELECT c.id FROM notification_configs c
 CROSS JOIN LATERAL (SELECT min(o.next_attempt_at) AS since FROM notification_outbox o
@@ -68,7 +69,7 @@ WHERE c.enabled AND due.since IS NOT NULL
   AND (c.leased_until IS NULL OR c.leased_until <= now()) AND (c.paused_until IS NULL OR c.paused_until <= now())
   AND (SELECT count(*) FROM notification_logs l
        WHERE l.user_id = c.user_id AND l.sent_at > now() - interval '1 minute') < $2
-ORDER BY due.since LIMIT $1 FOR UPDATE OF c SKIP LOCKED";
+ORDER BY c.failures_in_row > 0, due.since LIMIT $1 FOR UPDATE OF c SKIP LOCKED";
 
 /// The most urgent message that is due for each target, or an older one about the same thing that must go before it. A
 /// statement of its own: it must see what others had committed by the time the targets were locked.

@@ -13,7 +13,7 @@ use podium_storage::experiments::covariates::{
 use podium_storage::experiments::{self, ChangeError, Conflict, ExperimentRef, Precondition};
 
 use crate::folding::check as check_totals;
-use crate::support::{TestDatabase, with_database};
+use crate::support::{TestDatabase, next_upload, with_database};
 
 const ONE: ExperimentRef = ExperimentRef::Id(1);
 const EXPERIMENT: &str =
@@ -39,7 +39,7 @@ fn rows(units: &[(&str, i64)]) -> Vec<CovariateRow> {
 }
 
 async fn staged(db: &TestDatabase, units: &[(&str, i64)]) -> Upload {
-    let upload = Upload::begin(&db.database).await.unwrap();
+    let upload = Upload::begin(&db.database, next_upload()).await.unwrap();
     // In two groups, as a longer one arrives.
     let (one, other) = units.split_at(units.len() / 2);
     upload.stage(&rows(one)).await.unwrap();
@@ -195,7 +195,7 @@ fn what_does_not_come_to_its_end_leaves_nothing() {
         upload.forget().await.unwrap();
         let (one, two) = (staged(db, &[("a", 1)]).await, staged(db, &[("a", 1)]).await);
         assert!(
-            Upload::begin(&db.database).await.is_err(),
+            Upload::begin(&db.database, next_upload()).await.is_err(),
             "there is room for two"
         );
         drop((one, two));

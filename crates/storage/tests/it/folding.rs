@@ -179,6 +179,24 @@ fn two_replicas_never_fold_the_same_rows() {
 }
 
 #[test]
+fn days_without_a_process_have_their_snapshots() {
+    with_database(async |db| {
+        db.execute(
+            "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units) VALUES (1, 10, 1, 7);
+             UPDATE fold_state SET snapshot_day = (now() AT TIME ZONE 'UTC')::date - 4",
+        )
+        .await;
+        let snapshots = "SELECT (now() AT TIME ZONE 'UTC')::date - day AS ago, units FROM variant_day_snapshots ORDER BY 1";
+        for _ in 0..2 {
+            fold::fold_once(&db.database).await.unwrap();
+            let rows = db.client().await.query(snapshots, &[]).await.unwrap();
+            let days: Vec<(i32, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+            assert_eq!(days, [(1, 7), (2, 7), (3, 7)]);
+        }
+    });
+}
+
+#[test]
 fn a_watermark_that_passes_an_open_transaction_is_seen() {
     with_database(async |db| {
         db.execute("INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES ('u', 1, 10)").await;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use podium_storage::batch::RunGroup;
 use podium_storage::events::{
-    Arm, EventRow, Promoted, RecordAnswer, RecordError, Recorder, event_key,
+    Arm, EventRow, Promoted, RecordAnswer, Recorded, Recorder, event_key,
 };
 
 use crate::support::{TestDatabase, with_database};
@@ -97,10 +97,10 @@ fn a_copied_group_leaves_the_rows_of_an_inserted_one() {
     with_database(async |db| {
         for number in 0..MANY {
             let answers = record(db, vec![vec![row(number, 1)]]).await;
-            assert_eq!(answers, [Ok(vec![true])]);
+            assert_eq!(answers, [Ok(vec![Recorded::New])]);
         }
         let jobs: Vec<Vec<EventRow>> = (0..MANY).map(|number| vec![row(number, 2)]).collect();
-        assert_eq!(record(db, jobs).await, vec![Ok(vec![true]); MANY]);
+        assert_eq!(record(db, jobs).await, vec![Ok(vec![Recorded::New]); MANY]);
         let (inserted, copied) = (recorded(db, 1).await, recorded(db, 2).await);
         assert_eq!(inserted.len(), MANY);
         assert_eq!(inserted, copied);
@@ -118,12 +118,23 @@ fn a_copied_group_records_each_id_once() {
         again.push(vec![row(MANY - 1, 1), row(0, 1)]);
         let answers = record(db, again.clone()).await;
         for (number, answer) in answers.iter().take(MANY).enumerate() {
-            assert_eq!(*answer, Ok(vec![number >= MANY / 2]), "{number}");
+            let expected = if number < MANY / 2 {
+                Recorded::Duplicate
+            } else {
+                Recorded::New
+            };
+            assert_eq!(*answer, Ok(vec![expected]), "{number}");
         }
-        assert_eq!(answers[MANY], Ok(vec![false, false]));
+        assert_eq!(answers[MANY], Ok(vec![Recorded::Duplicate; 2]));
         assert_eq!(recorded(db, 1).await.len(), MANY);
         let answers = record(db, again).await;
-        assert!(answers.iter().flatten().flatten().all(|new| !new));
+        assert!(
+            answers
+                .iter()
+                .flatten()
+                .flatten()
+                .all(|row| *row == Recorded::Duplicate)
+        );
         assert_eq!(recorded(db, 1).await.len(), MANY);
     });
 }
@@ -136,14 +147,35 @@ fn a_bad_row_of_a_copied_group_harms_only_its_own_job() {
         let answers = record(db, jobs).await;
         for (number, answer) in answers.iter().enumerate() {
             let expected = if number == 77 {
-                Err(RecordError::Refused)
+                Recorded::Refused
             } else {
-                Ok(vec![true])
+                Recorded::New
             };
-            assert_eq!(*answer, expected, "{number}");
+            assert_eq!(*answer, Ok(vec![expected]), "{number}");
         }
         assert_eq!(recorded(db, 1).await.len(), MANY - 1);
         // The connection is fit for use again, and the refused id is free.
-        assert_eq!(record(db, vec![vec![row(77, 1)]]).await, [Ok(vec![true])]);
+        assert_eq!(
+            record(db, vec![vec![row(77, 1)]]).await,
+            [Ok(vec![Recorded::New])]
+        );
+    });
+}
+
+#[test]
+fn a_bad_row_harms_no_other_row_of_its_job() {
+    with_database(async |db| {
+        let mut job: Vec<EventRow> = (0..MANY).map(|n| row(n, 1)).collect();
+        for bad in [0, 77, MANY - 1] {
+            job[bad].event_data = Some(Bytes::from_static(b"{\"nul\": \"\\u0000\"}"));
+        }
+        let answers = record(db, vec![job, vec![row(MANY, 1)]]).await;
+        let rows = answers[0].as_ref().unwrap();
+        for (number, row) in rows.iter().enumerate() {
+            let is_bad = [0, 77, MANY - 1].contains(&number);
+            assert_eq!(*row == Recorded::Refused, is_bad, "{number}");
+        }
+        assert_eq!(answers[1], Ok(vec![Recorded::New]));
+        assert_eq!(recorded(db, 1).await.len(), MANY + 1 - 3);
     });
 }

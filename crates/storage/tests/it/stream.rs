@@ -9,7 +9,7 @@ use podium_domain::decimal::Decimal4;
 use podium_storage::assignments::{Assigner, Candidate, Lookup};
 use podium_storage::audit::Origin;
 use podium_storage::batch::RunGroup;
-use podium_storage::events::{Arm, EventRow, Promoted, Recorder, event_key};
+use podium_storage::events::{Arm, EventRow, Promoted, Recorded, Recorder, event_key};
 use podium_storage::experiments::ExperimentRef;
 use podium_storage::experiments::covariates::{CovariateRow, Upload};
 use podium_storage::fold;
@@ -17,7 +17,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::bandit;
-use crate::support::{Rng, TestDatabase};
+use crate::support::{Rng, TestDatabase, next_upload};
 
 const EXPERIMENTS: [i64; 3] = [1, 2, 3];
 const KINDS: [&str; 6] = [
@@ -331,7 +331,7 @@ impl<'a> Stream<'a> {
         let jobs: Vec<Vec<EventRow>> = events.chunks(2).map(<[EventRow]>::to_vec).collect();
         for (job, answer) in jobs.iter().zip(self.recorder.run(jobs.clone()).await) {
             for (event, new) in job.iter().zip(answer.unwrap()) {
-                if new {
+                if new == Recorded::New {
                     assert!(
                         self.acknowledged
                             .insert((event.experiment_id, event.event_id.clone())),
@@ -373,7 +373,9 @@ impl<'a> Stream<'a> {
             request_id: "r".into(),
             address: None,
         };
-        let upload = Upload::begin(&self.db.database).await.unwrap();
+        let upload = Upload::begin(&self.db.database, next_upload())
+            .await
+            .unwrap();
         upload.stage(&rows).await.unwrap();
         let outcome = upload
             .commit(&origin, &ExperimentRef::Id(experiment))

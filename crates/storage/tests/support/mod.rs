@@ -14,6 +14,7 @@ use podium_storage::fold;
 use podium_storage::rebuild::{self, Report};
 use podium_storage::{Database, migrate};
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 /// Keeps two test processes from making the template at the same time.
 const TEMPLATE_LOCK: i64 = 0x706f_6469_756d_7401;
@@ -29,6 +30,12 @@ fn server() -> &'static str {
         }
     });
     url
+}
+
+/// The id of an upload, another one each time.
+pub(crate) fn next_upload() -> Uuid {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    Uuid::from_u128(LAST.fetch_add(1, Ordering::Relaxed).into())
 }
 
 /// A migrated, empty database.

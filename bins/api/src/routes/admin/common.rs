@@ -299,7 +299,7 @@ impl<'c> Query<'c> {
 
     /// How many entries a page may have.
     pub(crate) fn limit(&mut self) -> i64 {
-        let Some(value) = self.text("limit", 32) else {
+        let Some(value) = self.ctx.query("limit") else {
             return DEFAULT_LIMIT;
         };
         let limit = value.parse().ok();

@@ -24,9 +24,6 @@ use super::compare::{Evidence, adjust, shown};
 use super::detail::{split_epochs, value_sums};
 use super::latency;
 
-/// A split is called off below this p-value.
-const SPLIT_THRESHOLD: f64 = 0.001;
-
 /// The sums of every variant, all epochs together, control first, and what they came from.
 pub(super) struct Figures<'e> {
     experiment: &'e Experiment,
@@ -168,10 +165,10 @@ impl<'e> Figures<'e> {
             .filter(|split| split.counts.iter().any(|count| *count > 0.0))
             .collect();
         let fixed = match with_units.as_slice() {
-            [one] => srm::chi_square(&one.counts, &one.weights, SPLIT_THRESHOLD).ok(),
+            [one] => srm::chi_square(&one.counts, &one.weights, srm::THRESHOLD).ok(),
             _ => None,
         };
-        let off = |p: Option<f64>| p.is_some_and(|p| p < SPLIT_THRESHOLD);
+        let off = |p: Option<f64>| p.is_some_and(|p| p < srm::THRESHOLD);
         let epochs: Vec<_> = sums.counted_epochs().collect();
         SplitCheck {
             p_value: fixed.map(|test| shown(test.p)),

@@ -793,12 +793,14 @@ pub struct UnitBody {
     pub alias_of: Option<String>,
     /// Sessions that are aliases of this unit.
     pub aliases: Vec<String>,
-    /// Variant that it gets.
+    /// Variant that `assign` answers now: null while the experiment does not run, and for a unit without an assignment.
     pub variant_id: Option<i64>,
     /// Its name.
     pub variant_name: Option<String>,
-    /// `OVERRIDE`, `SPLIT`, `STICKY` or `DEFAULT`.
+    /// Why: a reason of `assign`.
     pub reason: &'static str,
+    /// Variant of its stored assignment, whatever a promotion or an override makes of it.
+    pub stored_variant_id: Option<i64>,
     /// Variant that today's weights give.
     pub hashed_variant_id: Option<i64>,
     /// When the assignment was stored.

@@ -9,7 +9,7 @@ use podium_domain::bandit::ArmType;
 use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
-use podium_serving::snapshot::ExperimentRef;
+use podium_serving::snapshot::{ExperimentRef, Reason};
 use podium_storage::analytics::dimensions::{self, Dimension};
 use podium_storage::analytics::moments;
 use podium_storage::analytics::series::{self, Bucket};
@@ -392,22 +392,18 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
     .await?;
     let snapshot = ctx.state.serving.snapshot();
     let known = snapshot.find(ExperimentRef::Id(experiment.id));
-    let is_drawn = known.is_some_and(|known| known.is_drawn());
     let placed = known.and_then(|known| {
         known
             .place(state.alias_of.as_deref().unwrap_or(&unit))
             .map(|variant| variant.id)
     });
-    let pinned = state.pinned.map(|pin| pin.variant_id);
     let stored = state.assignment;
-    let reason = match (pinned, &stored) {
-        (Some(_), _) => "OVERRIDE",
-        (None, Some(_)) if is_drawn => "BANDIT",
-        (None, Some(stored)) if placed == Some(stored.variant_id) => "SPLIT",
-        (None, Some(_)) => "STICKY",
-        (None, None) => "DEFAULT",
-    };
-    let variant_id = pinned.or(stored.as_ref().map(|stored| stored.variant_id));
+    let told = known.filter(|known| known.is_served()).and_then(|known| {
+        let pinned = known.pinned(&unit).map(|pinned| (pinned, Reason::Override));
+        pinned.or_else(|| known.explain(&unit, stored.as_ref().map(|stored| stored.variant_id)))
+    });
+    let variant_id = told.map(|(variant, _)| variant.id);
+    let reason = told.map_or("DEFAULT", |(_, reason)| reason.name());
     admin_json(
         200,
         UnitBody {
@@ -419,6 +415,7 @@ pub async fn assignment(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse
                 .and_then(|id| experiment.variant(id))
                 .map(|variant| variant.name.clone()),
             reason,
+            stored_variant_id: stored.as_ref().map(|stored| stored.variant_id),
             hashed_variant_id: placed,
             assigned_at: stored.as_ref().map(|stored| stored.assigned_at),
             epoch: stored.as_ref().map(|stored| stored.epoch),

@@ -1,6 +1,7 @@
 //! Reading the body of the promotion route.
 
 use podium_domain::fault::{Pointer, code};
+use podium_domain::text::{REASON_CHARS, TextFault, check_reason};
 use podium_promotion::config::Request;
 use serde_json::Value;
 use uuid::Uuid;
@@ -9,8 +10,6 @@ use crate::json::{self, Fields};
 use crate::problem::ApiError;
 use crate::request::{ADMIN, Ctx, Media};
 
-/// Characters of a reason.
-const REASON: usize = 1_000;
 /// Characters of a name.
 const NAME: usize = 128;
 
@@ -96,7 +95,7 @@ fn rest(fields: &mut Fields<'_, '_>, action: Option<Action>) -> Option<Command> 
     let experiment = fields.string("experimentName", 1, NAME);
     let variant = fields.string("variantName", 1, NAME).map(str::to_owned);
     let promotion = fields.string("promotionId", 1, NAME);
-    let reason = fields.string("reason", 1, REASON);
+    let reason = fields.string("reason", *REASON_CHARS.start(), *REASON_CHARS.end());
     let force = fields.boolean("force").unwrap_or(false);
     let request = Request {
         preset: fields.string("preset", 1, NAME).map(str::to_owned),
@@ -132,8 +131,9 @@ fn rest(fields: &mut Fields<'_, '_>, action: Option<Action>) -> Option<Command> 
 /// A reason must say something.
 fn blank(fields: &mut Fields<'_, '_>, reason: Option<&str>) {
     if let Some(reason) = fields.require("reason", reason)
-        && reason.trim().is_empty()
+        && let Err(fault @ TextFault::Blank) = check_reason(reason)
     {
-        fields.fault("reason", code::TOO_SHORT, "must say something");
+        // What else may be wrong with it was found when it was read.
+        fields.fault("reason", fault.code(), fault.to_string());
     }
 }

@@ -82,13 +82,14 @@ pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     }
     fields.finish()?;
     let (serving, now) = (&ctx.state.serving, ctx.state.clock.now());
-    let (answers, units) = match (users, experiment) {
+    let (answers, units, is_degraded) = match (users, experiment) {
         (Some(users), Some(experiment)) => (
             serving
                 .assign_many(experiment, &users, agent, now)
                 .await
                 .map_err(assign_error)?,
             users,
+            false,
         ),
         (None, Some(experiment)) => {
             let request = AssignRequest {
@@ -99,23 +100,24 @@ pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
             (
                 vec![serving.assign(request, now).await.map_err(assign_error)?],
                 visitor.unit().into_iter().collect(),
+                false,
             )
         }
         _ => {
-            let answers = serving
+            let (answers, is_degraded) = serving
                 .assign_all(visitor, now)
                 .await
                 .map_err(assign_error)?;
             let unit = visitor.unit().unwrap_or_default();
             let units = vec![unit; answers.len()];
-            (answers, units)
+            (answers, units, is_degraded)
         }
     };
-    Ok(json_bytes(join_assignments(&answers, &units)))
+    Ok(json_bytes(join_assignments(&answers, &units, is_degraded)))
 }
 
-/// `{"assignments": […]}` from ready answers, each with its unit added.
-fn join_assignments(answers: &[Bytes], units: &[&str]) -> Bytes {
+/// `{"assignments": […]}` from ready answers, each with its unit added; with `"degraded": true` where some are missing.
+fn join_assignments(answers: &[Bytes], units: &[&str], is_degraded: bool) -> Bytes {
     let mut body = Vec::with_capacity(32 + answers.iter().map(|a| a.len() + 300).sum::<usize>());
     body.extend_from_slice(br#"{"assignments":["#);
     for (at, (answer, unit)) in answers.iter().zip(units).enumerate() {
@@ -128,7 +130,11 @@ fn join_assignments(answers: &[Bytes], units: &[&str]) -> Bytes {
         body.extend_from_slice(serde_json::to_string(unit).unwrap_or_default().as_bytes());
         body.push(b'}');
     }
-    body.extend_from_slice(b"]}");
+    body.extend_from_slice(if is_degraded {
+        br#"],"degraded":true}"#
+    } else {
+        b"]}"
+    });
     body.into()
 }
 

@@ -2,16 +2,34 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// A unit in a request: text of 1 to 255 characters, or a whole number of at most 19 digits, taken as its text.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum UnitId {
     /// Text.
     Text(String),
     /// A whole number.
     Number(i64),
+}
+
+impl ToSchema for UnitId {}
+
+/// By hand: a derived schema would have the limits of the Rust type, and the id is taken as text.
+impl PartialSchema for UnitId {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::String, Type::Integer]))
+            .description(Some(
+                "Text of 1 to 255 characters, or a whole number of at most 19 digits, taken as its text.",
+            ))
+            .min_length(Some(1))
+            .max_length(Some(255))
+            .into()
+    }
 }
 
 /// An experiment in a request: a number is its id, a string its name.
@@ -97,6 +115,9 @@ pub struct BulkBody {
 pub struct BulkAssignments {
     /// One for each experiment that the unit takes part in, or one for each user in order.
     pub assignments: Vec<BulkAssignment>,
+    /// Present and true when the database is away and the unit may take part in more experiments than are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<bool>,
 }
 
 /// An assignment with its unit.
@@ -150,9 +171,30 @@ pub struct EventBody {
     pub metadata: Option<serde_json::Value>,
 }
 
-/// Body of `track`: one event with its type, or `{"events": […]}` with up to 1,000 of them.
+/// Body of `track`: one event with its type, or `{"events": […]}` with up to 1,000 of them. Beside a list of events other members
+/// mean nothing, so what is a batch may look like a broken event: any of the two, not one of them.
+#[derive(Debug)]
+pub struct TrackBody;
+
+impl ToSchema for TrackBody {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        TrackedEvent::schemas(schemas);
+        TrackedBatch::schemas(schemas);
+    }
+}
+
+impl PartialSchema for TrackBody {
+    fn schema() -> RefOr<Schema> {
+        AnyOfBuilder::new()
+            .item(TrackedEvent::schema())
+            .item(TrackedBatch::schema())
+            .into()
+    }
+}
+
+/// One event with its type.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct TrackBody {
+pub struct TrackedEvent {
     /// The event.
     #[serde(flatten)]
     pub event: EventBody,
@@ -162,9 +204,14 @@ pub struct TrackBody {
     pub latency_ms: Option<f64>,
     /// For `request`: whether it failed.
     pub is_error: Option<bool>,
-    /// A batch instead of one event.
+}
+
+/// A batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TrackedBatch {
+    /// Events as they would be sent alone; each has an outcome of its own.
     #[schema(max_items = 1000)]
-    pub events: Option<Vec<serde_json::Value>>,
+    pub events: Vec<serde_json::Value>,
 }
 
 /// Answer of the track routes: one event, or a batch.

@@ -102,8 +102,7 @@ pub(super) fn read_event<'n>(
     let kind = kind.ok_or_else(|| ApiError::field("/event_type", "required", "is required"))?;
     let small = |number: i64| i32::try_from(number).ok();
     Ok(Event {
-        event_id: event_id
-            .map_or_else(|| Cow::Owned(ids::event_id(now).to_string()), Cow::Borrowed),
+        event_id: event_id.map_or_else(|| Cow::Owned(ids::uuid_at(now).to_string()), Cow::Borrowed),
         kind,
         visitor,
         experiment,

@@ -44,7 +44,7 @@ pub async fn rank(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let (request, nodes) = read(&node, Agent::Asked(&is_bot))?;
     let now = ctx.state.clock.now();
     let chance = Chance {
-        decision_id: ids::event_id(now),
+        decision_id: ids::uuid_at(now),
         seed: ids::seed(),
     };
     let ranked = ctx.state.serving.rank(&request, chance, now).await;

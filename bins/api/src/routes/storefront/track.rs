@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use actix_web::HttpResponse;
+use chrono::{DateTime, Utc};
 use podium_domain::event::{self, EventType};
 use podium_domain::fault::Pointer;
-use podium_serving::track::{TrackError, Tracked};
+use podium_serving::track::{Event, TrackError, Tracked};
 
 use super::bodies::{BatchAnswer, BatchResult, Recorded, TrackAnswer, TrackBody};
 use super::event::{Beside, read_event};
@@ -101,49 +102,18 @@ async fn track_batch(
         ));
     }
     let now = ctx.state.clock.now();
-    let refused = std::cell::LazyCell::new(|| check_purchase(ctx).err());
-    let root = Pointer::root().member("events");
-    let mut read = Vec::with_capacity(events.len());
-    let mut positions = Vec::with_capacity(events.len());
-    let mut results: Vec<BatchResult> = Vec::with_capacity(events.len());
-    for (index, node) in events.iter().enumerate() {
-        match read_event(node, None, beside, root.element(index), now) {
-            Ok(event) if event.kind == EventType::Purchase && refused.is_some() => {
-                let blank = pending(index, Some(event.event_id.into_owned()));
-                results.extend(refused.as_ref().map(|error| failed(blank, error)));
-            }
-            Ok(event) => {
-                results.push(pending(index, Some(event.event_id.clone().into_owned())));
-                positions.push(index);
-                read.push(event);
-            }
-            // Two spellings of one field make the whole body malformed, as they do for one event.
-            Err(error) if error.code() == Code::MalformedJson => return Err(error),
-            Err(error) => results.push(failed(pending(index, None), &error)),
-        }
-    }
+    let Batch { mut results, read } = read_batch(ctx, events, beside, now)?;
+    let (positions, read): (Vec<usize>, Vec<Event>) = read.into_iter().unzip();
     let outcomes = ctx.state.serving.track_batch(&read, now).await;
-    if !outcomes.is_empty()
-        && outcomes
-            .iter()
-            .all(|outcome| *outcome == Err(TrackError::Unavailable))
-    {
+    let away = |outcome: &Result<Tracked, TrackError>| *outcome == Err(TrackError::Unavailable);
+    if !outcomes.is_empty() && outcomes.iter().all(away) {
         return Err(ApiError::unavailable());
     }
     for (position, outcome) in positions.into_iter().zip(outcomes) {
-        let Some(slot) = results.get_mut(position) else {
-            continue;
-        };
-        let blank = std::mem::replace(slot, pending(position, None));
-        *slot = match outcome {
-            Ok(tracked) => BatchResult {
-                success: true,
-                duplicate: tracked.duplicate,
-                recorded: tracked.recorded,
-                ..blank
-            },
-            Err(error) => failed(blank, &track_error(error)),
-        };
+        if let Some(slot) = results.get_mut(position) {
+            let blank = std::mem::replace(slot, pending(position, None));
+            *slot = told(blank, outcome);
+        }
     }
     let answer = BatchAnswer { results };
     Ok(json_bytes(
@@ -151,6 +121,57 @@ async fn track_batch(
             .map_err(|e| ApiError::internal(&e.to_string()))?
             .into(),
     ))
+}
+
+/// A batch that was read: a result for each event, and the events that can be recorded with their positions.
+struct Batch<'e> {
+    results: Vec<BatchResult>,
+    read: Vec<(usize, Event<'e>)>,
+}
+
+fn read_batch<'e>(
+    ctx: &Ctx,
+    events: &'e [Node<'_>],
+    beside: &'e Beside,
+    now: DateTime<Utc>,
+) -> Result<Batch<'e>, ApiError> {
+    let refused = std::cell::LazyCell::new(|| check_purchase(ctx).err());
+    let root = Pointer::root().member("events");
+    let mut results = Vec::with_capacity(events.len());
+    let mut read = Vec::with_capacity(events.len());
+    for (index, node) in events.iter().enumerate() {
+        let event = match read_event(node, None, beside, root.element(index), now) {
+            Ok(event) => event,
+            // Two spellings of one field make the whole body malformed, as they do for one event.
+            Err(error) if error.code() == Code::MalformedJson => return Err(error),
+            Err(error) => {
+                results.push(failed(pending(index, None), &error));
+                continue;
+            }
+        };
+        let blank = pending(index, Some(event.event_id.clone().into_owned()));
+        let is_purchase = event.kind == EventType::Purchase;
+        match is_purchase.then(|| refused.as_ref()).flatten() {
+            Some(error) => results.push(failed(blank, error)),
+            None => {
+                results.push(blank);
+                read.push((index, event));
+            }
+        }
+    }
+    Ok(Batch { results, read })
+}
+
+fn told(blank: BatchResult, outcome: Result<Tracked, TrackError>) -> BatchResult {
+    match outcome {
+        Ok(tracked) => BatchResult {
+            success: true,
+            duplicate: tracked.duplicate,
+            recorded: tracked.recorded,
+            ..blank
+        },
+        Err(error) => failed(blank, &track_error(error)),
+    }
 }
 
 fn pending(index: usize, event_id: Option<String>) -> BatchResult {

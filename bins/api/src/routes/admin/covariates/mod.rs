@@ -12,6 +12,7 @@ use utoipa::OpenApi;
 use super::bodies::{Covariates, CovariatesOutcome};
 use super::common::{Answer, NotChanged, carry_out, experiment};
 use crate::auth::{Editor, Granted};
+use crate::ids;
 use crate::problem::ApiError;
 use crate::request::{Ctx, Media, Pieces, UPLOAD, admin_json};
 use crate::routes::Route;
@@ -53,7 +54,7 @@ pub async fn upload(ctx: Rc<Ctx>, granted: Granted<Editor>) -> Result<HttpRespon
     let which = experiment(&ctx)?;
     let pieces = ctx.pieces(UPLOAD, Media::Table)?;
     covariates::check(&ctx.state.database, &which).await?;
-    let upload = Upload::begin(&ctx.state.database).await?;
+    let upload = Upload::begin(&ctx.state.database, ids::uuid_at(ctx.state.clock.now())).await?;
     let received = if ctx.is_csv() {
         receive_csv(&upload, pieces).await
     } else {
