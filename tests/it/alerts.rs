@@ -122,7 +122,9 @@ async fn two_that_evaluate_open_an_alert_once() {
     let experiment = app.experiment("e").running().await;
     app.change(&format!(
         "UPDATE experiments SET start_date = now() - interval '2 days';
-         INSERT INTO variant_moments (experiment_id, variant_id, epoch, units) VALUES ({0}, {1}, 1, 5000), ({0}, {2}, 1, 4000);
+         -- A single unit that a client named hides nothing.
+         INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, client_units)
+         VALUES ({0}, {1}, 1, 5000, 1), ({0}, {2}, 1, 4000, 0);
          INSERT INTO assign_outcomes (experiment_id, minute, asked, failed) VALUES ({0}, date_trunc('minute', now()), 1000, 50)",
         experiment.id,
         experiment.variant("control"),

@@ -209,7 +209,7 @@ async fn the_database_may_crash_in_the_middle_of_a_scan() {
     assert_eq!(first.items.len(), 6);
     assert!(first.promoted() >= 3, "{first:?}");
     let url = postgres.lock().unwrap().url().to_owned();
-    let database = TestDatabase::on(&url).await;
+    let database = TestDatabase::on(url).await;
     for row in database.rows(TRACES).await {
         assert!(row == ONCE || row == NEVER, "{row:?}");
     }

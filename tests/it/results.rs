@@ -37,7 +37,9 @@ async fn experiment(epochs: &[(&str, [Arm; 2])]) -> TestApp {
                 "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, purchasing_units, erring_units,
                      sum_purchases, sq_purchases, sum_requests, sq_requests, sum_errors, sq_errors, x_errors_requests)
                  VALUES ({id}, {variant}, {epoch}, {units}, {purchases}, {units} / 100,
-                     {purchases}, {purchases}, {units}, {units}, {units} / 100, {units} / 100, {units} / 100);"
+                     {purchases}, {purchases}, {units}, {units}, {units} / 100, {units} / 100, {units} / 100);
+                 INSERT INTO variant_requests (experiment_id, variant_id, epoch, requesting_units)
+                 VALUES ({id}, {variant}, {epoch}, {units});"
             );
         }
     }
@@ -167,10 +169,23 @@ async fn a_change_of_weights_is_not_pooled() {
     let app = experiment(&epochs).await;
     let report = report(&app).await;
     let bold = &report["metrics"][0]["comparisons"][0];
-    assert_eq!(bold["pValue"], Value::Null);
-    assert!(bold["reason"].as_str().unwrap().contains("weights changed"));
+    // The epochs are compared one by one, and the p-value and the intervals are those of the comparison.
+    assert_eq!(bold["method"], "stratified_z");
+    assert!(number(bold, "/pValue") > 0.999 && number(bold, "/adjustedPValue") > 0.999);
+    assert!(number(bold, "/difference").abs() < 1e-12);
+    for interval in ["relativeLiftInterval", "differenceInterval"] {
+        assert!(number(&bold[interval], "/lower") < 0.0, "{bold}");
+        assert!(number(&bold[interval], "/upper") > 0.0, "{bold}");
+    }
+    assert_eq!(bold["relativeLiftMethod"], "score");
+    assert!(report["notes"].to_string().contains("no pooled effect"));
     assert!(number(bold, "/stratified/statistic").abs() < 1e-9);
     assert_eq!(bold["stratified"]["epochs"], 2);
+    let strata = bold["stratified"]["strata"].as_array().unwrap();
+    assert_eq!(strata.len(), 2);
+    exactly(&strata[0], "/treatmentShare", 0.1);
+    exactly(&strata[0], "/control/conversions", 900.0);
+    exactly(&strata[1], "/treatment/value", 0.2);
     assert!((number(bold, "/bayesian/chanceToBeatControl") - 0.5).abs() < 1e-9);
     assert_eq!(report["split"]["pValue"], Value::Null);
     assert_eq!(report["split"]["mismatch"], false);
@@ -234,6 +249,13 @@ async fn samples_are_planned() {
         2.0 * number(&answer, "/unitsPerVariant"),
     );
     exactly(&answer, "/days", 30.0);
+    let mut uneven = rate.clone();
+    uneven["ratio"] = json!(0.25);
+    let uneven = plan(uneven).await.data();
+    let control = number(&uneven, "/unitsInControl");
+    assert!((number(&uneven, "/unitsPerTreatment") - control / 4.0).abs() < 1.0);
+    assert!(number(&uneven, "/totalUnits") > number(&answer, "/totalUnits"));
+    exactly(&uneven, "/unitsPerVariant", control);
     let mut three = rate.clone();
     three["variants"] = 3.into();
     let three = plan(three).await.data();
@@ -503,6 +525,210 @@ async fn the_lift_is_shown_day_by_day() {
     let width = |day| number(day, "/anytime/upper") - number(day, "/anytime/lower");
     assert!(width(today) < width(yesterday));
     assert!(number(yesterday, "/interval/lower") > number(yesterday, "/anytime/lower"));
+}
+
+/// A winner by its looks, to whom something else happens.
+async fn winner() -> TestApp {
+    experiment(&[(EVEN, [(11, 20_000, 2_000), (12, 20_100, 2_412)])]).await
+}
+
+/// The report ships nothing that the engine would refuse to a person who asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_ships_only_what_the_engine_would() {
+    let app = winner().await;
+    assert!(verdict(&report(&app).await).starts_with("Ship bold"));
+    for (sql, wanted) in [
+        // Errors in a tenth of the units, which no guardrail of the experiment names.
+        (
+            "UPDATE experiments SET guardrails = '[]';
+             UPDATE variant_moments SET erring_units = units / 10 WHERE variant_id = 12;",
+            "Do not ship bold: it is ahead in conversion_rate (+20.0 %), but error rate",
+        ),
+        // A guardrail that was not measured.
+        (
+            "UPDATE variant_moments SET erring_units = units / 100;
+             UPDATE experiments SET guardrails = '[\"p95_latency_ms\"]';",
+            "Wait with bold: it is ahead in conversion_rate (+20.0 %), but latency: no data",
+        ),
+        (
+            "UPDATE experiments SET guardrails = '[]', status = 'paused';",
+            "Wait with bold: it is ahead in conversion_rate (+20.0 %), but not running",
+        ),
+        (
+            "UPDATE experiments SET status = 'completed', end_date = now();",
+            "bold has won: it is ahead in conversion_rate (+20.0 %)",
+        ),
+    ] {
+        app.change(sql).await;
+        let report = report(&app).await;
+        assert!(verdict(&report).starts_with(wanted), "{}", verdict(&report));
+    }
+}
+
+/// One unit that a client named must not hide two thousand that are missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_a_client_named_does_not_switch_the_split_check_off() {
+    let app = experiment(&[(EVEN, [(11, 20_000, 2_000), (12, 18_000, 2_400)])]).await;
+    app.change("UPDATE variant_moments SET client_units = 1 WHERE variant_id = 12")
+        .await;
+    let off = report(&app).await;
+    assert_eq!(off["split"]["mismatch"], true, "{}", off["split"]);
+    exactly(&off, "/split/clientUnits", 1.0);
+    exactly(&off, "/split/epochs/0/variants/1/units", 17_999.0);
+    exactly(&off, "/split/epochs/0/variants/1/expected", 18_999.5);
+    exactly(&off, "/split/degreesOfFreedom", 1.0);
+    assert!(verdict(&off).starts_with("Do not act"), "{}", verdict(&off));
+    // What only clients have moved is not ours, and no band may follow from the planned shares.
+    app.change("UPDATE variant_moments SET client_units = 2000 WHERE variant_id = 11")
+        .await;
+    let named = report(&app).await;
+    assert_eq!(named["split"]["mismatch"], false, "{}", named["split"]);
+    assert!(named["notes"].to_string().contains("Clients named"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_beyond_floats_has_a_p_value_in_words() {
+    let app = experiment(&[(EVEN, [(11, 200_000, 2_000), (12, 100_000, 2_400)])]).await;
+    let report = report(&app).await;
+    assert!(
+        verdict(&report).contains("(p < 1e-300)"),
+        "{}",
+        verdict(&report)
+    );
+    assert!(number(&report, "/split/pValue") > 0.0);
+    assert!(number(&report, "/split/lnPValue") < -10_000.0);
+    let bold = &report["metrics"][0]["comparisons"][0];
+    assert!(number(bold, "/significance") < 100.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_p_value_is_zero() {
+    let arms = [(11, 1_000_000, 100_000), (12, 1_000_000, 200_000)];
+    let app = experiment(&[(EVEN, arms)]).await;
+    let report = report(&app).await;
+    let bold = &report["metrics"][0]["comparisons"][0];
+    for p in ["/pValue", "/anytime/pValue", "/adjustedPValue"] {
+        assert!(number(bold, p) > 0.0, "{p}");
+    }
+    assert!(number(bold, "/lnPValue") < -1_000.0);
+    assert!(number(bold, "/significance") < 100.0);
+    assert!(number(bold, "/sequential/confidence/measured") < 100.0);
+}
+
+/// After a restart the figures are those of the units that came since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_restarts_the_report() {
+    let app = winner().await;
+    let path = format!("{EXPERIMENTS}/1/restart-analysis");
+    app.admin(Method::POST, &path, None).await.data();
+    app.change(
+        "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, purchasing_units)
+         VALUES (1, 11, 2, 500, 50), (1, 12, 2, 510, 51)",
+    )
+    .await;
+    let report = report(&app).await;
+    exactly(&report, "/analysis/number", 2.0);
+    exactly(&report, "/analysis/fromEpoch", 2.0);
+    let primary = &report["metrics"][0];
+    exactly(primary, "/variants/0/units", 500.0);
+    exactly(primary, "/variants/1/sum", 51.0);
+    assert!(number(primary, "/comparisons/0/relativeLift").abs() < 1e-12);
+    exactly(primary, "/comparisons/0/sample/control/reached", 500.0);
+    // A day of the new analysis is not over, so nothing is said about days.
+    assert_eq!(primary["comparisons"][0]["sample"]["daysLeft"], Value::Null);
+    assert!(report["notes"].to_string().contains("This is analysis 2"));
+    assert!(
+        verdict(&report).starts_with("Keep running"),
+        "{}",
+        verdict(&report)
+    );
+}
+
+/// What is shown is enough to compute it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_holds_what_its_figures_follow_from() {
+    let app = winner().await;
+    let report = report(&app).await;
+    assert!(report["readAt"].is_string() && report["foldedAt"].is_string());
+    let analysis = &report["analysis"];
+    exactly(analysis, "/number", 1.0);
+    exactly(analysis, "/unspent", 1.0);
+    assert!((number(analysis, "/level") - 0.05).abs() < 1e-12);
+    let bold = &report["metrics"][0]["comparisons"][0];
+    let stratum = &bold["stratified"]["strata"][0];
+    let arm = |arm: &str| {
+        let of = |field: &str| number(stratum, &format!("/{arm}/{field}"));
+        (of("units"), of("conversions"))
+    };
+    let ((n_a, x_a), (n_b, x_b)) = (arm("control"), arm("treatment"));
+    let pooled = (x_a + x_b) / (n_a + n_b);
+    let z = (x_b / n_b - x_a / n_a) / (pooled * (1.0 - pooled) * (1.0 / n_a + 1.0 / n_b)).sqrt();
+    assert!((number(bold, "/statistic") / z - 1.0).abs() < 1e-9);
+    let last = bold["sequential"]["history"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap();
+    assert!((number(last, "/z") / z - 1.0).abs() < 1e-9);
+    assert_eq!(
+        (&last["missed"], &last["recorded"]),
+        (&json!(false), &json!(false))
+    );
+    exactly(bold, "/bayesian/posterior/control/0", 2_001.0);
+    let variant = &report["metrics"][0]["variants"][0];
+    exactly(variant, "/sum", 2_000.0);
+    assert!((number(variant, "/variance") - 0.09).abs() < 1e-12);
+    assert!(report["notes"].as_array().unwrap().len() >= 3);
+}
+
+/// What came in the last week says how long the rest will take.
+#[tokio::test(flavor = "multi_thread")]
+async fn days_left_go_by_recent_traffic() {
+    let app = experiment(&[(EVEN, [(11, 500, 50), (12, 500, 60)])]).await;
+    app.change(
+        "INSERT INTO variant_day_snapshots (day, experiment_id, variant_id, epoch, units)
+         SELECT (now() AT TIME ZONE 'UTC')::date - 7, experiment_id, variant_id, epoch, 450 FROM variant_moments",
+    )
+    .await;
+    let report = report(&app).await;
+    // 50 units an arm in six days and today's part of a day, instead of 50 a day.
+    let days = number(&report["metrics"][0]["comparisons"][0], "/sample/daysLeft");
+    assert!(
+        (14_249.0 / 50.0 * 5.9..14_249.0 / 50.0 * 7.1).contains(&days),
+        "{days}"
+    );
+}
+
+/// The series ends with the experiment, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_ends_with_its_experiment() {
+    let app = winner().await;
+    app.change(
+        "INSERT INTO variant_day_snapshots
+         SELECT (now() AT TIME ZONE 'UTC')::date - days, m.* FROM variant_moments m CROSS JOIN generate_series(1, 7) days
+         ON CONFLICT DO NOTHING;
+         UPDATE experiments SET status = 'completed', end_date = now() - interval '5 days';",
+    )
+    .await;
+    let series = get(&app, "/1/time-series?metric=conversion_rate")
+        .await
+        .data();
+    let days = series["cumulative"].as_array().unwrap();
+    let labels: Vec<_> = days
+        .iter()
+        .map(|day| day["asOf"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        labels,
+        [
+            "end_of_day",
+            "end_of_day",
+            "end_of_day",
+            "end_of_day",
+            "end",
+            "end"
+        ]
+    );
 }
 
 async fn report_of(app: &TestApp, id: i64) -> Value {

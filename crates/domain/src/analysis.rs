@@ -5,18 +5,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::anytime::{Anytime, anytime};
+use crate::decision::anytime::{Anytime, Split, anytime_of};
 use crate::decision::evidence::{ArmSummary, Stratified, Stratum, stratified};
+use crate::decision::lift::fixed_interval;
 use crate::event::EventType;
 use crate::metric::{Metric, MetricKind, UnitTotal};
 use crate::moments::{CovariateCentre, CoveredMoments, MetricMoments, Moments};
-use crate::report::{CONFIDENCE, Comparison, compare};
+use crate::report::{CONFIDENCE, Comparison, Lift, LiftMethod, compare, compare_strata, lift};
 use crate::stats::bayes::{BetaPrior, GaussianPrior, compare_rates, posterior_effect};
 use crate::stats::cuped::{AdjustedComparison, CovariateMoments, Slope, compare_adjusted};
 use crate::stats::eprocess::multinomial;
 use crate::stats::lift::Estimate;
 use crate::stats::noninferiority::{Direction, Margin, NonInferiority, non_inferiority};
-use crate::stats::power::{Baseline, Level, Sides, sample_size};
+use crate::stats::power::{Baseline, Level, SampleSize, Sides, sample_size};
+use crate::stats::proportion::Proportion;
 use crate::stats::{Interval, StatsError};
 
 /// One-sided level of guardrail tests.
@@ -25,12 +27,10 @@ pub const GUARDRAIL_ALPHA: f64 = 0.05;
 pub const ERROR_RATE_MARGIN: f64 = 0.01;
 /// By which part of the control's value another guardrail may be worse.
 pub const RELATIVE_MARGIN: f64 = 0.05;
-/// By which part of the control's latency a treatment's may be higher: what the balanced requirements tolerate.
-pub const LATENCY_MARGIN: f64 = 0.2;
 /// Power of planned samples.
 pub const POWER: f64 = 0.8;
 /// Concentration of the prior around the planned split: log risk ratios of about 0.1 are expected at an even split.
-const SPLIT_CONCENTRATION: f64 = 400.0;
+pub(crate) const SPLIT_CONCENTRATION: f64 = 400.0;
 
 /// Control and treatment in one epoch in which both had traffic.
 #[derive(Clone, Copy, Debug)]
@@ -52,12 +52,33 @@ pub struct BayesianView {
     pub expected_loss: f64,
     /// Credible interval of the lift at [`CONFIDENCE`], a fraction.
     pub lift: Option<Interval>,
+    /// What is believed after the data.
+    pub posterior: Posterior,
+}
+
+/// What is believed after the data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Posterior {
+    /// The rates are Beta(α, β), after uniform priors.
+    Rates {
+        /// α and β of the control.
+        control: [f64; 2],
+        /// Of the treatment.
+        treatment: [f64; 2],
+    },
+    /// The effect is normal, after a flat prior.
+    Effect {
+        /// Its mean.
+        mean: f64,
+        /// Its standard deviation.
+        sd: f64,
+    },
 }
 
 /// One treatment against the control. Each part says why it is not defined where it is not.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    /// Fixed horizon, all units together; [`StatsError::NotEnoughData`] over several epochs, which are not pooled.
+    /// Fixed horizon; over several epochs by the stratified statistic, because they are not pooled.
     pub fixed: Result<Comparison, StatsError>,
     /// Stratified by epoch.
     pub stratified: Result<Stratified, StatsError>,
@@ -67,23 +88,39 @@ pub struct Reading {
     pub bayesian: Result<BayesianView, StatsError>,
 }
 
-/// Reads a treatment in a metric that follows from sums.
+/// As [`read_of`], of units that were drawn with the planned shares.
 #[must_use]
 pub fn read(metric: Metric, epochs: &[EpochArms<'_>]) -> Reading {
-    let strata = strata(metric, epochs);
-    let stratified = strata
-        .as_ref()
-        .map_err(|error| *error)
-        .and_then(|strata| stratified(strata));
+    read_of(metric, epochs, Split::Ours)
+}
+
+/// Reads a treatment in a metric that follows from sums.
+#[must_use]
+pub fn read_of(metric: Metric, epochs: &[EpochArms<'_>], split: Split) -> Reading {
+    let strata = match strata(metric, epochs) {
+        Ok(strata) => strata,
+        Err(error) => return Reading::undefined(error),
+    };
     let fixed = match epochs {
         [one] => compare(one.control, one.treatment, metric),
-        _ => Err(StatsError::NotEnoughData),
+        _ => compare_strata(&strata),
     };
     Reading {
         fixed,
-        stratified,
-        anytime: strata.and_then(|strata| anytime(&strata, 1.0 - CONFIDENCE)),
-        bayesian: bayesian(metric, epochs, stratified),
+        stratified: stratified(&strata),
+        anytime: anytime_of(&strata, split, 1.0 - CONFIDENCE),
+        bayesian: bayesian(metric, epochs, &strata),
+    }
+}
+
+impl Reading {
+    const fn undefined(error: StatsError) -> Self {
+        Self {
+            fixed: Err(error),
+            stratified: Err(error),
+            anytime: Err(error),
+            bayesian: Err(error),
+        }
     }
 }
 
@@ -139,7 +176,7 @@ fn conversions(metric: Metric, moments: &Moments) -> i64 {
 fn bayesian(
     metric: Metric,
     epochs: &[EpochArms<'_>],
-    stratified: Result<Stratified, StatsError>,
+    strata: &[Stratum],
 ) -> Result<BayesianView, StatsError> {
     if let [one] = epochs
         && let (Some(MetricMoments::Proportion(a)), Some(MetricMoments::Proportion(b))) = (
@@ -155,9 +192,13 @@ fn bayesian(
                 lower: lift.lower,
                 upper: lift.upper,
             }),
+            posterior: Posterior::Rates {
+                control: posterior(a),
+                treatment: posterior(b),
+            },
         });
     }
-    let effect = stratified?;
+    let effect = stratified(strata)?;
     let flat = GaussianPrior::new(0.0, None)?;
     let view = posterior_effect(effect.effect, effect.se, &flat, CONFIDENCE)?;
     let (chance, loss) = if metric.is_guardrail() {
@@ -165,15 +206,23 @@ fn bayesian(
     } else {
         (view.prob_positive, view.risk_choose_b)
     };
-    let lift = (effect.baseline > 0.0).then(|| Interval {
-        lower: view.interval.lower / effect.baseline,
-        upper: view.interval.upper / effect.baseline,
-    });
+    // With flat priors on both values the lifts that are believed are those that no test rejects.
+    let lift = fixed_interval(strata, CONFIDENCE).ok();
     Ok(BayesianView {
         chance_to_beat_control: chance,
         expected_loss: loss,
-        lift,
+        lift: lift.filter(|limits| limits.upper.is_finite()),
+        posterior: Posterior::Effect {
+            mean: view.mean,
+            sd: view.sd,
+        },
     })
+}
+
+/// α and β after a uniform prior.
+fn posterior(arm: Proportion) -> [f64; 2] {
+    let (units, successes) = (arm.units() as f64, arm.successes() as f64);
+    [1.0 + successes, 1.0 + units - successes]
 }
 
 /// A treatment against the control of one epoch, adjusted by the covariate that was handed in before the assignment;
@@ -207,6 +256,14 @@ pub fn adjusted(
     }
 }
 
+/// The lift of adjusted means.
+#[must_use]
+pub fn adjusted_lift(found: &AdjustedComparison) -> Option<Lift> {
+    let control = Estimate::new(found.mean_a, found.se2_a).ok()?;
+    let treatment = Estimate::new(found.mean_b, found.se2_b).ok()?;
+    Some(lift(&control, &treatment, LiftMethod::Delta))
+}
+
 /// Whether a metric has not become worse by more than its margin, epochs stratified: an absolute margin of
 /// [`ERROR_RATE_MARGIN`] for the error rate, [`RELATIVE_MARGIN`] of the control's value otherwise.
 ///
@@ -237,8 +294,9 @@ pub fn guardrail(
     )
 }
 
-/// Units that every arm needs to find a relative `lift` with [`POWER`] at a two-sided level of 1 − [`CONFIDENCE`] over the
-/// number of treatments, with the control's value and spread as they are observed.
+/// Units that the arms need to find a relative `lift` with [`POWER`] at a two-sided level of 1 − [`CONFIDENCE`] over the
+/// number of treatments, with the control's value and spread as they are observed, where the treatment gets `ratio` times
+/// as many units as the control.
 ///
 /// # Errors
 /// [`StatsError`] where the control's value, or its spread, is not known yet.
@@ -247,7 +305,8 @@ pub fn planned_units(
     control: &Moments,
     lift: f64,
     treatments: usize,
-) -> Result<f64, StatsError> {
+    ratio: f64,
+) -> Result<SampleSize, StatsError> {
     let observed = control.of_metric(metric)?;
     let baseline = match observed.ok_or(StatsError::NotEnoughData)? {
         MetricMoments::Proportion(proportion) => Baseline::Proportion(proportion.rate()?),
@@ -267,7 +326,7 @@ pub fn planned_units(
         }
     };
     let level = Level::new((1.0 - CONFIDENCE) / treatments as f64, Sides::Two)?;
-    Ok(sample_size(baseline, lift, level, POWER, 1.0)?.n_a_ceil)
+    sample_size(baseline, lift, level, POWER, ratio)
 }
 
 /// Units per variant of one epoch, and the weights that were in force.
@@ -283,9 +342,17 @@ pub struct EpochSplit {
 /// Anytime-valid p-value of "the split is the planned one": the multinomial e-process, epochs multiplied.
 ///
 /// # Errors
+/// As [`split_evidence`].
+pub fn split_p_value(epochs: &[EpochSplit]) -> Result<f64, StatsError> {
+    Ok((-split_evidence(epochs)?).exp().min(1.0))
+}
+
+/// ln e against "the split is the planned one": the multinomial e-process, epochs multiplied.
+///
+/// # Errors
 /// [`StatsError::InvalidInput`] for counts and weights that are no numbers from 0 on;
 /// [`StatsError::UnexpectedUsers`] for units in a variant without weight; [`StatsError::NotEnoughData`] without units.
-pub fn split_p_value(epochs: &[EpochSplit]) -> Result<f64, StatsError> {
+pub fn split_evidence(epochs: &[EpochSplit]) -> Result<f64, StatsError> {
     let mut ln_e = 0.0;
     let mut units = 0.0;
     for epoch in epochs {
@@ -310,7 +377,7 @@ pub fn split_p_value(epochs: &[EpochSplit]) -> Result<f64, StatsError> {
         }
     }
     if units > 0.0 {
-        Ok((-ln_e).exp().min(1.0))
+        Ok(ln_e)
     } else {
         Err(StatsError::NotEnoughData)
     }
@@ -321,6 +388,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::report::Method;
 
     fn rates(units: i64, purchases: i64) -> Moments {
         Moments {
@@ -343,9 +411,9 @@ mod tests {
         let (a, b) = (rates(10_000, 500), rates(10_000, 600));
         let reading = read(Metric::ConversionRate, &[even(&a, &b)]);
         let fixed = reading.fixed.unwrap();
-        assert!((fixed.lift.unwrap() - 0.2).abs() < 1e-12);
+        assert!((fixed.lift.value.unwrap() - 0.2).abs() < 1e-12);
         let anytime = reading.anytime.unwrap();
-        let fixed_interval = fixed.lift_interval.unwrap();
+        let fixed_interval = fixed.lift.interval.unwrap();
         assert!(anytime.lift.lower < fixed_interval.lower);
         assert!(anytime.lift.upper > fixed_interval.upper);
         let bayesian = reading.bayesian.unwrap();
@@ -360,7 +428,15 @@ mod tests {
         let sale = [rates(5_000, 1_000), rates(5_000, 1_000)];
         let epochs = [even(&before[0], &before[1]), even(&sale[0], &sale[1])];
         let reading = read(Metric::ConversionRate, &epochs);
-        assert_eq!(reading.fixed, Err(StatsError::NotEnoughData));
+        let fixed = reading.fixed.unwrap();
+        assert_eq!(fixed.method, Method::StratifiedZ);
+        assert!(fixed.p_value > 0.999 && fixed.difference.abs() < 1e-12);
+        let (difference, lift) = (
+            fixed.difference_interval.unwrap(),
+            fixed.lift.interval.unwrap(),
+        );
+        assert!(difference.lower < 0.0 && difference.upper > 0.0);
+        assert!(lift.lower < 0.0 && lift.upper > 0.0);
         assert!(reading.stratified.unwrap().z.abs() < 1e-9);
         let chance = reading.bayesian.unwrap().chance_to_beat_control;
         assert!((chance - 0.5).abs() < 1e-9);
@@ -409,11 +485,18 @@ mod tests {
 
     #[test]
     fn the_plan_is_that_of_the_observed_baseline() {
-        let units = planned_units(Metric::ConversionRate, &rates(10_000, 1_000), 0.1, 1).unwrap();
+        let planned = |control: &Moments, treatments, ratio| {
+            planned_units(Metric::ConversionRate, control, 0.1, treatments, ratio)
+        };
+        let control = rates(10_000, 1_000);
+        let units = planned(&control, 1, 1.0).unwrap().n_a_ceil;
         // 14,749 an arm: Fleiss's formula without correction at 10 % and 11 %.
         assert!((units - 14_749.0).abs() < 2.0, "{units}");
-        let of_two = planned_units(Metric::ConversionRate, &rates(10_000, 1_000), 0.1, 2).unwrap();
-        assert!(of_two > 1.1 * units);
-        assert!(planned_units(Metric::ConversionRate, &rates(0, 0), 0.1, 1).is_err());
+        assert!(planned(&control, 2, 1.0).unwrap().n_a_ceil > 1.1 * units);
+        // (v_a + 9 v_b) / (v_a + v_b) times as many in the larger arm of a split of 90/10.
+        let uneven = planned(&control, 1, 1.0 / 9.0).unwrap();
+        assert!((uneven.n_a_ceil / units - 5.168).abs() < 0.01, "{uneven:?}");
+        assert!((uneven.n_b_ceil * 9.0 / uneven.n_a_ceil - 1.0).abs() < 1e-3);
+        assert!(planned(&rates(0, 0), 1, 1.0).is_err());
     }
 }

@@ -14,6 +14,7 @@
 pub mod anytime;
 pub mod design;
 pub mod evidence;
+pub mod lift;
 pub mod look;
 pub mod sequential;
 pub mod verdict;

@@ -3,19 +3,22 @@
 //! Proportions are tested with the pooled z test, means with Welch's t, ratios with the delta method. Everything is
 //! two-sided at 95 % with a fixed horizon: looking at it again and again errs more often than 5 %.
 
+use crate::decision::evidence::{ArmSummary, Contrasts, Stratum, stratified};
+use crate::decision::lift::fixed_interval;
 use crate::metric::{Metric, MetricKind};
 use crate::moments::{MetricMoments, Moments};
-use crate::stats::lift::{Estimate, RelativeLift, relative_lift};
+use crate::stats::lift::{Estimate, relative_lift};
 use crate::stats::mean::welch;
-use crate::stats::proportion::{two_proportions, wilson};
-use crate::stats::ratio::{RatioSummary, compare_ratios};
-use crate::stats::special::{norm_isf, t_isf};
+use crate::stats::proportion::{Proportion, two_proportions, wilson};
+use crate::stats::ratio::compare_ratios;
+use crate::stats::special::{norm_isf, norm_ln_two_sided, norm_two_sided, t_isf};
 use crate::stats::{Interval, StatsError};
 
 /// Confidence of all intervals.
 pub const CONFIDENCE: f64 = 0.95;
-/// A control's ratio is weak below so many standard errors: about 25 units with something in the numerator.
-const WEAK_BELOW: f64 = 5.0;
+/// A control whose value is less certain than this (squared quantile times squared relative error) gets Fieller's
+/// interval of the lift: the others suppose that it is as good as known.
+const WEAK_CONTROL: f64 = 0.05;
 
 /// A metric of one variant.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,10 +37,10 @@ pub struct Comparison {
     pub difference: f64,
     /// 95 % interval of the difference.
     pub difference_interval: Option<Interval>,
-    /// Relative change, a fraction (0.1 is plus ten percent).
-    pub lift: Option<f64>,
-    /// 95 % interval of the lift.
-    pub lift_interval: Option<Interval>,
+    /// Standard error of the difference that its interval is made with.
+    pub standard_error: Option<f64>,
+    /// Relative change, with its interval.
+    pub lift: Lift,
     /// Which test.
     pub method: Method,
     /// Its statistic: z or t.
@@ -46,6 +49,87 @@ pub struct Comparison {
     pub degrees_of_freedom: Option<f64>,
     /// Two-sided p-value.
     pub p_value: f64,
+    /// Its natural logarithm, right where the p-value itself is too small for a float.
+    pub ln_p_value: f64,
+}
+
+/// A relative change. No metric is negative, so none lies below −1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lift {
+    /// The change, a fraction (0.1 is plus ten percent).
+    pub value: Option<f64>,
+    /// Its 95 % interval.
+    pub interval: Option<Interval>,
+    /// How the interval was found.
+    pub method: LiftMethod,
+    /// Why there is no interval: [`StatsError::NonPositiveBaseline`] where the control's value is not above 0, or cannot be
+    /// told from 0.
+    pub missing: Option<StatsError>,
+}
+
+/// How the interval of a lift is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiftMethod {
+    /// On the logarithm of the ratio.
+    LogRatio,
+    /// Linearised.
+    Delta,
+    /// Fieller's, for a control whose value is uncertain.
+    Fieller,
+    /// All lifts that their own score test does not reject.
+    Score,
+}
+
+impl LiftMethod {
+    /// Its name in answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LogRatio => "log_ratio",
+            Self::Delta => "delta",
+            Self::Fieller => "fieller",
+            Self::Score => "score",
+        }
+    }
+}
+
+impl Lift {
+    const fn none(method: LiftMethod, missing: StatsError) -> Self {
+        Self {
+            value: None,
+            interval: None,
+            method,
+            missing: Some(missing),
+        }
+    }
+
+    /// From limits that may be infinite.
+    fn new(value: f64, interval: Option<Interval>, method: LiftMethod) -> Self {
+        let interval = interval.filter(|limits| limits.upper.is_finite());
+        Self {
+            value: Some(value.max(-1.0)),
+            interval: interval.map(|limits| Interval {
+                lower: limits.lower.max(-1.0),
+                ..limits
+            }),
+            method,
+            missing: interval
+                .is_none()
+                .then_some(StatsError::NonPositiveBaseline),
+        }
+    }
+
+    /// By the score test, epochs stratified.
+    fn by_score(strata: &[Stratum]) -> Self {
+        let ratio = Contrasts::of(strata).map(|contrasts| contrasts.ratio());
+        match (ratio, fixed_interval(strata, CONFIDENCE)) {
+            (Ok(Some(ratio)), Ok(limits)) => {
+                Self::new(ratio - 1.0, Some(limits), LiftMethod::Score)
+            }
+            (_, Err(error)) | (Err(error), _) => Self::none(LiftMethod::Score, error),
+            (Ok(None), _) => Self::none(LiftMethod::Score, StatsError::NonPositiveBaseline),
+        }
+    }
 }
 
 /// Tests that reports use.
@@ -57,6 +141,8 @@ pub enum Method {
     WelchT,
     /// Delta method on unit totals.
     DeltaMethod,
+    /// The statistic stratified by epoch, where weights changed.
+    StratifiedZ,
 }
 
 impl Method {
@@ -67,6 +153,7 @@ impl Method {
             Self::TwoProportionZ => "two_proportion_z",
             Self::WelchT => "welch_t",
             Self::DeltaMethod => "delta_method",
+            Self::StratifiedZ => "stratified_z",
         }
     }
 }
@@ -143,88 +230,123 @@ pub fn compare(
     ) {
         (MetricMoments::Proportion(a), MetricMoments::Proportion(b)) => {
             let test = two_proportions(a, b, CONFIDENCE)?;
-            let estimates = (
-                Estimate::new(test.rate_a, a.se2()?),
-                Estimate::new(test.rate_b, b.se2()?),
-            );
-            let (lift, lift_interval) = lift(estimates);
             Ok(Comparison {
                 difference: test.diff,
                 difference_interval: test.interval,
-                lift,
-                lift_interval,
+                standard_error: test.unpooled.map(|test| test.se),
+                lift: lift_of_rates(a, b)?,
                 method: Method::TwoProportionZ,
                 statistic: test.pooled.z,
                 degrees_of_freedom: None,
                 p_value: test.pooled.p.two_sided,
+                ln_p_value: test.pooled.p.ln_two_sided,
             })
         }
         (MetricMoments::Mean(a), MetricMoments::Mean(b)) => {
             let (a, b) = (a.summary()?, b.summary()?);
             let test = welch(&a, &b, CONFIDENCE)?;
-            let (lift, lift_interval) = lift((
-                Estimate::new(a.mean(), a.se2()?),
-                Estimate::new(b.mean(), b.se2()?),
-            ));
+            let (a, b) = (
+                Estimate::new(a.mean(), a.se2()?)?,
+                Estimate::new(b.mean(), b.se2()?)?,
+            );
             Ok(Comparison {
                 difference: test.diff,
                 difference_interval: Some(test.interval),
-                lift,
-                lift_interval,
+                standard_error: Some(test.se),
+                lift: lift(&a, &b, LiftMethod::LogRatio),
                 method: Method::WelchT,
                 statistic: test.t,
                 degrees_of_freedom: Some(test.df),
                 p_value: test.p.two_sided,
+                ln_p_value: test.p.ln_two_sided,
             })
         }
         (MetricMoments::Ratio(a), MetricMoments::Ratio(b)) => {
             let (a, b) = (a.summary()?, b.summary()?);
             let test = compare_ratios(&a, &b, CONFIDENCE)?;
-            let delta = test.lift.map(|lift| lift.interval);
+            let (a, b) = (
+                Estimate::new(a.ratio(), a.se2())?,
+                Estimate::new(b.ratio(), b.se2())?,
+            );
             Ok(Comparison {
                 difference: test.diff,
                 difference_interval: Some(test.interval),
-                lift: test.lift.map(|lift| lift.lift),
-                lift_interval: if is_weak(&a) { fieller(&a, &b) } else { delta },
+                standard_error: Some(test.se),
+                lift: lift(&a, &b, LiftMethod::Delta),
                 method: Method::DeltaMethod,
                 statistic: test.z,
                 degrees_of_freedom: None,
                 p_value: test.p.two_sided,
+                ln_p_value: test.p.ln_two_sided,
             })
         }
         _ => Err(StatsError::InvalidInput),
     }
 }
 
-/// Whether a control's ratio is so near to 0, in its standard errors, that the delta method's interval of a lift is not to
-/// be trusted.
-fn is_weak(control: &RatioSummary) -> bool {
-    control.ratio() < WEAK_BELOW * control.se2().sqrt()
-}
-
-/// Fieller's interval of a lift; nothing where it is unbounded.
-fn fieller(a: &RatioSummary, b: &RatioSummary) -> Option<Interval> {
-    let estimate = |of: &RatioSummary| Estimate::new(of.ratio(), of.se2()).ok();
-    let lift = relative_lift(&estimate(a)?, &estimate(b)?, CONFIDENCE);
-    lift.ok()?.fieller
-}
-
-/// Lift with the log-ratio interval where both means are above 0, else the delta method's; nothing where the control's
-/// mean is not above 0.
-fn lift(
-    (a, b): (Result<Estimate, StatsError>, Result<Estimate, StatsError>),
-) -> (Option<f64>, Option<Interval>) {
-    let (Ok(a), Ok(b)) = (a, b) else {
-        return (None, None);
+/// A treatment against the control over several epochs: the test is that of the stratified statistic, the interval of the
+/// difference does not pool the arms, that of the lift holds every lift that its own test does not reject. No epoch is
+/// added to another.
+///
+/// # Errors
+/// What [`stratified`] answers.
+pub fn compare_strata(strata: &[Stratum]) -> Result<Comparison, StatsError> {
+    let found = stratified(strata)?;
+    let se = Contrasts::of(strata)?.se_unpooled();
+    let half = norm_isf((1.0 - CONFIDENCE) / 2.0) * se;
+    let around = Interval {
+        lower: found.effect - half,
+        upper: found.effect + half,
     };
-    match relative_lift(&a, &b, CONFIDENCE) {
-        Ok(RelativeLift {
-            delta,
-            log_ratio: Some(log),
-            ..
-        }) => (Some(delta.lift), Some(log.interval)),
-        Ok(RelativeLift { delta, .. }) => (Some(delta.lift), Some(delta.interval)),
-        Err(_) => (None, None),
+    Ok(Comparison {
+        difference: found.effect,
+        difference_interval: (half > 0.0).then_some(around),
+        standard_error: (se > 0.0).then_some(se),
+        lift: Lift::by_score(strata),
+        method: Method::StratifiedZ,
+        statistic: found.z,
+        degrees_of_freedom: None,
+        p_value: norm_two_sided(found.z),
+        ln_p_value: norm_ln_two_sided(found.z),
+    })
+}
+
+/// On the logarithm; where nobody converts in the treatment there is none, and the score test gives the limits.
+fn lift_of_rates(a: Proportion, b: Proportion) -> Result<Lift, StatsError> {
+    if b.successes() > 0 {
+        let (a, b) = (
+            Estimate::new(a.rate()?, a.se2()?)?,
+            Estimate::new(b.rate()?, b.se2()?)?,
+        );
+        return Ok(by_method(&a, &b, LiftMethod::LogRatio));
+    }
+    let stratum = Stratum {
+        control: ArmSummary::proportion(a),
+        treatment: ArmSummary::proportion(b),
+        treatment_share: 0.5,
+    };
+    Ok(Lift::by_score(&[stratum]))
+}
+
+/// The lift of means or ratios: by `method` where the control is well known, else by Fieller, whose interval may have no
+/// end.
+pub(crate) fn lift(a: &Estimate, b: &Estimate, method: LiftMethod) -> Lift {
+    let quantile = norm_isf((1.0 - CONFIDENCE) / 2.0);
+    let weakness = (quantile / a.mean()).powi(2) * a.se2();
+    let is_weak = a.mean() > 0.0 && weakness > WEAK_CONTROL;
+    by_method(a, b, if is_weak { LiftMethod::Fieller } else { method })
+}
+
+fn by_method(a: &Estimate, b: &Estimate, method: LiftMethod) -> Lift {
+    let found = match relative_lift(a, b, CONFIDENCE) {
+        Ok(found) => found,
+        Err(error) => return Lift::none(method, error),
+    };
+    let lift = found.delta.lift;
+    match (method, found.log_ratio) {
+        (LiftMethod::Fieller, _) => Lift::new(lift, found.fieller, LiftMethod::Fieller),
+        (LiftMethod::LogRatio, Some(log)) => Lift::new(lift, Some(log.interval), method),
+        _ => Lift::new(lift, Some(found.delta.interval), LiftMethod::Delta),
     }
 }
 
@@ -272,29 +394,6 @@ mod tests {
     }
 
     #[test]
-    fn lifts_over_a_weak_control_have_the_interval_of_fieller() {
-        let lift = |control: i64| {
-            let ratio = compare(
-                &moments(1_000, control),
-                &moments(1_000, 60),
-                Metric::ClickThroughRate,
-            );
-            ratio.unwrap().lift_interval
-        };
-        // 100 conversions are ten standard errors: symmetric around −40 %.
-        let strong = lift(100).unwrap();
-        assert!(
-            (0.5 * (strong.lower + strong.upper) + 0.4).abs() < 1e-12,
-            "{strong:?}"
-        );
-        // Nine are three: the upper end lies farther from +567 %, as the control may be near 0.
-        let weak = lift(9).unwrap();
-        assert!(weak.lower > 0.0 && weak.upper > 2.0 * 5.67, "{weak:?}");
-        // Two may be none at all, so any lift is possible.
-        assert_eq!(lift(2), None);
-    }
-
-    #[test]
     fn what_is_not_defined_is_an_error_and_never_a_neutral_number() {
         let (none, some) = (moments(0, 0), moments(100, 0));
         assert_eq!(
@@ -306,5 +405,63 @@ mod tests {
             Err(StatsError::ZeroVariance)
         );
         assert!(value(&some, Metric::CartToPurchaseRate).is_err());
+    }
+
+    /// Units of which `buyers` spend 100 each and the others nothing.
+    fn revenue(units: i64, buyers: i64) -> Moments {
+        let value = 100 * 10_000;
+        Moments {
+            units,
+            units_above_zero: BTreeMap::from([(UnitTotal::PurchaseValue, buyers)]),
+            sums: BTreeMap::from([(UnitTotal::PurchaseValue, (value * buyers).into())]),
+            products: BTreeMap::from([(
+                (UnitTotal::PurchaseValue, UnitTotal::PurchaseValue),
+                (i128::from(value) * i128::from(value) * i128::from(buyers)).into(),
+            )]),
+            ..Moments::default()
+        }
+    }
+
+    #[test]
+    fn a_weak_control_gets_fiellers_interval_or_none() {
+        let lift = |buyers| {
+            let (a, b) = (revenue(1_000, buyers), revenue(1_000, 20));
+            compare(&a, &b, Metric::RevenuePerUser).unwrap().lift
+        };
+        // Three buyers: the control's mean cannot be told from 0 by a normal quantile.
+        let unknown = lift(3);
+        assert_eq!(unknown.interval, None);
+        assert_eq!(unknown.missing, Some(StatsError::NonPositiveBaseline));
+        assert!(unknown.value.is_some());
+        let weak = lift(20);
+        assert_eq!(weak.method, LiftMethod::Fieller);
+        // 1.96² · (1/20)(1 − 0.02) = 0.188 of the control's square: limits (1 ± √(g (2 − g)))/(1 − g).
+        let limits = weak.interval.unwrap();
+        assert!(
+            (limits.lower + 0.487).abs() < 0.005 && (limits.upper - 0.951).abs() < 0.005,
+            "{limits:?}"
+        );
+        assert_eq!(lift(200).method, LiftMethod::LogRatio);
+    }
+
+    #[test]
+    fn nobody_in_the_treatment_is_minus_one_hundred_percent_with_an_upper_limit() {
+        let (a, b) = (moments(1_000, 40), moments(1_000, 0));
+        let lift = compare(&a, &b, Metric::ClickConversionRate).unwrap().lift;
+        assert_eq!((lift.value, lift.method), (Some(-1.0), LiftMethod::Score));
+        let limits = lift.interval.unwrap();
+        assert!(limits.lower <= -1.0 && limits.upper < -0.8, "{limits:?}");
+    }
+
+    #[test]
+    fn a_p_value_beyond_floats_has_its_logarithm() {
+        let (a, b) = (moments(1_000_000, 100_000), moments(1_000_000, 200_000));
+        let found = compare(&a, &b, Metric::ClickConversionRate).unwrap();
+        assert!(found.p_value < 1e-300);
+        assert!(
+            (-30_000.0..-10_000.0).contains(&found.ln_p_value),
+            "{}",
+            found.ln_p_value
+        );
     }
 }

@@ -9,6 +9,7 @@ use podium_domain::experiment::ExperimentType;
 use podium_domain::metric::Metric;
 use podium_domain::outcomes::Outcomes;
 use podium_domain::report;
+use podium_domain::stats::bayes::{PastEffect, fit_prior};
 use podium_domain::stats::quantile::RankedLimit;
 use podium_domain::stats::sketch::GROWTH;
 use podium_storage::bandit::units::by_epoch;
@@ -28,8 +29,10 @@ use crate::sums::Sums;
 const OLDEST_CAPS: TimeDelta = TimeDelta::minutes(15);
 /// Effects that are expected while there are too few promotions of our own to learn from, relative to the baseline.
 const PRIOR_SD: f64 = 0.05;
-/// Promotions to learn from.
-const PROMOTIONS_TO_FIT: usize = 10;
+/// Standard deviations beyond which no fit is believed.
+const NARROWEST: f64 = 0.005;
+/// The other end.
+const WIDEST: f64 = 0.5;
 
 /// The settings that an experiment has for promotions: `config.autoPromotion`.
 #[must_use]
@@ -338,22 +341,15 @@ fn caps(gathered: &Gathered, sums: &Sums<'_>, metric: Metric) -> Result<(), Stri
     }
 }
 
-/// What effects are like, relative to the baseline: fitted from our own promotions, once there are ten.
-///
-/// # Source
-/// Method of moments of a normal prior with known errors; the lifts of promotions are those that passed, so the estimate
-/// is rather too wide, and shrinks too little.
+/// What effects are like, relative to the baseline: fitted from our own promotions by Paule and Mandel's method, once there
+/// are ten. The lifts of promotions are those that passed, so the estimate is rather too wide, and shrinks too little.
 fn prior_sd(effects: &[(f64, f64)]) -> f64 {
-    if effects.len() < PROMOTIONS_TO_FIT {
-        return PRIOR_SD;
-    }
-    let excess: f64 = effects.iter().map(|(lift, se)| lift * lift - se * se).sum();
-    let variance = excess / as_float(i64::try_from(effects.len()).unwrap_or(i64::MAX));
-    let sd = variance.max(0.0).sqrt() / 100.0;
-    if sd.is_finite() {
-        sd.clamp(0.005, 0.5)
-    } else {
-        PRIOR_SD
+    let past = effects.iter();
+    let past = past.filter_map(|(lift, se)| PastEffect::new(lift / 100.0, se / 100.0).ok());
+    match fit_prior(&past.collect::<Vec<_>>()) {
+        Ok(fitted) => fitted.sd().unwrap_or(PRIOR_SD).clamp(NARROWEST, WIDEST),
+        // Too few, or they differ by no more than their errors: then they do not tell how far effects spread.
+        Err(_) => PRIOR_SD,
     }
 }
 
@@ -368,10 +364,17 @@ mod tests {
 
     #[test]
     fn the_prior_is_fitted_from_ten_promotions_on() {
-        let effects = [(10.0, 6.0); 10];
-        assert!((prior_sd(&effects) - 0.08).abs() < 1e-12);
+        // Lifts of 10 ± 10 points with errors of 6: the variance around their mean is 100 · 10/9 points, less 36.
+        let mut effects: Vec<(f64, f64)> = [(0.0, 6.0), (20.0, 6.0)].repeat(5);
+        let fitted = (100.0_f64 * 10.0 / 9.0 - 36.0).sqrt() / 100.0;
+        assert!((prior_sd(&effects) - fitted).abs() < 1e-9);
         assert!((prior_sd(&effects[..9]) - PRIOR_SD).abs() < 1e-12);
-        assert!((prior_sd(&[(1.0, 6.0); 10]) - 0.005).abs() < 1e-12);
-        assert!((prior_sd(&[(f64::NAN, 6.0); 10]) - 0.005).abs() < 1e-12);
+        // Lifts that do not differ do not tell how far effects spread.
+        assert!((prior_sd(&[(10.0, 6.0); 10]) - PRIOR_SD).abs() < 1e-12);
+        // One promotion that knows next to nothing must not widen the prior of ten good ones.
+        effects.push((300.0, 250.0));
+        assert!((prior_sd(&effects) - fitted).abs() < 0.01);
+        effects.push((f64::NAN, 6.0));
+        assert!(prior_sd(&effects).is_finite());
     }
 }

@@ -41,7 +41,8 @@ impl<'e> Sums<'e> {
             .filter(|variant| !variant.is_control)
     }
 
-    fn epochs(&self) -> impl Iterator<Item = &'e Epoch> {
+    /// The epochs whose units count.
+    pub fn counted_epochs(&self) -> impl Iterator<Item = &'e Epoch> {
         let from = self.from_epoch;
         self.epochs.iter().filter(move |epoch| epoch.epoch >= from)
     }
@@ -80,9 +81,24 @@ impl<'e> Sums<'e> {
     /// Epochs in which both arms had traffic and have units, as the metric is compared.
     #[must_use]
     pub fn arms(&self, control: i64, treatment: i64, metric: Metric) -> Vec<EpochArms<'e>> {
+        let compared = self.compared(control, treatment, metric).into_iter();
+        compared.map(|(_, arms)| arms).collect()
+    }
+
+    /// As [`Self::arms`], with the numbers of the epochs.
+    #[must_use]
+    pub fn compared(
+        &self,
+        control: i64,
+        treatment: i64,
+        metric: Metric,
+    ) -> Vec<(i32, EpochArms<'e>)> {
         let capped = self.capped(metric);
-        self.epochs()
-            .filter_map(|epoch| self.compares(epoch, control, treatment, capped))
+        self.counted_epochs()
+            .filter_map(|epoch| {
+                let arms = self.compares(epoch, control, treatment, capped)?;
+                Some((epoch.epoch, arms))
+            })
             .collect()
     }
 
@@ -110,7 +126,7 @@ impl<'e> Sums<'e> {
     #[must_use]
     pub fn together(&self, variant: i64, metric: Metric) -> Moments {
         let (mut all, capped) = (Moments::default(), self.capped(metric));
-        for epoch in self.epochs() {
+        for epoch in self.counted_epochs() {
             if let Some(moments) = self.sums(capped, variant, epoch.epoch) {
                 all.merge(moments);
             }
@@ -138,12 +154,24 @@ impl<'e> Sums<'e> {
     /// Units of each variant in each epoch, with the weights that were in force.
     #[must_use]
     pub fn splits(&self) -> Vec<EpochSplit> {
+        self.splits_of(|row| row.moments.units)
+    }
+
+    /// The same of the units that the server drew: where clients named the variants of some, the weights say nothing about
+    /// those, and everything about the others.
+    #[must_use]
+    pub fn server_splits(&self) -> Vec<EpochSplit> {
+        self.splits_of(|row| row.moments.units - row.client_units)
+    }
+
+    fn splits_of(&self, units: impl Fn(&VariantMoments) -> i64) -> Vec<EpochSplit> {
         let variants = &self.experiment.variants;
         let count = |variant: &Variant, epoch| {
-            let units = self.moments(variant.id, epoch).map_or(0, |m| m.units);
-            as_float(units)
+            let is_meant =
+                |row: &&VariantMoments| row.variant_id == variant.id && row.epoch == epoch;
+            as_float(self.rows.iter().find(is_meant).map_or(0, &units))
         };
-        self.epochs()
+        self.counted_epochs()
             .map(|epoch| EpochSplit {
                 counts: variants.iter().map(|v| count(v, epoch.epoch)).collect(),
                 weights: variants

@@ -4,7 +4,7 @@
 //! is closed. A constraint keeps an alert from opening twice. Recent events are read as they are, from the blocks of the
 //! last hour, once a minute by one process.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
@@ -62,10 +62,10 @@ pub struct Observed {
 const EXPERIMENTS: &str = "-- alerts::experiments
 SELECT e.id, e.name, e.status = 'running' AS is_running, e.start_date <= now() - interval '60 minutes' AS ran_the_hour,
        v.id AS variant_id, v.name AS variant_name, v.traffic_weight::text AS weight, coalesce(m.units, 0) AS units,
-       coalesce(m.client_units, 0) AS client_units, coalesce(a.asked, 0) AS asked, coalesce(a.failed, 0) AS failed
+       coalesce(a.asked, 0) AS asked, coalesce(a.failed, 0) AS failed
 FROM experiments e JOIN experiment_variants v ON v.experiment_id = e.id
 LEFT JOIN LATERAL (
-    SELECT sum(units)::bigint AS units, sum(client_units)::bigint AS client_units
+    SELECT sum(units)::bigint AS units
     FROM variant_moments m WHERE m.experiment_id = e.id AND m.variant_id = v.id) m ON true
 LEFT JOIN LATERAL (
     SELECT sum(asked)::bigint AS asked, sum(failed)::bigint AS failed
@@ -76,9 +76,10 @@ WHERE e.status = 'running'
        WHERE p.experiment_id = e.id AND p.rollback_at IS NULL AND r.watch_hours > 0 AND r.watch_ended_at IS NULL)
 ORDER BY e.id, v.id";
 
-/// Units in each epoch with the weights that were in force, of running experiments.
+/// Units that the server drew in each epoch, with the weights that were in force, of running experiments: what clients
+/// named follows no weights, but it must not switch the check off for the others.
 const SPLITS: &str = "-- alerts::splits
-SELECT e.experiment_id, e.epoch, w.key::bigint AS variant_id, w.value AS weight, coalesce(m.units, 0) AS units
+SELECT e.experiment_id, e.epoch, w.key::bigint AS variant_id, w.value AS weight, greatest(coalesce(m.units - m.client_units, 0), 0) AS units
 FROM experiment_epochs e JOIN experiments x ON x.id = e.experiment_id AND x.status = 'running'
 CROSS JOIN LATERAL jsonb_each_text(e.weights) AS w (key, value)
 LEFT JOIN variant_moments m
@@ -113,7 +114,6 @@ pub async fn observe(link: &mut Link) -> Result<Vec<Observed>, StorageError> {
     let mut active = activity(link).await?;
     let mut splits = splits(link).await?;
     let mut observed: Vec<Observed> = Vec::new();
-    let mut by_client = BTreeSet::new();
     for row in link.query(EXPERIMENTS, &[]).await? {
         let id: i64 = column(&row, "experiments", "id")?;
         if observed.last().is_none_or(|last| last.experiment.id != id) {
@@ -127,9 +127,6 @@ pub async fn observe(link: &mut Link) -> Result<Vec<Observed>, StorageError> {
         last.variants.insert(variant_id, name);
         let activity = active.remove(&(id, variant_id)).unwrap_or_default();
         last.hour.events += activity.events;
-        if column::<i64>(&row, "variant_moments", "client_units")? > 0 {
-            by_client.insert(id);
-        }
         last.hour.variants.push(VariantHour {
             id: variant_id,
             share: decimal(&row, "experiment_variants", "weight")?.to_f64(),
@@ -148,10 +145,8 @@ pub async fn observe(link: &mut Link) -> Result<Vec<Observed>, StorageError> {
                 0.0
             };
         }
-        // Where clients named variants the split is not ours.
         let splits = splits.remove(&one.experiment.id);
-        let ours = splits.filter(|_| !by_client.contains(&one.experiment.id));
-        one.hour.split_p = ours.and_then(|splits| analysis::split_p_value(&splits).ok());
+        one.hour.split_p = splits.and_then(|splits| analysis::split_p_value(&splits).ok());
     }
     Ok(observed)
 }

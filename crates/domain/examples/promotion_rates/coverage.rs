@@ -1,6 +1,8 @@
 //! Whether intervals hold what they say, one run each.
 
 use podium_domain::decision::anytime::anytime;
+use podium_domain::decision::evidence::{ArmSummary, Stratum};
+use podium_domain::decision::lift::fixed_interval;
 use podium_domain::stats::bayes::{BetaPrior, compare_rates};
 use podium_domain::stats::cuped::{CovariateMoments, CovariateSums, Slope, compare_adjusted};
 use podium_domain::stats::lift::{Estimate, relative_lift};
@@ -39,6 +41,48 @@ pub(crate) fn of_a_difference(sample: &mut Sample) -> bool {
     let interval = two_proportions(a, b, CONFIDENCE)
         .and_then(|test| test.interval.ok_or(StatsError::ZeroVariance));
     covers(interval, 0.005)
+}
+
+/// 25 conversions an arm are what a look needs, a rate of 0.5 % is low, and a tenth of the traffic is little.
+pub(crate) fn of_a_lift_of_few(sample: &mut Sample) -> bool {
+    covers(log_ratio([0.005, 0.006], [5_000, 5_000], sample), 0.2)
+}
+
+pub(crate) fn of_a_lift_unequal(sample: &mut Sample) -> bool {
+    covers(log_ratio([0.1, 0.12], [9_000, 1_000], sample), 0.2)
+}
+
+/// An interval of a lift over two epochs with other rates and weights, by the score test.
+pub(crate) fn of_a_stratified_lift(sample: &mut Sample) -> bool {
+    let mut stratum = |rates: [f64; 2], units: [i64; 2]| {
+        let mut arm = |arm: usize| rate(rates[arm], units[arm], sample).map(ArmSummary::proportion);
+        Ok(Stratum {
+            control: arm(0)?,
+            treatment: arm(1)?,
+            treatment_share: units[1] as f64 / (units[0] + units[1]) as f64,
+        })
+    };
+    let strata: Result<Vec<_>, StatsError> = [
+        stratum([0.1, 0.15], [1_600, 400]),
+        stratum([0.2, 0.3], [1_000, 1_000]),
+    ]
+    .into_iter()
+    .collect();
+    let interval = strata.and_then(|strata| fixed_interval(&strata, CONFIDENCE));
+    covers(interval, 0.5)
+}
+
+fn log_ratio(
+    rates: [f64; 2],
+    units: [i64; 2],
+    sample: &mut Sample,
+) -> Result<Interval, StatsError> {
+    let mut arm = |arm: usize| {
+        let arm = rate(rates[arm], units[arm], sample)?;
+        Estimate::new(arm.rate()?, arm.se2()?)
+    };
+    let lift = relative_lift(&arm(0)?, &arm(1)?, CONFIDENCE)?;
+    Ok(lift.log_ratio.ok_or(StatsError::NotEnoughData)?.interval)
 }
 
 /// Both lift intervals of rates: by the log ratio, and Fieller's.
@@ -174,20 +218,45 @@ fn ever_missed(shop: &mut dyn Shop, truth: f64, sample: &mut Sample) -> bool {
     })
 }
 
-fn rates_missed(units: [f64; 2], sample: &mut Sample) -> bool {
+fn rates_missed(baseline: f64, lift: f64, units: [f64; 2], sample: &mut Sample) -> bool {
     let mut shop = RateShop::new(Market {
         traffic: vec![(0.0, units.to_vec())],
-        ..Market::even(0.1, &[0.05], 0.0)
+        ..Market::even(baseline, &[lift], 0.0)
     });
-    ever_missed(&mut shop, 0.05, sample)
+    ever_missed(&mut shop, lift, sample)
 }
 
 pub(crate) fn missed_at_any_moment(sample: &mut Sample) -> bool {
-    rates_missed([1_000.0, 1_000.0], sample)
+    rates_missed(0.1, 0.05, [1_000.0; 2], sample)
+}
+
+pub(crate) fn missed_large(sample: &mut Sample) -> bool {
+    rates_missed(0.1, 0.5, [1_000.0; 2], sample)
+}
+
+pub(crate) fn missed_doubled(sample: &mut Sample) -> bool {
+    rates_missed(0.1, 1.0, [1_000.0; 2], sample)
+}
+
+pub(crate) fn missed_tripled(sample: &mut Sample) -> bool {
+    rates_missed(0.1, 2.0, [1_000.0; 2], sample)
+}
+
+pub(crate) fn missed_halved(sample: &mut Sample) -> bool {
+    rates_missed(0.1, -0.5, [1_000.0; 2], sample)
+}
+
+/// Five conversions a day in the control: the first looks are those of the exact process.
+pub(crate) fn missed_of_a_small_rate(sample: &mut Sample) -> bool {
+    rates_missed(0.005, 0.5, [1_000.0; 2], sample)
 }
 
 pub(crate) fn missed_at_any_moment_unequal(sample: &mut Sample) -> bool {
-    rates_missed([900.0, 100.0], sample)
+    rates_missed(0.1, 0.05, [900.0, 100.0], sample)
+}
+
+pub(crate) fn missed_large_unequal(sample: &mut Sample) -> bool {
+    rates_missed(0.1, 0.5, [900.0, 100.0], sample)
 }
 
 /// The same while weights change and a sale begins.

@@ -12,8 +12,8 @@ use crate::coverage;
 use crate::engine::{Plan, run};
 use crate::options::{Options, percent, standard_error};
 
-/// Concentration of the split's e-process in these cells.
-const CONCENTRATION: f64 = 1_000.0;
+/// Concentration of the split's e-process, that of reports.
+const CONCENTRATION: f64 = 400.0;
 /// Standard deviation of true lifts, and of the prior that shrinks.
 const TRUE_SPREAD: f64 = 0.05;
 
@@ -37,7 +37,7 @@ struct Reading {
 const COVERS: Promise = Promise::Between(0.945, 0.955);
 const MISSES: Promise = Promise::AtMost(0.05);
 
-const READINGS: [Reading; 18] = {
+const READINGS: [Reading; 27] = {
     const fn reading(
         name: &'static str,
         what: &'static str,
@@ -70,6 +70,24 @@ const READINGS: [Reading; 18] = {
             "interval of a lift (log ratio) covers",
             COVERS,
             c::of_a_lift,
+        ),
+        reading(
+            "coverage-lift-few",
+            "the same of 25 and 30 conversions at 0.5 %",
+            Promise::Between(0.94, 0.97),
+            c::of_a_lift_of_few,
+        ),
+        reading(
+            "coverage-lift-90-10",
+            "the same at 90/10",
+            COVERS,
+            c::of_a_lift_unequal,
+        ),
+        reading(
+            "coverage-lift-stratified",
+            "the same over two epochs (score test)",
+            COVERS,
+            c::of_a_stratified_lift,
         ),
         reading(
             "coverage-lift-fieller",
@@ -114,10 +132,46 @@ const READINGS: [Reading; 18] = {
             c::missed_at_any_moment,
         ),
         reading(
+            "anytime-plus-50",
+            "the same at +50 %",
+            MISSES,
+            c::missed_large,
+        ),
+        reading(
+            "anytime-plus-100",
+            "the same at +100 %",
+            MISSES,
+            c::missed_doubled,
+        ),
+        reading(
+            "anytime-plus-200",
+            "the same at +200 %",
+            MISSES,
+            c::missed_tripled,
+        ),
+        reading(
+            "anytime-minus-50",
+            "the same at −50 %",
+            MISSES,
+            c::missed_halved,
+        ),
+        reading(
+            "anytime-half-percent",
+            "the same at +50 % on a baseline of 0.5 %",
+            MISSES,
+            c::missed_of_a_small_rate,
+        ),
+        reading(
             "anytime-rates-90-10",
             "the same at 90/10 (exact process)",
             MISSES,
             c::missed_at_any_moment_unequal,
+        ),
+        reading(
+            "anytime-plus-50-90-10",
+            "the same at +50 % and 90/10",
+            MISSES,
+            c::missed_large_unequal,
         ),
         reading(
             "anytime-change",

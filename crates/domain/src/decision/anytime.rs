@@ -1,9 +1,11 @@
 //! Evidence and intervals that hold at any moment, for reading. They decide nothing: "boundary or
 //! e-value" would leak, and the boundary is sooner.
 
-use super::evidence::{Counts, Stratified, Stratum, stratified};
-use crate::stats::eprocess::converters;
-use crate::stats::mixture::effect_scale;
+use super::evidence::{Contrasts, Counts, Stratum, required_conversions, stratified};
+use super::lift::Believed;
+use crate::analysis::SPLIT_CONCENTRATION;
+use crate::stats::eprocess::{converters, multinomial};
+use crate::stats::mixture::{effect_scale, half_width, one_sided_width};
 use crate::stats::{Interval, StatsError};
 
 /// Standard deviation of the effects that the mixture expects, relative to the baseline.
@@ -12,6 +14,8 @@ pub const EXPECTED_EFFECT: f64 = 0.1;
 const FARTHEST: f64 = 14.0;
 /// Halvings of the search for a limit.
 const STEPS: u32 = 100;
+/// Evidence from which on the split is not the planned one.
+const SPLIT_IS_OFF: f64 = 1e3;
 
 /// By which method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,48 +54,114 @@ pub struct Anytime {
     pub lift_at_least: f64,
 }
 
+/// Whose the split of the units is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Units were drawn with the planned shares.
+    Ours,
+    /// Somebody else decided who is in which variant, at least for some units: the planned shares say nothing about whose
+    /// conversion comes next.
+    Foreign,
+}
+
+/// As [`anytime_of`], of units that were drawn with the planned shares.
+///
+/// # Errors
+/// As [`anytime_of`].
+pub fn anytime(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError> {
+    anytime_of(strata, Split::Ours, alpha)
+}
+
 /// Anytime-valid evidence and intervals at level 1 − `alpha`. For a proportion with few conversions
 /// or an unequal split by the exact Bernoulli e-process, else from the stratified statistic by the
 /// normal mixture with τ = 10 % of the baseline.
 ///
+/// The exact process supposes the planned shares. Where the split is foreign, or is visibly not the planned one, the
+/// mixture stands in for it, if there are conversions enough for that.
+///
 /// # Errors
 /// [`StatsError::InvalidInput`] for α outside (0, 1) or a share of traffic that is none;
-/// [`StatsError::NonPositiveBaseline`] where there is no lift; what [`stratified`] answers.
-pub fn anytime(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError> {
+/// [`StatsError::NonPositiveBaseline`] where there is no lift; [`StatsError::NotEnoughData`] for too few conversions of a
+/// split that is not the planned one; what [`stratified`] answers.
+pub fn anytime_of(strata: &[Stratum], split: Split, alpha: f64) -> Result<Anytime, StatsError> {
     let rates = !strata.is_empty() && strata.iter().all(Stratum::is_proportion);
-    if rates && wants_exact(&Counts::of(strata)) {
-        bernoulli(strata, alpha)
-    } else {
-        normal_mixture(&stratified(strata)?, alpha)
+    let counts = Counts::of(strata);
+    if !rates || !wants_exact(&counts) {
+        return normal_mixture(strata, alpha);
     }
+    if split == Split::Ours && !is_off(strata)? {
+        let exact = bernoulli(strata, alpha)?;
+        // Epochs that contradict each other leave nothing to believe, and a split that is off moves the limits.
+        if exact.is_some_and(|found| holds(&found, strata)) {
+            return exact.ok_or(StatsError::NotEnoughData);
+        }
+    }
+    if counts.least_conversions() < required_conversions(counts.came_out_unequal()) {
+        return Err(StatsError::NotEnoughData);
+    }
+    normal_mixture(strata, alpha)
 }
 
 /// Whether the normal approximation is too coarse for these counts.
 fn wants_exact(counts: &Counts) -> bool {
-    counts.is_unequal() || counts.least_conversions() < counts.required_conversions()
+    counts.is_unequal || counts.least_conversions() < counts.required_conversions()
 }
 
-fn normal_mixture(statistic: &Stratified, alpha: f64) -> Result<Anytime, StatsError> {
+/// Whether the units of some epoch contradict its planned shares, at any moment.
+fn is_off(strata: &[Stratum]) -> Result<bool, StatsError> {
+    let mut ln_e = 0.0;
+    for stratum in strata {
+        let counts = [&stratum.control, &stratum.treatment].map(|arm| arm.units() as f64);
+        let shares = [1.0 - stratum.treatment_share, stratum.treatment_share];
+        ln_e += multinomial(&counts, &shares, SPLIT_CONCENTRATION)?.ln_e;
+    }
+    Ok(ln_e >= SPLIT_IS_OFF.ln())
+}
+
+/// Whether the band holds the lift that was observed.
+fn holds(found: &Anytime, strata: &[Stratum]) -> bool {
+    let observed = Contrasts::of(strata).ok().and_then(|c| c.ratio());
+    observed.is_none_or(|ratio| (found.lift.lower..=found.lift.upper).contains(&(ratio - 1.0)))
+}
+
+/// τ of the mixture against a ratio: 10 % of what the larger of the two values would be. At the ratio 1 that is 10 % of
+/// the baseline.
+fn tau(baseline: f64, ratio: f64) -> f64 {
+    EXPECTED_EFFECT * baseline * ratio.max(1.0)
+}
+
+/// The e-values are those of the stratified statistic; the band holds every lift whose own contrast does not reach 1/α.
+fn normal_mixture(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError> {
+    let statistic = stratified(strata)?;
     let baseline = statistic.baseline;
     if baseline <= 0.0 {
         return Err(StatsError::NonPositiveBaseline);
     }
-    let tau = EXPECTED_EFFECT * baseline;
-    let mixture = effect_scale(statistic.effect, statistic.se, tau, alpha)?;
+    let mixture = effect_scale(statistic.effect, statistic.se, tau(baseline, 1.0), alpha)?;
+    let contrasts = Contrasts::of(strata)?;
+    // What cannot be judged is believed.
+    let wide = |found: Result<f64, StatsError>| found.unwrap_or(f64::INFINITY);
+    let two_sided = Believed::new(&contrasts, |ratio, se| {
+        wide(half_width(se, tau(baseline, ratio), alpha))
+    })?;
+    let better = Believed::new(&contrasts, |ratio, se| {
+        wide(one_sided_width(se, tau(baseline, ratio), alpha))
+    })?;
     Ok(Anytime {
         method: Method::NormalMixture,
         ln_e_two_sided: mixture.ln_e2,
         ln_e_better: mixture.ln_e1,
         lift: Interval {
-            lower: mixture.two_sided.lower / baseline,
-            upper: mixture.two_sided.upper / baseline,
+            lower: two_sided.lower(),
+            upper: two_sided.upper(),
         },
-        lift_at_least: mixture.one_sided_lower / baseline,
+        lift_at_least: better.lower(),
     })
 }
 
-/// The product over epochs of the Bernoulli e-processes, and its inversion.
-fn bernoulli(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError> {
+/// The product over epochs of the Bernoulli e-processes, and its inversion; `None` where the epochs contradict each other
+/// so much that no lift is left.
+fn bernoulli(strata: &[Stratum], alpha: f64) -> Result<Option<Anytime>, StatsError> {
     let (mut two_sided, mut better) = (0.0, 0.0);
     for stratum in strata {
         let share = stratum.treatment_share;
@@ -104,17 +174,21 @@ fn bernoulli(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError> {
     // Under the risk ratio e^s a converter is in the treatment with odds multiplied by e^s.
     let against = |s: f64| two_sided + strata.iter().map(|stratum| tilt(stratum, s)).sum::<f64>();
     let threshold = -alpha.ln();
-    let lower = limit(&against, threshold, strata, -1.0);
-    Ok(Anytime {
+    let likeliest = least_evidence(strata);
+    if against(likeliest) >= threshold {
+        return Ok(None);
+    }
+    let lower = limit(&against, threshold, likeliest, -1.0);
+    Ok(Some(Anytime {
         method: Method::Bernoulli,
         ln_e_two_sided: two_sided,
         ln_e_better: better,
         lift: Interval {
             lower,
-            upper: limit(&against, threshold, strata, 1.0),
+            upper: limit(&against, threshold, likeliest, 1.0),
         },
         lift_at_least: lower,
-    })
+    }))
 }
 
 fn converts(stratum: &Stratum) -> (f64, f64) {
@@ -134,9 +208,9 @@ fn tilt(stratum: &Stratum, s: f64) -> f64 {
 
 /// The lift beyond which, in the direction of `sign`, the evidence reaches the threshold. ln e is
 /// convex in the log risk ratio, and least at the observed one.
-fn limit(against: &impl Fn(f64) -> f64, threshold: f64, strata: &[Stratum], sign: f64) -> f64 {
+fn limit(against: &impl Fn(f64) -> f64, threshold: f64, likeliest: f64, sign: f64) -> f64 {
     let unbounded = if sign > 0.0 { f64::INFINITY } else { -1.0 };
-    let mut inside = least_evidence(strata);
+    let mut inside = likeliest;
     let mut outside = sign * FARTHEST;
     if against(outside) < threshold {
         return unbounded;

@@ -21,6 +21,8 @@ pub const MIN_CONVERSIONS: i64 = 25;
 pub const MIN_CONVERSIONS_UNEQUAL: i64 = 100;
 /// The smaller arm's share below which a split is called unequal.
 const UNEQUAL_BELOW: f64 = 0.2;
+/// What rounding may take from a share: 80/20 is not more unequal than 80/20.
+const SHARE_ROUNDING: f64 = 1e-9;
 
 /// One arm in one epoch, with centred moments.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,6 +148,26 @@ impl ArmSummary {
     pub fn conversions(&self) -> i64 {
         self.conversions
     }
+
+    /// The rate, mean or ratio; `None` where it is not defined yet.
+    #[must_use]
+    pub fn value(&self) -> Option<f64> {
+        match self.value {
+            Value::Rate => (self.units > 0).then(|| self.conversions as f64 / self.units as f64),
+            Value::Level { value, .. } => Some(value),
+            Value::Undefined => None,
+        }
+    }
+
+    /// Variance of one unit's contribution to the value.
+    #[must_use]
+    pub fn unit_variance(&self) -> Option<f64> {
+        match self.value {
+            Value::Rate => self.value().map(|rate| rate * (1.0 - rate)),
+            Value::Level { unit_variance, .. } => Some(unit_variance),
+            Value::Undefined => None,
+        }
+    }
 }
 
 /// Control and treatment in one epoch in which both had traffic.
@@ -194,13 +216,141 @@ pub struct Stratified {
 struct Term {
     /// w = n_a n_b / (n_a + n_b).
     weight: f64,
-    difference: f64,
-    /// Squared standard error of the difference.
-    variance: f64,
     control: f64,
+    treatment: f64,
+    /// Squared standard error of the difference, if there is none.
+    variance: f64,
     pooled: f64,
     /// N / (N − 1), for proportions.
     correction: f64,
+    spread: Spread,
+}
+
+/// What the variance of a contrast follows from.
+enum Spread {
+    /// Units and successes, control first.
+    Rates([f64; 2], [f64; 2]),
+    /// Units and variances of a unit's contribution, control first.
+    Levels([f64; 2], [f64; 2]),
+}
+
+impl Term {
+    fn difference(&self) -> f64 {
+        self.treatment - self.control
+    }
+
+    /// Squared standard error of the treatment's value minus `ratio` times the control's, if the true values differ by
+    /// that ratio; at the ratio 1 that of the statistic.
+    fn variance_at(&self, ratio: f64) -> f64 {
+        match self.spread {
+            Spread::Rates([n_a, n_b], [x_a, x_b]) => {
+                let p_a = restricted_rate([n_a, n_b], [x_a, x_b], ratio);
+                let p_b = (ratio * p_a).min(1.0);
+                p_b * (1.0 - p_b) / n_b + ratio * ratio * (p_a * (1.0 - p_a) / n_a)
+            }
+            Spread::Levels(n, variances) => wider_variance(n, variances, ratio),
+        }
+    }
+
+    /// Squared standard error of the difference, whatever it is.
+    fn variance_unpooled(&self) -> f64 {
+        match self.spread {
+            Spread::Rates([n_a, n_b], _) => {
+                let of = |p: f64, n: f64| p * (1.0 - p) / n;
+                of(self.control, n_a) + of(self.treatment, n_b)
+            }
+            Spread::Levels(..) => self.variance,
+        }
+    }
+}
+
+/// The control's likeliest rate where the treatment's is `ratio` times as large: the smaller root of
+/// N ρ p² − (n_b ρ + x_b + n_a + x_a ρ) p + x_a + x_b.
+///
+/// # Source
+/// Miettinen & Nurminen, Statist. Med. 4 (1985), 213–226.
+fn restricted_rate([n_a, n_b]: [f64; 2], [x_a, x_b]: [f64; 2], ratio: f64) -> f64 {
+    let square = (n_a + n_b) * ratio;
+    let linear = (n_b + x_a) * ratio + x_b + n_a;
+    let successes = x_a + x_b;
+    let root = (linear * linear - 4.0 * square * successes).max(0.0).sqrt();
+    // In this form the two large terms are added, not subtracted.
+    2.0 * successes / (linear + root)
+}
+
+/// A treatment's value minus a multiple of the control's, over all epochs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contrast {
+    /// Σ w (m_b − ρ m_a) / Σ w.
+    pub value: f64,
+    /// Its standard error, if it is 0 in truth.
+    pub se: f64,
+}
+
+/// The epochs of a treatment that count, ready for one contrast after another.
+pub struct Contrasts {
+    terms: Vec<Term>,
+    weight: f64,
+}
+
+impl Contrasts {
+    /// Of the epochs of a treatment.
+    ///
+    /// # Errors
+    /// [`StatsError::InvalidInput`] when epochs are of different kinds; [`StatsError::NotEnoughData`] when none counts.
+    pub fn of(strata: &[Stratum]) -> Result<Self, StatsError> {
+        let terms = strata.iter().map(term).collect::<Result<Vec<_>, _>>()?;
+        let terms: Vec<_> = terms.into_iter().flatten().collect();
+        let weight: f64 = terms.iter().map(|term| term.weight).sum();
+        if weight == 0.0 {
+            return Err(StatsError::NotEnoughData);
+        }
+        Ok(Self { terms, weight })
+    }
+
+    fn sum(&self, part: impl Fn(&Term) -> f64) -> f64 {
+        self.terms.iter().map(|term| term.weight * part(term)).sum()
+    }
+
+    /// Σ w² v, with the factor for proportions where there are several epochs.
+    fn variance(&self, of: impl Fn(&Term) -> f64) -> f64 {
+        if self.terms.len() > 1 {
+            self.sum(|term| term.weight * of(term) * term.correction)
+        } else {
+            self.sum(|term| term.weight * of(term))
+        }
+    }
+
+    /// The control's value, Σ w m_a / Σ w.
+    #[must_use]
+    pub fn baseline(&self) -> f64 {
+        self.sum(|term| term.control) / self.weight
+    }
+
+    /// The treatment's value over the control's, weighted alike; `None` where the control's is not above 0.
+    #[must_use]
+    pub fn ratio(&self) -> Option<f64> {
+        let control = self.sum(|term| term.control);
+        (control > 0.0).then(|| self.sum(|term| term.treatment) / control)
+    }
+
+    /// The treatment minus `ratio` times the control, with the error that it has if that is 0 in truth: every epoch
+    /// brings the variance of its own arms, the control's times the squared ratio. At the ratio 1 it is the effect of
+    /// [`stratified`], and its error.
+    #[must_use]
+    pub fn at(&self, ratio: f64) -> Contrast {
+        let value = self.sum(|term| term.treatment - ratio * term.control);
+        Contrast {
+            value: value / self.weight,
+            se: self.variance(|term| term.variance_at(ratio)).sqrt() / self.weight,
+        }
+    }
+
+    /// Standard error of the effect whatever it is: without pooling the arms of a proportion.
+    #[must_use]
+    pub fn se_unpooled(&self) -> f64 {
+        self.variance(Term::variance_unpooled).sqrt() / self.weight
+    }
 }
 
 /// The stratified statistic of a treatment.
@@ -219,24 +369,13 @@ struct Term {
 /// Cochran, Biometrics 10 (1954), 417–451, and Mantel & Haenszel (1959) for the weights and the
 /// factor.
 pub fn stratified(strata: &[Stratum]) -> Result<Stratified, StatsError> {
-    let terms = strata.iter().map(term).collect::<Result<Vec<_>, _>>()?;
-    let terms: Vec<_> = terms.into_iter().flatten().collect();
-    let several = terms.len() > 1;
-    let sum = |part: fn(&Term) -> f64| terms.iter().map(|term| term.weight * part(term)).sum();
-    let weight: f64 = sum(|_| 1.0);
-    if weight == 0.0 {
-        return Err(StatsError::NotEnoughData);
-    }
-    let variance: f64 = if several {
-        sum(|term| term.weight * term.variance * term.correction)
-    } else {
-        sum(|term| term.weight * term.variance)
-    };
+    let all = Contrasts::of(strata)?;
+    let variance = all.variance(|term| term.variance);
     if variance <= 0.0 {
         return Err(StatsError::ZeroVariance);
     }
-    let (difference, control): (f64, f64) = (sum(|term| term.difference), sum(|term| term.control));
-    let pooled: f64 = sum(|term| term.pooled);
+    let (difference, control) = (all.sum(Term::difference), all.sum(|term| term.control));
+    let pooled = all.sum(|term| term.pooled);
     let z = difference / variance.sqrt();
     let information = pooled / variance * pooled;
     if !z.is_finite() || !information.is_finite() {
@@ -244,12 +383,12 @@ pub fn stratified(strata: &[Stratum]) -> Result<Stratified, StatsError> {
     }
     Ok(Stratified {
         z,
-        effect: difference / weight,
-        se: variance.sqrt() / weight,
-        baseline: control / weight,
+        effect: difference / all.weight,
+        se: variance.sqrt() / all.weight,
+        baseline: control / all.weight,
         lift: (control > 0.0).then_some(difference / control),
         information,
-        epochs: terms.len(),
+        epochs: all.terms.len(),
     })
 }
 
@@ -271,13 +410,15 @@ fn term(stratum: &Stratum) -> Result<Option<Term>, StatsError> {
             },
         ) => {
             let enough = a.units.min(b.units) >= MIN_UNITS_OF_MEAN;
+            let (units, variances) = ([a.units as f64, b.units as f64], [var_a, var_b]);
             Ok(enough.then(|| Term {
                 weight: harmonic(a, b),
-                difference: treatment - control,
-                variance: wider_variance((a.units as f64, var_a), (b.units as f64, var_b)),
                 control,
+                treatment,
+                variance: wider_variance(units, variances, 1.0),
                 pooled: (weight_a * control + weight_b * treatment) / (weight_a + weight_b),
                 correction: 1.0,
+                spread: Spread::Levels(units, variances),
             }))
         }
         (Value::Rate, Value::Level { .. }) | (Value::Level { .. }, Value::Rate) => {
@@ -299,19 +440,21 @@ fn rates(a: &ArmSummary, b: &ArmSummary) -> Term {
     let (pooled, failures) = ((x_a + x_b) / n, (n_a - x_a + n_b - x_b) / n);
     Term {
         weight,
-        difference: x_b / n_b - x_a / n_a,
-        variance: pooled * failures / weight,
         control: x_a / n_a,
+        treatment: x_b / n_b,
+        variance: pooled * failures / weight,
         pooled,
         correction: n / (n - 1.0),
+        spread: Spread::Rates([n_a, n_b], [x_a, x_b]),
     }
 }
 
-/// The larger of s_a²/n_a + s_b²/n_b and s²(1/n_a + 1/n_b), s² the common variance within the arms.
-fn wider_variance((n_a, var_a): (f64, f64), (n_b, var_b): (f64, f64)) -> f64 {
-    let unpooled = var_a / n_a + var_b / n_b;
+/// The larger of ρ² s_a²/n_a + s_b²/n_b and s²(ρ²/n_a + 1/n_b), s² the common variance within the arms.
+fn wider_variance([n_a, n_b]: [f64; 2], [var_a, var_b]: [f64; 2], ratio: f64) -> f64 {
+    let square = ratio * ratio;
+    let unpooled = square * var_a / n_a + var_b / n_b;
     let common = ((n_a - 1.0) * var_a + (n_b - 1.0) * var_b) / (n_a + n_b - 2.0);
-    unpooled.max(common / n_a + common / n_b)
+    unpooled.max(square * common / n_a + common / n_b)
 }
 
 /// Units and conversions of the two arms over all their epochs.
@@ -325,6 +468,8 @@ pub struct Counts {
     pub control_conversions: i64,
     /// Conversions in the treatment.
     pub treatment_conversions: i64,
+    /// Whether the planned split is more unequal than 80/20.
+    pub is_unequal: bool,
 }
 
 impl Counts {
@@ -332,8 +477,11 @@ impl Counts {
     #[must_use]
     pub fn of(strata: &[Stratum]) -> Self {
         let mut sum = Self::default();
+        let mut planned = 0.0;
         for Stratum {
-            control, treatment, ..
+            control,
+            treatment,
+            treatment_share,
         } in strata
         {
             if control.units == 0 || treatment.units == 0 {
@@ -344,8 +492,15 @@ impl Counts {
             add(&mut sum.treatment_units, treatment.units);
             add(&mut sum.control_conversions, control.conversions);
             add(&mut sum.treatment_conversions, treatment.conversions);
+            planned += treatment_share * (control.units as f64 + treatment.units as f64);
         }
+        let all = sum.units();
+        sum.is_unequal = are_unequal(planned.min(all - planned), all);
         sum
+    }
+
+    fn units(&self) -> f64 {
+        self.control_units as f64 + self.treatment_units as f64
     }
 
     /// Units in the smaller arm.
@@ -360,20 +515,30 @@ impl Counts {
         self.control_conversions.min(self.treatment_conversions)
     }
 
-    /// Whether the split is more unequal than 80/20.
+    /// Whether the split that was observed is more unequal than 80/20.
     #[must_use]
-    pub fn is_unequal(&self) -> bool {
-        let all = self.control_units as f64 + self.treatment_units as f64;
-        (self.least_units() as f64) < UNEQUAL_BELOW * all
+    pub fn came_out_unequal(&self) -> bool {
+        are_unequal(self.least_units() as f64, self.units())
     }
 
-    /// Conversions that each arm needs before a look.
+    /// Conversions that each arm needs before a look. The planned shares decide: a split of 80/20 must not be on this
+    /// side of the line today and on the other tomorrow.
     #[must_use]
     pub fn required_conversions(&self) -> i64 {
-        if self.is_unequal() {
-            MIN_CONVERSIONS_UNEQUAL
-        } else {
-            MIN_CONVERSIONS
-        }
+        required_conversions(self.is_unequal)
     }
+}
+
+/// Conversions that each arm needs for a normal approximation.
+pub(super) fn required_conversions(is_unequal: bool) -> i64 {
+    if is_unequal {
+        MIN_CONVERSIONS_UNEQUAL
+    } else {
+        MIN_CONVERSIONS
+    }
+}
+
+/// Whether the smaller part is less than a fifth, by more than rounding.
+fn are_unequal(smaller: f64, all: f64) -> bool {
+    smaller < (UNEQUAL_BELOW - SHARE_ROUNDING) * all
 }

@@ -80,8 +80,12 @@ pub fn p_value(
     if earlier.iter().all(|look| look.fraction <= 0.0) {
         return Ok(on_its_side(lowest.max(LEAST_P), z, known).min(before));
     }
-    let bracket = Bracket::new(lowest, (tail / added).min(before));
-    bracket.search(looks, z, before, known)
+    let highest = (tail / added).min(before);
+    // Crossed at every level that is reported. A tail that floats cannot hold has no logarithm to search in.
+    if highest <= LEAST_P {
+        return Ok(on_its_side(LEAST_P, z, known).min(before));
+    }
+    Bracket::new(lowest, highest).search(looks, z, before, known)
 }
 
 /// Whether looks, one after the other, reach the boundary of one level.

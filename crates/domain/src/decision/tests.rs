@@ -3,9 +3,11 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
-use super::anytime::{Method, anytime};
+use super::anytime::{Method, Split, anytime, anytime_of};
 use super::design::{DesignInput, DesignSettings, FrozenDesign};
-use super::evidence::{ArmSummary, Counts, Stratum, stratified};
+use super::evidence::{
+    ArmSummary, Counts, MIN_CONVERSIONS, MIN_CONVERSIONS_UNEQUAL, Stratum, stratified,
+};
 use super::look::{Analysis, Answer, Look, Snapshot, Wait, take, unspent_at_end};
 use super::sequential::{Crossing, LEAST_P, Spent, bounds, p_value};
 use super::verdict::{Gates, Standing, judge, winner};
@@ -247,7 +249,11 @@ fn a_slot_is_no_look_before_its_preconditions_hold() {
     };
     let early = waits(&[], 12.0, &day(1, 0));
     assert!(matches!(early[..], [Wait::Runtime { .. }]));
-    let few = waits(&[], 24.0, &[rates(24, 99, 30, 400)]);
+    let unequal = Stratum {
+        treatment_share: 0.9,
+        ..rates(24, 99, 30, 400)
+    };
+    let few = waits(&[], 24.0, &[unequal]);
     assert!(matches!(
         few[..],
         [
@@ -261,12 +267,9 @@ fn a_slot_is_no_look_before_its_preconditions_hold() {
             }
         ]
     ));
-    let unequal = Counts::of(&[rates(30, 100, 300, 401)]);
-    assert_eq!(unequal.required_conversions(), 100);
+    assert_eq!(Counts::of(&[unequal]).required_conversions(), 100);
     let alone = Counts::of(&[rates(50, 500, 0, 0), rates(1, 5, 2, 6)]);
     assert_eq!((alone.control_units, alone.least_units()), (5, 5));
-    let bearable = Counts::of(&[rates(30, 100, 300, 400)]);
-    assert_eq!(bearable.required_conversions(), 25);
     let looks = daily(&analysis, 3, 0);
     let stale = waits(&looks, 24.0 * 4.0, &[rates(301, 3_020, 301, 3_020)]);
     assert!(matches!(stale[..], [Wait::Information { .. }]));
@@ -589,4 +592,105 @@ fn the_edge_of_an_exact_interval_is_where_the_evidence_reaches_the_level() {
     let ratio = 1.0 + found.lift.upper;
     let against = found.ln_e_two_sided + 32.0 * (0.5 + 0.5 * ratio).ln() - 20.0 * ratio.ln();
     assert!((against - 20.0_f64.ln()).abs() < 1e-9);
+}
+
+/// From z = 38.6 on the tail is 0, whose logarithm no search can start from.
+#[test]
+fn an_overwhelming_effect_is_as_certain_as_can_be_told() {
+    let strata = [rates(100_000, 1_000_000, 200_000, 1_000_000)];
+    assert!(stratified(&strata).unwrap().z > 100.0);
+    let looks = taken(&analysis(None), &[], 24.0 * 10.5, &strata);
+    assert!(looks.len() > 1);
+    assert!(close(looks.last().unwrap().p, LEAST_P));
+}
+
+/// The band holds exactly the lifts whose e-value is below 1/alpha, so it loses 0 when the evidence against 0 arrives.
+#[test]
+fn a_band_excludes_no_difference_exactly_when_the_evidence_does() {
+    for ahead in 0..40 {
+        let found = anytime(&day(3, ahead), 0.05).unwrap();
+        assert_eq!(
+            found.lift.lower > 0.0,
+            found.ln_e_two_sided > 20.0_f64.ln(),
+            "{ahead}: {found:?}"
+        );
+        assert_eq!(
+            found.lift_at_least > 0.0,
+            found.ln_e_better > 20.0_f64.ln(),
+            "{ahead}"
+        );
+    }
+}
+
+/// Dividing an interval of the difference by the observed control would give +93.2 % to +106.8 % here.
+#[test]
+fn a_large_lift_keeps_the_error_of_its_control() {
+    let found = anytime(&day(30, 100), 0.05).unwrap();
+    assert_eq!(found.method, Method::NormalMixture);
+    assert!(
+        found.lift.lower < 0.925 && found.lift.upper > 1.08,
+        "{found:?}"
+    );
+    assert!(
+        found.lift.lower > 0.85 && found.lift.upper < 1.2,
+        "{found:?}"
+    );
+    // The e-value against no difference is the mixture's of the stratified statistic.
+    let statistic = stratified(&day(30, 100)).unwrap();
+    let mixture = crate::stats::mixture::effect_scale(
+        statistic.effect,
+        statistic.se,
+        0.1 * statistic.baseline,
+        0.05,
+    );
+    assert!(close(found.ln_e_two_sided, mixture.unwrap().ln_e2));
+}
+
+/// Clients named 2,000 and 450 units of a split that is planned as even; both convert at 10 %.
+#[test]
+fn a_split_that_is_not_ours_has_no_band_beside_its_own_estimate() {
+    let foreign = [rates(200, 2_000, 45, 450)];
+    for split in [Split::Ours, Split::Foreign] {
+        let found = anytime_of(&foreign, split, 0.05);
+        assert!(
+            found.is_err() || found.is_ok_and(|f| f.lift.lower < 0.0 && f.lift.upper > 0.0),
+            "{found:?}"
+        );
+    }
+    let few = anytime_of(&[rates(20, 200, 9, 90)], Split::Foreign, 0.05);
+    assert_eq!(few, Err(StatsError::NotEnoughData));
+    let many = anytime_of(&[rates(2_000, 20_000, 450, 4_500)], Split::Foreign, 0.05);
+    assert_eq!(many.unwrap().method, Method::NormalMixture);
+}
+
+#[test]
+fn epochs_that_contradict_each_other_leave_no_band_without_width() {
+    let up = Stratum {
+        treatment_share: 0.5,
+        ..rates(10, 10_000, 190, 10_000)
+    };
+    let down = rates(190, 10_000, 10, 10_000);
+    let found = anytime(&[up, down, rates(3, 100, 4, 100)], 0.05);
+    assert!(
+        found.is_err() || found.is_ok_and(|f| f.lift.upper - f.lift.lower > 0.01),
+        "{found:?}"
+    );
+}
+
+/// A split of 80/20 that came out as 81/19 or 79/21 waits for the same number of conversions.
+#[test]
+fn the_planned_shares_say_what_is_unequal() {
+    let split = |treated: i64, share: f64| {
+        let stratum = Stratum {
+            treatment_share: share,
+            ..rates(100, 10_000 - treated, 30, treated)
+        };
+        Counts::of(&[stratum]).required_conversions()
+    };
+    for treated in [1_900, 2_000, 2_100] {
+        assert_eq!(split(treated, 0.2), MIN_CONVERSIONS);
+        assert_eq!(split(treated, 0.19), MIN_CONVERSIONS_UNEQUAL);
+        // 1 − 0.8 is a little less than 0.2.
+        assert_eq!(split(10_000 - treated, 0.8), MIN_CONVERSIONS);
+    }
 }

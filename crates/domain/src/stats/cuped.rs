@@ -174,6 +174,10 @@ pub struct AdjustedComparison {
     pub mean_a: f64,
     /// Adjusted mean in treatment.
     pub mean_b: f64,
+    /// Squared standard error of the control's.
+    pub se2_a: f64,
+    /// Squared standard error of the treatment's.
+    pub se2_b: f64,
     /// mean_b − mean_a.
     pub diff: f64,
     /// Standard error of the difference.
@@ -229,6 +233,8 @@ pub fn compare_adjusted(
         theta,
         mean_a,
         mean_b,
+        se2_a,
+        se2_b,
         diff,
         se,
         z,

@@ -116,12 +116,8 @@ pub fn effect_scale(
     tau: f64,
     alpha: f64,
 ) -> Result<EffectMixture, StatsError> {
-    let (estimate, se) = (finite(estimate)?, non_negative(se)?);
-    let (tau, alpha) = (positive(tau)?, check_level(alpha)?);
-    if se == 0.0 {
-        return Err(StatsError::ZeroVariance);
-    }
-    let mixture = Mixture::new(tau / se);
+    let (estimate, alpha) = (finite(estimate)?, check_level(alpha)?);
+    let mixture = of_errors(se, tau)?;
     let z = finite(estimate / se)?;
     let ln_e2 = finite(mixture.ln_e(z))?;
     let ln_e1 = finite(mixture.ln_e_positive(z))?;
@@ -136,6 +132,30 @@ pub fn effect_scale(
         reject2: ln_e2 >= -alpha.ln() && estimate > 0.0,
         reject1: ln_e1 >= -alpha.ln(),
     })
+}
+
+/// Half the width of the two-sided confidence sequence of [`effect_scale`], in standard errors.
+///
+/// # Errors
+/// As [`effect_scale`].
+pub fn half_width(se: f64, tau: f64, alpha: f64) -> Result<f64, StatsError> {
+    finite(of_errors(se, tau)?.half_width(check_level(alpha)?))
+}
+
+/// How far the one-sided lower limit of [`effect_scale`] lies below the estimate, in standard errors.
+///
+/// # Errors
+/// As [`effect_scale`].
+pub fn one_sided_width(se: f64, tau: f64, alpha: f64) -> Result<f64, StatsError> {
+    finite(of_errors(se, tau)?.one_sided_width(check_level(alpha)?))
+}
+
+fn of_errors(se: f64, tau: f64) -> Result<Mixture, StatsError> {
+    let (se, tau) = (non_negative(se)?, positive(tau)?);
+    if se == 0.0 {
+        return Err(StatsError::ZeroVariance);
+    }
+    Ok(Mixture::new(tau / se))
 }
 
 /// An estimate judged by the asymptotic confidence sequence tuned to a sample size.

@@ -1,12 +1,12 @@
 //! How a treatment stands: its looks, what they say, and the figures that are shown beside them.
 
-use podium_domain::decision::anytime::anytime;
-use podium_domain::decision::evidence::{Stratified, stratified};
+use podium_domain::decision::anytime::{Split, anytime_of};
+use podium_domain::decision::evidence::{Stratified, Stratum, stratified};
+use podium_domain::decision::lift::fixed_interval;
 use podium_domain::decision::look::{Analysis, Answer, Look, Snapshot, Wait, take};
 use podium_domain::decision::verdict::{Gates, Standing, judge};
+use podium_domain::stats::StatsError;
 use podium_domain::stats::bayes::{GaussianPrior, posterior_effect};
-use podium_domain::stats::special::norm_isf;
-use podium_domain::stats::{Interval, StatsError};
 use serde::{Deserialize, Serialize};
 
 use crate::config::PromotionConfig;
@@ -206,14 +206,14 @@ pub(super) fn figures(evidence: &Evidence, treatment: &Treatment, stood: &Stood)
             .and_then(|standing| standing.confidence.measured)
             .unwrap_or_default(),
         improvement: improvement.or(lift),
-        interval: present.and_then(|found| fixed_interval(&found)),
+        interval: interval(strata),
         shrunk_improvement: present.and_then(|found| shrunk(&found, evidence.prior_sd)),
         standard_error: present.and_then(|found| relative(&found, found.se)),
         method: "group_sequential".to_owned(),
         looks: stood.looks().len(),
         statistic: taken.and_then(|look| look.z),
         boundary: taken.and_then(|look| look.bound),
-        anytime_valid: anytime(strata, 1.0 - LEVEL)
+        anytime_valid: anytime_of(strata, split(evidence), 1.0 - LEVEL)
             .ok()
             .map(|found| AnytimeFigures {
                 e_value: found.ln_e_two_sided.min(MOST_LN_E).exp(),
@@ -232,13 +232,19 @@ fn relative(found: &Stratified, value: f64) -> Option<f64> {
     (found.baseline > 0.0).then(|| 100.0 * value / found.baseline)
 }
 
-fn fixed_interval(found: &Stratified) -> Option<(f64, f64)> {
-    let half = norm_isf((1.0 - LEVEL) / 2.0) * found.se;
-    let Interval { lower, upper } = Interval {
-        lower: found.effect - half,
-        upper: found.effect + half,
-    };
-    Some((relative(found, lower)?, relative(found, upper)?))
+/// Whether units were drawn with the planned shares.
+const fn split(evidence: &Evidence) -> Split {
+    if evidence.traffic.client_units == 0 {
+        Split::Ours
+    } else {
+        Split::Foreign
+    }
+}
+
+/// None where the data give no upper limit.
+fn interval(strata: &[Stratum]) -> Option<(f64, f64)> {
+    let found = fixed_interval(strata, LEVEL).ok()?;
+    Some((limit(found.lower)?, limit(found.upper)?))
 }
 
 fn shrunk(found: &Stratified, prior_sd: f64) -> Option<f64> {

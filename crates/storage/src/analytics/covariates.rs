@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 
 use super::moments::{self, TOTALS, UNITS_WITH, VariantMoments, integer};
 use crate::StorageError;
-use crate::database::Link;
+use crate::database::Query;
 use crate::rows::column;
 
 const T: &str = "covariate_moments";
@@ -64,7 +64,7 @@ ORDER BY m.variant_id, m.epoch",
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
 pub async fn now(
-    link: &mut Link,
+    link: &mut impl Query,
     experiment_id: i64,
 ) -> Result<Vec<VariantCovariates>, StorageError> {
     link.query(&NOW, &[&experiment_id])

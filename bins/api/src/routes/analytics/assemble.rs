@@ -20,7 +20,8 @@ use super::bodies::{
     ExaminationRow, KeyedFigures, MetricReport, MetricValue, Money, PerformanceRow, PositionRow,
     PositionTest, Range, SeriesRow, SplitCheck, TopRow, TopVariant, WinsorizedBody,
 };
-use super::compare::{Evidence, adjust};
+use super::compare::{Evidence, adjust, shown};
+use super::detail::{split_epochs, value_sums};
 use super::latency;
 
 /// The sums of every variant, all epochs together, control first, and what they came from.
@@ -34,15 +35,16 @@ pub(super) struct Figures<'e> {
 
 impl<'e> Figures<'e> {
     pub(super) fn new(evidence: Evidence<'e>) -> Self {
-        let (experiment, rows) = (evidence.sums.experiment, evidence.sums.rows);
-        let mut sums = by_variant(rows);
+        let (experiment, from) = (evidence.sums.experiment, evidence.sums.from_epoch);
+        let rows = evidence.sums.rows.iter();
+        let mut sums = by_variant(rows.filter(|row| row.epoch >= from));
         let mut variants: Vec<(&Variant, Moments)> = experiment
             .variants
             .iter()
             .map(|variant| (variant, sums.remove(&variant.id).unwrap_or_default()))
             .collect();
         variants.sort_by_key(|(variant, _)| (!variant.is_control, variant.id));
-        let client_units = rows.iter().map(|row| row.client_units).sum();
+        let client_units = evidence.sums.client_units();
         Self {
             experiment,
             evidence,
@@ -52,25 +54,30 @@ impl<'e> Figures<'e> {
     }
 
     /// Without comparisons: for lists and values of variants.
-    pub(super) fn of_sums(experiment: &'e Experiment, rows: &'e [VariantMoments]) -> Self {
+    pub(super) fn of_sums(
+        experiment: &'e Experiment,
+        rows: &'e [VariantMoments],
+        from_epoch: i32,
+    ) -> Self {
         Self::new(Evidence {
             sums: Sums {
                 experiment,
                 epochs: &[],
                 rows,
                 capped: &[],
-                from_epoch: 1,
+                from_epoch,
             },
             covariates: &[],
             outcomes: &[],
             standing: None,
+            pace: 1.0,
             now: experiment.updated_at,
         })
     }
 
     /// Without any sums: for lists alone.
     pub(super) fn without_sums(experiment: &'e Experiment) -> Self {
-        Self::of_sums(experiment, &[])
+        Self::of_sums(experiment, &[], 1)
     }
 
     pub(super) fn units(&self) -> i64 {
@@ -82,7 +89,17 @@ impl<'e> Figures<'e> {
         ratio(self.client_units, self.units())
     }
 
-    pub(super) fn metric(&self, metric: Metric) -> MetricReport {
+    /// Units whose variant the client named.
+    pub(super) const fn client_units(&self) -> i64 {
+        self.client_units
+    }
+
+    /// A metric with what its figures follow from.
+    pub(super) fn detailed(&self, metric: Metric) -> MetricReport {
+        self.metric(metric, true)
+    }
+
+    fn metric(&self, metric: Metric, detailed: bool) -> MetricReport {
         let variants = self
             .variants
             .iter()
@@ -100,7 +117,7 @@ impl<'e> Figures<'e> {
         let control = control.map(|(variant, _)| *variant);
         let comparisons = self
             .evidence
-            .comparisons(control, &treatments, metric, role);
+            .comparisons(control, &treatments, metric, role, detailed);
         MetricReport {
             metric: metric.name(),
             kind: metric.kind().name(),
@@ -129,45 +146,56 @@ impl<'e> Figures<'e> {
         let order = ["primary", "secondary", "guardrail", "other"];
         let mut metrics: Vec<MetricReport> = report::reported()
             .chain([Metric::P95LatencyMs])
-            .map(|metric| self.metric(metric))
+            .map(|metric| self.metric(metric, metric == self.experiment.primary_metric))
             .collect();
         metrics.sort_by_key(|metric| order.iter().position(|role| *role == metric.role));
         adjust(&mut metrics);
         metrics
     }
 
-    /// The split against the weights that were in force.
+    /// The split against the weights that were in force, of the units that the server drew.
     pub(super) fn split(&self) -> SplitCheck {
-        if self.client_units > 0 {
-            return SplitCheck {
-                p_value: None,
-                anytime_p_value: None,
-                mismatch: false,
-                reason: Some(
-                    "clients named the variants of some units, so the split is not ours".to_owned(),
-                ),
-            };
-        }
-        let splits = self.evidence.sums.splits();
-        let anytime = analysis::split_p_value(&splits);
+        let sums = &self.evidence.sums;
+        let splits = sums.server_splits();
+        let evidence = analysis::split_evidence(&splits);
+        let p = |ln_e: f64| (-ln_e).exp().min(1.0);
         // Over several epochs the counts together follow no weights at all.
         let with_units: Vec<_> = splits
             .iter()
             .filter(|split| split.counts.iter().any(|count| *count > 0.0))
             .collect();
         let fixed = match with_units.as_slice() {
-            [one] => Some(srm::chi_square(&one.counts, &one.weights, srm::THRESHOLD)),
+            [one] => srm::chi_square(&one.counts, &one.weights, srm::THRESHOLD).ok(),
             _ => None,
         };
-        let fixed_p = fixed.and_then(Result::ok).map(|test| test.p);
         let off = |p: Option<f64>| p.is_some_and(|p| p < srm::THRESHOLD);
+        let epochs: Vec<_> = sums.counted_epochs().collect();
         SplitCheck {
-            p_value: fixed_p,
-            anytime_p_value: anytime.ok(),
-            mismatch: off(fixed_p)
-                || off(anytime.ok())
-                || anytime == Err(StatsError::UnexpectedUsers),
-            reason: anytime.err().map(|error| error.to_string()),
+            p_value: fixed.map(|test| shown(test.p)),
+            anytime_p_value: evidence.ok().map(|ln_e| shown(p(ln_e))),
+            mismatch: off(fixed.map(|test| test.p))
+                || off(evidence.ok().map(p))
+                || evidence == Err(StatsError::UnexpectedUsers),
+            reason: self.untested(evidence.err()),
+            client_units: self.client_units,
+            chi_square: fixed.map(|test| test.chi2),
+            degrees_of_freedom: fixed.map(|test| test.df),
+            ln_p_value: fixed.map(|test| test.ln_p),
+            ln_e_value: evidence.ok(),
+            epochs: split_epochs(&epochs, &self.experiment.variants, &splits),
+        }
+    }
+
+    fn untested(&self, error: Option<StatsError>) -> Option<String> {
+        match (error, self.client_units) {
+            (Some(StatsError::NotEnoughData), 1..) => {
+                Some("clients named the variants of all units, so the split is not ours".to_owned())
+            }
+            (Some(error), _) => Some(error.to_string()),
+            (None, 0) => None,
+            (None, named) => Some(format!(
+                "without {named} units whose variant the client named"
+            )),
         }
     }
 
@@ -267,6 +295,7 @@ impl<'e> Figures<'e> {
 /// A metric of one variant; undefined is null with a reason.
 pub(super) fn metric_value(variant: &Variant, moments: &Moments, metric: Metric) -> MetricValue {
     let value = report::value(moments, metric);
+    let sums = value_sums(moments, metric);
     MetricValue {
         variant_id: variant.id,
         variant_name: variant.name.clone(),
@@ -278,6 +307,9 @@ pub(super) fn metric_value(variant: &Variant, moments: &Moments, metric: Metric)
             .ok()
             .and_then(|v| v.interval)
             .map(Range::from),
+        sum: sums.sum,
+        denominator: sums.denominator,
+        variance: sums.variance,
         reason: value.err().map(|error| error.to_string()),
     }
 }
@@ -298,7 +330,7 @@ pub(super) fn performance(rows: &[VariantTotals]) -> Vec<PerformanceRow> {
             click_through_rate: percent(row.clicks, row.impressions),
             conversion_rate: percent(row.purchases, row.impressions),
             total_value: Money::new(&row.total_value),
-            avg_value_per_user: Money::new(&row.value_per_unit),
+            avg_value_per_user: (row.units > 0).then(|| Money::new(&row.value_per_unit)),
             bandit: None,
         })
         .collect()
@@ -331,8 +363,8 @@ fn ratio(numerator: i64, denominator: i64) -> Option<f64> {
     (denominator > 0).then(|| count(numerator) / count(denominator))
 }
 
-fn percent(numerator: i64, denominator: i64) -> f64 {
-    ratio(numerator, denominator).map_or(0.0, |rate| 100.0 * rate)
+fn percent(numerator: i64, denominator: i64) -> Option<f64> {
+    ratio(numerator, denominator).map(|rate| 100.0 * rate)
 }
 
 /// Attention by position.

@@ -25,6 +25,7 @@ pub(super) fn bandit(
     experiment: &Experiment,
     epochs: &[Epoch],
     rows: &[VariantMoments],
+    from_epoch: i32,
 ) -> Option<BanditBody> {
     let is_bandit = experiment.experiment_type == ExperimentType::Bandit;
     if !is_bandit || experiment.variants.len() < 2 {
@@ -35,7 +36,7 @@ pub(super) fn bandit(
     variants.sort_by_key(|variant| (!variant.is_control, variant.id));
     let ids: Vec<i64> = variants.iter().map(|variant| variant.id).collect();
     let outcome = truth::outcome_of(experiment.primary_metric);
-    let units = by_epoch(epochs, rows, &ids, 1, outcome);
+    let units = by_epoch(epochs, rows, &ids, from_epoch, outcome);
     let truths = truth::read(&units, 0).ok()?;
     let leader = truth::leader(&truths, 0, CONFIDENCE).ok()?;
     let in_force = epochs.iter().find(|epoch| epoch.epoch == experiment.epoch);
@@ -119,13 +120,17 @@ fn words(condition: &Condition) -> String {
     }
 }
 
-/// The verdict in words.
-pub(super) fn verdict(body: &BanditBody) -> String {
-    match &body.winner {
-        Some(name) => format!(
+/// The verdict in words: `refused` says why the winner is not promoted, where it is not.
+pub(super) fn verdict(body: &BanditBody, refused: &[String]) -> String {
+    match (&body.winner, refused) {
+        (Some(name), []) => format!(
             "Ship {name}: it is best with a probability that holds at any look, and every condition of a winner is met."
         ),
-        None => format!(
+        (Some(name), reasons) => format!(
+            "Wait with {name}: it meets every condition of a winner, but {}.",
+            reasons.join("; ")
+        ),
+        (None, _) => format!(
             "Keep running: no variant has won yet ({}). Meanwhile the better ones get more traffic.",
             body.missing.join("; ")
         ),

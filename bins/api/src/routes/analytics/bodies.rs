@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::detail::{AnalysisBody, LookBody, PosteriorBody, SplitEpoch, StratumBody};
 use crate::routes::promotion::bodies::WatchBody;
 
 /// An exact decimal number as JSON.
@@ -77,14 +78,14 @@ pub struct PerformanceRow {
     pub add_to_carts: i64,
     /// Purchase events.
     pub conversions: i64,
-    /// Clicks in percent of impressions.
-    pub click_through_rate: f64,
-    /// Purchase events in percent of impressions.
-    pub conversion_rate: f64,
+    /// Clicks in percent of impressions; null without impressions.
+    pub click_through_rate: Option<f64>,
+    /// Purchase events in percent of impressions; null without impressions.
+    pub conversion_rate: Option<f64>,
     /// Value of purchases.
     pub total_value: Money,
-    /// Value of purchases per unit.
-    pub avg_value_per_user: Money,
+    /// Value of purchases per unit; null without units.
+    pub avg_value_per_user: Option<Money>,
     /// Of a bandit: the honest figures. The others here are raw, and biased by the bandit's choices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandit: Option<BanditArmBody>,
@@ -168,6 +169,13 @@ pub struct MetricValue {
     pub value: Option<f64>,
     /// 95 % interval of the value.
     pub interval: Option<Range>,
+    /// Successes, the sum of unit totals, or that of the numerator, never capped.
+    pub sum: Option<f64>,
+    /// Of a ratio: the sum of the denominator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denominator: Option<f64>,
+    /// Variance of one unit's contribution to the value.
+    pub variance: Option<f64>,
     /// Why there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -187,19 +195,30 @@ pub struct MetricComparison {
     pub relative_lift: Option<f64>,
     /// 95 % interval of `relativeLift`.
     pub relative_lift_interval: Option<Range>,
-    /// Treatment minus control.
+    /// How that was found: `log_ratio`, `delta`, `fieller` (where the control's value is uncertain), or `score` (after a
+    /// change of weights, and where nobody converts in the treatment).
+    pub relative_lift_method: Option<&'static str>,
+    /// Why the lift, or its interval, is null although there is a comparison.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relative_lift_reason: Option<String>,
+    /// Treatment minus control; null for latencies after a change of weights, which are not pooled.
     pub difference: Option<f64>,
     /// 95 % interval of `difference`.
     pub difference_interval: Option<Range>,
-    /// `two_proportion_z`, `welch_t`, `delta_method` or `log_quantile_ratio`.
+    /// Standard error of `difference` (of the log ratio for latencies) that its interval is made with.
+    pub standard_error: Option<f64>,
+    /// `two_proportion_z`, `welch_t`, `delta_method`, `stratified_z` (after a change of weights: stretches of constant
+    /// weights are compared one by one) or `log_quantile_ratio`.
     pub method: Option<&'static str>,
     /// z or t.
     pub statistic: Option<f64>,
     /// For t.
     pub degrees_of_freedom: Option<f64>,
-    /// Two-sided, fixed horizon: valid once, at the planned end.
+    /// Two-sided, fixed horizon: valid once, at the planned end. Not below 2.2e-308; `lnPValue` goes on.
     pub p_value: Option<f64>,
-    /// 100 (1 − p), percent.
+    /// Natural logarithm of the p-value.
+    pub ln_p_value: Option<f64>,
+    /// 100 (1 − p), percent, with p not below 1e-9.
     pub significance: Option<f64>,
     /// `pValue` with the number of comparisons of this role taken into account; only in `report`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -209,6 +228,9 @@ pub struct MetricComparison {
     pub adjustment: Option<&'static str>,
     /// Valid at any moment.
     pub anytime: Option<AnytimeBody>,
+    /// Why it is null.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anytime_reason: Option<String>,
     /// Adjusted by the covariate that was handed in; null without one, for ratios, and after a change of
     /// weights. Never winsorised: the sums with the covariate are those of the values as they are.
     pub cuped: Option<CupedBody>,
@@ -250,6 +272,10 @@ pub struct AnytimeBody {
     pub upper: Option<f64>,
     /// One-sided lower end of the lift.
     pub at_least: Option<f64>,
+    /// ln of the e-value against "not better" by closed testing over all treatments: reject at level α where it is at least
+    /// ln 1/α, and of all treatments together at most α are rejected falsely. Primary metric with several treatments only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adjusted_ln_e_value_better: Option<f64>,
 }
 
 /// The comparison with the part of the variance taken out that a covariate from before the experiment explains. Fixed
@@ -259,18 +285,30 @@ pub struct AnytimeBody {
 pub struct CupedBody {
     /// Units of the two variants that have a covariate; the others count with the mean.
     pub units_with_covariate: i64,
+    /// θ, the slope within the arms.
+    pub theta: f64,
+    /// The control's adjusted mean.
+    pub control_mean: f64,
+    /// The treatment's.
+    pub treatment_mean: f64,
     /// Treatment minus control, adjusted.
     pub difference: f64,
+    /// Its standard error.
+    pub standard_error: f64,
     /// 95 % interval of `difference`.
     pub difference_interval: Range,
     /// Relative change of the adjusted means, a fraction.
     pub relative_lift: Option<f64>,
-    /// 95 % interval of `relativeLift`.
+    /// 95 % interval of `relativeLift`; null where the control's mean cannot be told from 0.
     pub relative_lift_interval: Option<Range>,
+    /// How that was found: `delta`, or `fieller` where the control's mean is uncertain.
+    pub relative_lift_method: Option<&'static str>,
     /// z.
     pub statistic: f64,
     /// Two-sided.
     pub p_value: f64,
+    /// Its natural logarithm.
+    pub ln_p_value: f64,
     /// Part of the variance that went: 0.5 is as good as twice the units.
     pub variance_reduction: f64,
 }
@@ -285,6 +323,8 @@ pub struct BayesianBody {
     pub expected_loss: f64,
     /// 95 % credible interval of the lift, a fraction.
     pub lift_interval: Option<Range>,
+    /// What these follow from.
+    pub posterior: PosteriorBody,
 }
 
 /// The treatment against the control within each stretch of constant weights, put together.
@@ -299,8 +339,15 @@ pub struct StratifiedBody {
     pub lift: Option<f64>,
     /// Treatment minus control.
     pub difference: f64,
-    /// Standard error of the difference.
+    /// Standard error of the difference, if there is none: that of the statistic.
     pub standard_error: f64,
+    /// The control's value, weighted alike.
+    pub baseline: f64,
+    /// Relative information.
+    pub information: f64,
+    /// What all of this follows from; of the primary metric, and of the metric of `lift`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strata: Option<Vec<StratumBody>>,
 }
 
 /// Whether a guardrail holds.
@@ -320,18 +367,34 @@ pub struct GuardrailBody {
     pub reason: Option<String>,
 }
 
-/// The sample of the plan: 80 % power, two-sided at 5 %.
+/// The sample of the plan: 80 % power, two-sided at 5 % over the number of treatments, after the weights in force.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SampleBody {
-    /// Relative effect that is to be found; 0.1 where the design names none.
+    /// Relative effect that is to be found: the design's, else twice the improvement that promotion asks for, kept between
+    /// 0.02 and 0.5, or 0.1 where it asks for none.
     pub effect: f64,
-    /// Units that each arm needs.
+    /// Units needed in the arm that is further from its sample.
     pub required: f64,
-    /// Units in the smaller of the two arms.
+    /// Units in that arm.
     pub reached: i64,
-    /// Days until it is reached at the traffic so far; 0 when it is, null in the first day.
+    /// Days until both arms have their sample, at the traffic of the last seven days; 0 when they have, null in the first
+    /// day. A decision can come sooner or later.
     pub days_left: Option<f64>,
+    /// The control's sample.
+    pub control: SampleArm,
+    /// The treatment's.
+    pub treatment: SampleArm,
+}
+
+/// The sample of one arm.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SampleArm {
+    /// Units needed.
+    pub required: f64,
+    /// Units there are.
+    pub reached: i64,
 }
 
 /// A thing that promotion requires.
@@ -378,8 +441,10 @@ pub struct SequentialBody {
     pub looks: usize,
     /// Whether all three are met.
     pub eligible: bool,
-    /// What the first look waits for.
+    /// What the next look waits for, or why none can be taken.
     pub waiting: Vec<String>,
+    /// All looks, the missed ones too, in order; the last may be the one that a scan at this moment would take.
+    pub history: Vec<LookBody>,
 }
 
 /// The cap of unit totals: what a unit has above it counts as the cap.
@@ -424,7 +489,7 @@ pub struct MetricReport {
     pub comparisons: Vec<MetricComparison>,
 }
 
-/// The split against the configured weights.
+/// The split against the configured weights, of the units that the server drew.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SplitCheck {
@@ -435,15 +500,28 @@ pub struct SplitCheck {
     pub anytime_p_value: Option<f64>,
     /// Whether the split is off (p < 0.001).
     pub mismatch: bool,
-    /// Why it was not tested.
+    /// Why it was not tested, or what was left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Units whose variant the client named. The weights say nothing about them, so they are left out.
+    pub client_units: i64,
+    /// χ², with one stretch of constant weights.
+    pub chi_square: Option<f64>,
+    /// Its degrees of freedom.
+    pub degrees_of_freedom: Option<usize>,
+    /// Natural logarithm of `pValue`, right where that is too small for a float.
+    pub ln_p_value: Option<f64>,
+    /// ln of the e-value of the multinomial e-process; `anytimePValue` is min(1, 1/e).
+    pub ln_e_value: Option<f64>,
+    /// Counts and weights that were tested.
+    pub epochs: Vec<SplitEpoch>,
 }
 
 impl SplitCheck {
-    /// The smaller of the two p-values.
-    pub(super) fn smallest_p(&self) -> Option<f64> {
-        match (self.p_value, self.anytime_p_value) {
+    /// The logarithm of the smaller of the two p-values.
+    pub(super) fn smallest_ln_p(&self) -> Option<f64> {
+        let anytime = self.ln_e_value.map(|ln_e| (-ln_e).min(0.0));
+        match (self.ln_p_value, anytime) {
             (Some(fixed), Some(anytime)) => Some(fixed.min(anytime)),
             (one, other) => one.or(other),
         }
@@ -481,6 +559,12 @@ pub struct Report {
     /// Seconds by which the figures may lag behind the events; null where nobody knows, because the database's clock was set
     /// back.
     pub lag_seconds: Option<f64>,
+    /// When the sums were read, all in one snapshot.
+    pub read_at: DateTime<Utc>,
+    /// When folding had last caught up with the events.
+    pub folded_at: DateTime<Utc>,
+    /// The analysis that the figures belong to; null before the start.
+    pub analysis: Option<AnalysisBody>,
     /// Totals per variant, control first.
     pub performance: Vec<PerformanceRow>,
     /// Share of units whose variant the client named.
@@ -503,8 +587,10 @@ pub struct Report {
     pub top_brands: Vec<TopRow>,
     /// Recorded and left out.
     pub left_out: LeftOutBody,
-    /// What to do, in words.
+    /// What to do, in words; never "Ship" where a promotion would be refused at this moment.
     pub verdict: String,
+    /// How to read the figures.
+    pub notes: Vec<String>,
 }
 
 /// Answer of `lift`.
@@ -657,18 +743,20 @@ pub struct SeriesRow {
     pub conversions: i64,
     /// Value of purchases.
     pub total_value: Money,
-    /// Clicks in percent of impressions.
-    pub click_through_rate: f64,
-    /// Purchase events in percent of impressions.
-    pub conversion_rate: f64,
+    /// Clicks in percent of impressions; null without impressions.
+    pub click_through_rate: Option<f64>,
+    /// Purchase events in percent of impressions; null without impressions.
+    pub conversion_rate: Option<f64>,
 }
 
 /// A metric as it stood at the end of a UTC day, from the start on.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CumulativeRow {
-    /// The day; the current day stands as of now.
+    /// The day.
     pub day: NaiveDate,
+    /// How it stood: `end_of_day`, `now` (the current day), or `end` (the day on which the experiment ended).
+    pub as_of: &'static str,
     /// The metric in one variant.
     #[serde(flatten)]
     pub value: MetricValue,
@@ -682,7 +770,7 @@ pub struct CumulativeRow {
 pub struct LiftBody {
     /// Compared within each stretch of constant weights, a fraction.
     pub estimate: Option<f64>,
-    /// 95 % interval for one look; null after a change of weights.
+    /// 95 % interval for one look.
     pub interval: Option<Range>,
     /// Valid at all days together.
     pub anytime: Option<AnytimeBody>,

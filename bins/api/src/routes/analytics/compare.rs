@@ -1,37 +1,45 @@
 //! Treatments against the control: fixed, anytime-valid, Bayesian, sequential. Pure: rows in, answers out.
 
 use chrono::{DateTime, Utc};
-use podium_domain::analysis::{self, Reading};
+use podium_domain::analysis::{self, EpochArms, Reading};
+use podium_domain::decision::anytime::Split;
 use podium_domain::decision::design::assumed_effect;
-use podium_domain::decision::look::{Answer, Look, Snapshot, take};
-use podium_domain::decision::verdict::{Gates, judge};
+use podium_domain::decision::evidence::Stratum;
 use podium_domain::experiment::ExperimentType;
 use podium_domain::metric::Metric;
 use podium_domain::moments::CoveredMoments;
+use podium_domain::report::Lift;
 use podium_domain::stats::StatsError;
 use podium_domain::stats::multiple::{adjust_e_values, adjust_p_values};
 use podium_promotion::config::PromotionConfig;
-use podium_promotion::evidence::OpenAnalysis;
+use podium_promotion::evidence::Evidence as Gathered;
 use podium_promotion::sums::Sums;
 use podium_storage::analytics::covariates::VariantCovariates;
 use podium_storage::analytics::outcomes::VariantOutcomes;
 use podium_storage::experiments::model::Variant;
-use podium_storage::promotions::analyses::StoredLook;
 
 use super::bodies::{
     AnytimeBody, BayesianBody, CupedBody, GuardrailBody, LiftBody, MetricComparison, Range,
-    SampleBody, SequentialBody, StratifiedBody,
+    SampleArm, SampleBody, StratifiedBody,
 };
+use super::detail::StratumBody;
 use super::latency;
+use super::sequential::sequential;
 
-/// What promotions ask of an experiment, with the looks that were recorded.
-pub(super) struct Standing {
+/// p-values are reported down to this: 0 would be a certainty that no data give. The logarithm beside it goes on.
+const LEAST_P: f64 = f64::MIN_POSITIVE;
+/// Significance is reported down to this error, as confidence is.
+const LEAST_ERROR: f64 = 1e-9;
+/// ln of the largest e-value that takes part in a closed test.
+const MOST_LN_E: f64 = 700.0;
+
+/// What promotions ask of an experiment, and what they see of it.
+#[derive(Clone, Copy)]
+pub(super) struct Standing<'e> {
     /// The configuration in force, without any request's.
-    pub(super) config: PromotionConfig,
-    /// The analysis that is open.
-    pub(super) open: Option<OpenAnalysis>,
-    /// Its recorded looks.
-    pub(super) looks: Vec<StoredLook>,
+    pub(super) config: &'e PromotionConfig,
+    /// What the engine decides from.
+    pub(super) evidence: &'e Gathered,
 }
 
 /// The sums of an experiment by epoch, and the moment that they are read at.
@@ -42,78 +50,109 @@ pub(super) struct Evidence<'e> {
     /// How requests ended.
     pub(super) outcomes: &'e [VariantOutcomes],
     /// What promotions ask; none where nothing is decided.
-    pub(super) standing: Option<&'e Standing>,
+    pub(super) standing: Option<Standing<'e>>,
+    /// Recent traffic over the average since the start.
+    pub(super) pace: f64,
     pub(super) now: DateTime<Utc>,
 }
 
 impl Evidence<'_> {
-    /// Days since the start, from the first whole one on: minutes tell nothing about a day's traffic.
+    /// When the experiment ended, or now.
+    pub(super) fn until(&self) -> DateTime<Utc> {
+        let end = self.sums.experiment.end_date;
+        end.map_or(self.now, |end| end.min(self.now))
+    }
+
+    /// Days since the analysis began, from the first whole one on: minutes tell nothing about a day's traffic.
     fn days(&self) -> Option<f64> {
-        let start = self.sums.experiment.start_date?;
-        let end = self.sums.experiment.end_date.unwrap_or(self.now);
-        let days = end.signed_duration_since(start).as_seconds_f64() / 86_400.0;
+        let open = self.standing.and_then(|s| s.evidence.analysis.as_ref());
+        let start = match open {
+            Some(open) => open.analysis.start,
+            None => self.sums.experiment.start_date?,
+        };
+        let days = self.until().signed_duration_since(start).as_seconds_f64() / 86_400.0;
         (days >= 1.0).then_some(days)
+    }
+
+    /// Whether units were drawn with the planned shares.
+    fn split(&self) -> Split {
+        if self.sums.client_units() > 0 {
+            Split::Foreign
+        } else {
+            Split::Ours
+        }
     }
 
     fn is_bandit(&self) -> bool {
         self.sums.experiment.experiment_type == ExperimentType::Bandit
     }
 
-    /// All treatments against the control.
+    /// All treatments against the control; `detailed` with the strata behind the figures.
     pub(super) fn comparisons(
         &self,
         control: Option<&Variant>,
         treatments: &[&Variant],
         metric: Metric,
         role: &'static str,
+        detailed: bool,
     ) -> Vec<MetricComparison> {
-        let comparisons = treatments.iter().map(|variant| match control {
-            None => blank(
-                variant,
-                Some("there is no control to compare with".to_owned()),
-            ),
-            Some(control) if metric == Metric::P95LatencyMs => {
-                latency::comparison(self, control, variant, role)
-            }
-            Some(control) => self.comparison(control, variant, treatments.len(), metric, role),
-        });
-        close(comparisons.collect())
+        let mut comparisons: Vec<MetricComparison> = treatments
+            .iter()
+            .map(|variant| match control {
+                None => blank(
+                    variant,
+                    Some("there is no control to compare with".to_owned()),
+                ),
+                Some(control) if metric == Metric::P95LatencyMs => {
+                    latency::comparison(self, control, variant, role)
+                }
+                Some(control) => {
+                    let mut found = self.comparison(control, variant, metric, role, detailed);
+                    if role == "primary" {
+                        found.sample = self.sample(control, variant, treatments.len(), metric);
+                    }
+                    found
+                }
+            })
+            .collect();
+        if role == "primary" {
+            close(&mut comparisons);
+        }
+        comparisons
     }
 
     fn comparison(
         &self,
         control: &Variant,
         variant: &Variant,
-        treatments: usize,
         metric: Metric,
         role: &'static str,
+        detailed: bool,
     ) -> MetricComparison {
-        let epochs = self.sums.arms(control.id, variant.id, metric);
-        let reading = analysis::read(metric, &epochs);
-        let reason = match (&reading.fixed, epochs.len()) {
-            (Ok(_), _) => None,
-            (Err(_), 2..) => Some(
-                "weights changed while the experiment ran: epochs are compared one by one, and no pooled effect is shown"
-                    .to_owned(),
-            ),
-            (Err(error), _) => Some(error.to_string()),
-        };
-        let is_primary = role == "primary";
-        MetricComparison {
+        let compared = self.sums.compared(control.id, variant.id, metric);
+        let epochs: Vec<EpochArms<'_>> = compared.iter().map(|(_, arms)| *arms).collect();
+        let reading = analysis::read_of(metric, &epochs, self.split());
+        let reason = reading.fixed.as_ref().err().map(ToString::to_string);
+        let decided = role == "primary" && !self.is_bandit();
+        let mut found = MetricComparison {
             anytime: anytime(&reading),
+            anytime_reason: reading.anytime.as_ref().err().map(ToString::to_string),
             cuped: self.adjusted(control.id, variant.id, metric),
             bayesian: bayesian(&reading),
             stratified: stratified(&reading),
             guardrail: (role == "guardrail").then(|| guardrail(metric, &reading)),
-            sample: is_primary
-                .then(|| self.sample(control.id, variant.id, treatments, metric))
-                .flatten(),
             // A bandit's winner is found by another rule, and no look is ever taken.
-            sequential: (is_primary && !self.is_bandit())
-                .then(|| self.sequential(control.id, variant.id, metric))
-                .flatten(),
+            sequential: self
+                .standing
+                .filter(|_| decided)
+                .and_then(|standing| sequential(standing, self.until(), variant.id, metric)),
             ..with_fixed(blank(variant, reason), &reading)
+        };
+        if let Some(stratified) = found.stratified.as_mut().filter(|_| detailed) {
+            let strata = analysis::strata(metric, &epochs).unwrap_or_default();
+            stratified.strata = Some(numbered(&compared, &strata));
         }
+        found
     }
 
     /// The lift of values as they are, without caps: those are not kept by day.
@@ -122,11 +161,12 @@ impl Evidence<'_> {
             capped: &[],
             ..self.sums
         };
-        let reading = analysis::read(metric, &uncapped.arms(control, treatment, metric));
+        let arms = uncapped.arms(control, treatment, metric);
+        let reading = analysis::read_of(metric, &arms, self.split());
         let fixed = reading.fixed.ok();
         Some(LiftBody {
             estimate: reading.stratified.ok()?.lift,
-            interval: fixed.and_then(|fixed| fixed.lift_interval).map(Range::from),
+            interval: fixed.and_then(|fixed| fixed.lift.interval).map(Range::from),
             anytime: anytime(&reading),
         })
     }
@@ -135,8 +175,7 @@ impl Evidence<'_> {
     fn adjusted(&self, control: i64, treatment: i64, metric: Metric) -> Option<CupedBody> {
         let sums = &self.sums;
         let compared: Vec<i32> = sums
-            .epochs
-            .iter()
+            .counted_epochs()
             .filter(|epoch| sums.compares(epoch, control, treatment, None).is_some())
             .map(|epoch| epoch.epoch)
             .collect();
@@ -159,14 +198,21 @@ impl Evidence<'_> {
         };
         let (a, b) = (arm(control)?, arm(treatment)?);
         let found = analysis::adjusted(metric, a, b, centre.as_ref()).ok()??;
+        let lift = analysis::adjusted_lift(&found);
         Some(CupedBody {
             units_with_covariate: a.1.units + b.1.units,
+            theta: found.theta,
+            control_mean: found.mean_a,
+            treatment_mean: found.mean_b,
             difference: found.diff,
+            standard_error: found.se,
             difference_interval: found.interval.into(),
-            relative_lift: found.lift.map(|lift| lift.lift),
-            relative_lift_interval: found.lift.map(|lift| lift.interval.into()),
+            relative_lift: lift.and_then(|lift| lift.value),
+            relative_lift_interval: lift.and_then(|lift| lift.interval).map(Range::from),
+            relative_lift_method: lift.map(|lift| lift.method.name()),
             statistic: found.z,
-            p_value: found.p.two_sided,
+            p_value: shown(found.p.two_sided),
+            ln_p_value: found.p.ln_two_sided,
             variance_reduction: found.variance_reduction,
         })
     }
@@ -180,77 +226,92 @@ impl Evidence<'_> {
         planned.unwrap_or_else(|| assumed_effect(asked))
     }
 
+    /// Each arm has a sample of its own, after the weights in force.
     fn sample(
         &self,
-        control: i64,
-        treatment: i64,
+        control: &Variant,
+        treatment: &Variant,
         treatments: usize,
         metric: Metric,
     ) -> Option<SampleBody> {
         let sums = &self.sums;
-        let all = sums.together(control, metric);
-        let required = analysis::planned_units(metric, &all, self.effect(), treatments).ok()?;
-        let reached = sums.units(control).min(sums.units(treatment));
-        let per_day = self.days().map(|days| as_float(reached) / days);
-        let missing = (required - as_float(reached)).max(0.0);
-        Some(SampleBody {
-            effect: self.effect(),
+        let all = sums.together(control.id, metric);
+        let ratio = treatment.traffic_weight.to_f64() / control.traffic_weight.to_f64();
+        let ratio = if ratio.is_finite() && ratio > 0.0 {
+            ratio
+        } else {
+            1.0
+        };
+        let effect = self.effect();
+        let planned = analysis::planned_units(metric, &all, effect, treatments, ratio).ok()?;
+        let arm = |variant: &Variant, required: f64| SampleArm {
             required,
-            reached,
-            days_left: per_day
-                .filter(|per_day| *per_day > 0.0)
-                .map(|per_day| missing / per_day),
+            reached: sums.units(variant.id),
+        };
+        let arms = [
+            arm(control, planned.n_a_ceil),
+            arm(treatment, planned.n_b_ceil),
+        ];
+        let days = arms.iter().map(|arm| self.days_left(arm));
+        let days_left = days.reduce(|one, other| Some(one?.max(other?))).flatten();
+        let part = |arm: &SampleArm| as_float(arm.reached) / arm.required;
+        let [a, b] = &arms;
+        let lagging = if part(b) < part(a) { b } else { a };
+        Some(SampleBody {
+            effect,
+            required: lagging.required,
+            reached: lagging.reached,
+            days_left,
+            control: arms[0],
+            treatment: arms[1],
         })
     }
 
-    /// What the recorded looks say, with the one that a scan at this moment would take.
-    fn sequential(&self, control: i64, treatment: i64, metric: Metric) -> Option<SequentialBody> {
-        let standing = self.standing?;
-        let open = standing.open.as_ref()?;
-        let analysis = &open.analysis;
-        if analysis.design.metric != metric {
-            return None;
-        }
-        let sums = Sums {
-            from_epoch: open.from_epoch,
-            ..self.sums
-        };
-        let strata = analysis::strata(metric, &sums.arms(control, treatment, metric)).ok()?;
-        let thresholds = standing.config.thresholds;
-        let snapshot = Snapshot {
-            now: sums.experiment.end_date.unwrap_or(self.now),
-            strata: &strata,
-            min_confidence: thresholds.min_confidence,
-        };
-        let recorded = standing.looks.iter().filter(|l| l.variant_id == treatment);
-        let mut looks: Vec<Look> = recorded.map(|stored| stored.look).collect();
-        let waits = match take(analysis, &looks, &snapshot).ok()? {
-            Answer::Taken(new) => {
-                looks.extend(new);
-                Vec::new()
-            }
-            Answer::Reused(_) => Vec::new(),
-            Answer::Waiting(waits) => waits,
-        };
-        let gates = Gates {
-            min_confidence: thresholds.min_confidence,
-            min_improvement: thresholds.min_improvement,
-        };
-        let standing = judge(analysis, &looks, gates);
-        let last = looks.last();
-        Some(SequentialBody {
-            confidence: standing.confidence.into(),
-            lead: standing.lead.into(),
-            improvement: standing.improvement.into(),
-            p_value: last.map(|look| look.p),
-            statistic: last.and_then(|look| look.z),
-            boundary: last.and_then(|look| look.bound),
-            information: last.map(|look| look.information),
-            looks: looks.len(),
-            eligible: standing.is_eligible(),
-            waiting: waits.iter().map(ToString::to_string).collect(),
-        })
+    /// Days until an arm has its sample, at recent traffic; none in the first day, and where nothing comes.
+    fn days_left(&self, arm: &SampleArm) -> Option<f64> {
+        let missing = (arm.required - as_float(arm.reached)).max(0.0);
+        let per_day = as_float(arm.reached) / self.days()? * self.pace;
+        (per_day > 0.0).then(|| missing / per_day)
     }
+}
+
+/// Closed testing of all treatments: per treatment the smallest mean of e-values over all sets of treatments that hold
+/// it. One without an e-value has e = 1: it says nothing.
+fn close(comparisons: &mut [MetricComparison]) {
+    if comparisons.len() < 2 {
+        return;
+    }
+    let e = |found: &MetricComparison| {
+        let ln_e = found.anytime.as_ref().map_or(0.0, |a| a.ln_e_value_better);
+        ln_e.min(MOST_LN_E).exp()
+    };
+    let all: Vec<f64> = comparisons.iter().map(e).collect();
+    let Ok(adjusted) = adjust_e_values(&all) else {
+        return;
+    };
+    for (comparison, e) in comparisons.iter_mut().zip(adjusted) {
+        if let Some(anytime) = comparison.anytime.as_mut() {
+            anytime.adjusted_ln_e_value_better = Some(e.max(LEAST_P).ln());
+            anytime.closed_p_value = shown(e.recip().min(1.0));
+        }
+    }
+}
+
+fn numbered(compared: &[(i32, EpochArms<'_>)], strata: &[Stratum]) -> Vec<StratumBody> {
+    let epochs = compared.iter().map(|(epoch, _)| *epoch);
+    let rows = epochs.zip(strata);
+    rows.map(|(epoch, stratum)| StratumBody::new(epoch, stratum))
+        .collect()
+}
+
+/// Never 0: what floats cannot hold is told by its logarithm.
+pub(super) fn shown(p: f64) -> f64 {
+    p.max(LEAST_P)
+}
+
+/// 100 (1 − p), never 100.
+pub(super) fn significance(p: f64) -> f64 {
+    100.0 * (1.0 - p.max(LEAST_ERROR))
 }
 
 pub(super) fn blank(variant: &Variant, reason: Option<String>) -> MetricComparison {
@@ -260,16 +321,21 @@ pub(super) fn blank(variant: &Variant, reason: Option<String>) -> MetricComparis
         lift: None,
         relative_lift: None,
         relative_lift_interval: None,
+        relative_lift_method: None,
+        relative_lift_reason: None,
         difference: None,
         difference_interval: None,
+        standard_error: None,
         method: None,
         statistic: None,
         degrees_of_freedom: None,
         p_value: None,
+        ln_p_value: None,
         significance: None,
         adjusted_p_value: None,
         adjustment: None,
         anytime: None,
+        anytime_reason: None,
         cuped: None,
         bayesian: None,
         stratified: None,
@@ -284,19 +350,34 @@ fn with_fixed(comparison: MetricComparison, reading: &Reading) -> MetricComparis
     let Ok(fixed) = reading.fixed else {
         return comparison;
     };
+    let lift = fixed.lift;
     MetricComparison {
-        lift: fixed.lift.map(|lift| 100.0 * lift),
-        relative_lift: fixed.lift,
-        relative_lift_interval: fixed.lift_interval.map(Range::from),
+        lift: lift.value.map(|lift| 100.0 * lift),
+        relative_lift: lift.value,
+        relative_lift_interval: lift.interval.map(Range::from),
+        relative_lift_method: lift.interval.map(|_| lift.method.name()),
+        relative_lift_reason: missing(&lift),
         difference: Some(fixed.difference),
         difference_interval: fixed.difference_interval.map(Range::from),
+        standard_error: fixed.standard_error,
         method: Some(fixed.method.name()),
         statistic: Some(fixed.statistic),
         degrees_of_freedom: fixed.degrees_of_freedom,
-        p_value: Some(fixed.p_value),
-        significance: Some(100.0 * (1.0 - fixed.p_value)),
+        p_value: Some(shown(fixed.p_value)),
+        ln_p_value: Some(fixed.ln_p_value),
+        significance: Some(significance(fixed.p_value)),
         ..comparison
     }
+}
+
+/// Why a lift has no interval.
+fn missing(lift: &Lift) -> Option<String> {
+    lift.missing.map(|error| match (error, lift.value) {
+        (StatsError::NonPositiveBaseline, Some(_)) => {
+            "the control's value cannot be told from 0, so the lift has no upper limit".to_owned()
+        }
+        (error, _) => error.to_string(),
+    })
 }
 
 fn anytime(reading: &Reading) -> Option<AnytimeBody> {
@@ -306,12 +387,13 @@ fn anytime(reading: &Reading) -> Option<AnytimeBody> {
         method: found.method.name(),
         ln_e_value: found.ln_e_two_sided,
         ln_e_value_better: found.ln_e_better,
-        p_value: (-found.ln_e_two_sided).exp().min(1.0),
+        p_value: shown((-found.ln_e_two_sided).exp().min(1.0)),
         // Alone; with several treatments `close` takes the others into account.
-        closed_p_value: (-found.ln_e_better).exp().min(1.0),
+        closed_p_value: shown((-found.ln_e_better).exp().min(1.0)),
         lower: finite(found.lift.lower),
         upper: finite(found.lift.upper),
         at_least: finite(found.lift_at_least),
+        adjusted_ln_e_value_better: None,
     })
 }
 
@@ -321,6 +403,7 @@ fn bayesian(reading: &Reading) -> Option<BayesianBody> {
         chance_to_beat_control: found.chance_to_beat_control,
         expected_loss: found.expected_loss,
         lift_interval: found.lift.map(Range::from),
+        posterior: found.posterior.into(),
     })
 }
 
@@ -332,6 +415,9 @@ fn stratified(reading: &Reading) -> Option<StratifiedBody> {
         lift: found.lift,
         difference: found.effect,
         standard_error: found.se,
+        baseline: found.baseline,
+        information: found.information,
+        strata: None,
     })
 }
 
@@ -339,7 +425,7 @@ fn guardrail(metric: Metric, reading: &Reading) -> GuardrailBody {
     let found: Result<_, StatsError> = analysis::guardrail(metric, reading.stratified);
     GuardrailBody {
         verdict: found.map_or("inconclusive", |test| test.verdict.name()),
-        p_value: found.ok().map(|test| test.p),
+        p_value: found.ok().map(|test| shown(test.p)),
         margin: if metric == Metric::ErrorRate {
             analysis::ERROR_RATE_MARGIN
         } else {
@@ -350,23 +436,9 @@ fn guardrail(metric: Metric, reading: &Reading) -> GuardrailBody {
     }
 }
 
-/// Closes the e-values of all treatments; one that has none counts as no evidence.
-fn close(mut comparisons: Vec<MetricComparison>) -> Vec<MetricComparison> {
-    let e = comparisons.iter().map(|comparison| {
-        let anytime = comparison.anytime.as_ref();
-        anytime.map_or(1.0, |anytime| anytime.ln_e_value_better.exp())
-    });
-    let closed = adjust_e_values(&e.collect::<Vec<_>>()).unwrap_or_default();
-    for (comparison, e) in comparisons.iter_mut().zip(closed) {
-        if let Some(anytime) = &mut comparison.anytime {
-            anytime.closed_p_value = e.recip().min(1.0);
-        }
-    }
-    comparisons
-}
-
 /// Takes the number of comparisons into account: the primary metric by Bonferroni over treatments, secondary metrics by
-/// Holm over metrics and treatments, the others, which are a dashboard, by Benjamini and Hochberg.
+/// Holm over metrics and treatments, the others, which are a dashboard, by Benjamini and Hochberg. A comparison that is
+/// not defined yet belongs to its family all the same, with p = 1: else the family would grow with the data.
 pub(super) fn adjust(metrics: &mut [super::bodies::MetricReport]) {
     for (role, name) in [
         ("primary", "bonferroni"),
@@ -374,13 +446,10 @@ pub(super) fn adjust(metrics: &mut [super::bodies::MetricReport]) {
         ("guardrail", "holm"),
         ("other", "benjamini_hochberg"),
     ] {
-        let mut family: Vec<&mut MetricComparison> = metrics
-            .iter_mut()
-            .filter(|metric| metric.role == role)
-            .flat_map(|metric| metric.comparisons.iter_mut())
-            .filter(|comparison| comparison.p_value.is_some())
-            .collect();
-        let p: Vec<f64> = family.iter().filter_map(|c| c.p_value).collect();
+        let family = metrics.iter_mut().filter(|metric| metric.role == role);
+        let mut family: Vec<&mut MetricComparison> =
+            family.flat_map(|metric| &mut metric.comparisons).collect();
+        let p: Vec<f64> = family.iter().map(|c| c.p_value.unwrap_or(1.0)).collect();
         let Ok(adjusted) = adjust_p_values(&p) else {
             continue;
         };
@@ -389,7 +458,8 @@ pub(super) fn adjust(metrics: &mut [super::bodies::MetricReport]) {
             "holm" => adjusted.holm,
             _ => adjusted.benjamini_hochberg,
         };
-        for (comparison, p) in family.iter_mut().zip(adjusted) {
+        let defined = family.iter_mut().zip(adjusted);
+        for (comparison, p) in defined.filter(|(c, _)| c.p_value.is_some()) {
             comparison.adjusted_p_value = Some(p);
             comparison.adjustment = Some(name);
         }
@@ -397,6 +467,6 @@ pub(super) fn adjust(metrics: &mut [super::bodies::MetricReport]) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-const fn as_float(number: i64) -> f64 {
+pub(super) const fn as_float(number: i64) -> f64 {
     number as f64
 }

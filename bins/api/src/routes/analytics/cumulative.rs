@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use podium_domain::metric::Metric;
 use podium_promotion::sums::Sums;
 use podium_storage::analytics::context::Epoch;
@@ -13,58 +13,85 @@ use super::assemble::{Figures, metric_value};
 use super::bodies::CumulativeRow;
 use super::compare::Evidence;
 
-/// All days, control first within a day.
-pub(super) fn rows(
-    experiment: &Experiment,
-    epochs: &[Epoch],
-    metric: Metric,
-    days: Vec<DayMoments>,
-) -> Vec<CumulativeRow> {
-    let mut by_day: BTreeMap<NaiveDate, Vec<VariantMoments>> = BTreeMap::new();
-    for DayMoments { day, of } in days {
-        by_day.entry(day).or_default().push(of);
-    }
-    by_day
-        .into_iter()
-        .flat_map(|(day, sums)| of_day(experiment, epochs, metric, day, &sums))
-        .collect()
+/// What the series is made of.
+pub(super) struct Series<'e> {
+    pub(super) experiment: &'e Experiment,
+    pub(super) epochs: &'e [Epoch],
+    pub(super) metric: Metric,
+    /// Units of earlier epochs are of another analysis.
+    pub(super) from_epoch: i32,
+    /// Now, and today's date.
+    pub(super) now: DateTime<Utc>,
 }
 
-fn of_day(
-    experiment: &Experiment,
-    epochs: &[Epoch],
-    metric: Metric,
-    day: NaiveDate,
-    sums: &[VariantMoments],
-) -> Vec<CumulativeRow> {
-    let evidence = Evidence {
-        sums: Sums {
-            experiment,
-            epochs,
-            rows: sums,
-            capped: &[],
-            from_epoch: 1,
-        },
-        covariates: &[],
-        outcomes: &[],
-        standing: None,
-        now: experiment.updated_at,
-    };
-    let control = experiment
-        .variants
-        .iter()
-        .find(|variant| variant.is_control);
-    let lift = |variant: &Variant| {
-        let control = control.filter(|_| !variant.is_control)?;
-        evidence.lift(control.id, variant.id, metric)
-    };
-    Figures::of_sums(experiment, sums)
-        .variants
-        .iter()
-        .map(|(variant, moments)| CumulativeRow {
-            day,
-            value: metric_value(variant, moments, metric),
-            lift: lift(variant),
-        })
-        .collect()
+impl Series<'_> {
+    /// All days until the end of the experiment, control first within a day. `days` are the ends of past days, `present`
+    /// how it stands now.
+    pub(super) fn rows(
+        &self,
+        days: Vec<DayMoments>,
+        present: Vec<VariantMoments>,
+    ) -> Vec<CumulativeRow> {
+        let end = self.experiment.end_date.filter(|end| *end <= self.now);
+        let last = end.unwrap_or(self.now).date_naive();
+        let mut by_day: BTreeMap<NaiveDate, Vec<VariantMoments>> = BTreeMap::new();
+        for DayMoments { day, of } in days.into_iter().filter(|of| of.day <= last) {
+            by_day.entry(day).or_default().push(of);
+        }
+        // Nothing counts after the end, so what stands now stood then.
+        by_day.insert(last, present);
+        let label = |day| match (day == last, end) {
+            (false, _) => "end_of_day",
+            (true, None) => "now",
+            (true, Some(_)) => "end",
+        };
+        by_day
+            .into_iter()
+            .flat_map(|(day, sums)| self.of_day(day, label(day), &sums))
+            .collect()
+    }
+
+    fn of_day(
+        &self,
+        day: NaiveDate,
+        as_of: &'static str,
+        sums: &[VariantMoments],
+    ) -> Vec<CumulativeRow> {
+        let (experiment, metric) = (self.experiment, self.metric);
+        if !sums.iter().any(|row| row.epoch >= self.from_epoch) {
+            return Vec::new();
+        }
+        let evidence = Evidence {
+            sums: Sums {
+                experiment,
+                epochs: self.epochs,
+                rows: sums,
+                capped: &[],
+                from_epoch: self.from_epoch,
+            },
+            covariates: &[],
+            outcomes: &[],
+            standing: None,
+            pace: 1.0,
+            now: self.now,
+        };
+        let control = experiment
+            .variants
+            .iter()
+            .find(|variant| variant.is_control);
+        let lift = |variant: &Variant| {
+            let control = control.filter(|_| !variant.is_control)?;
+            evidence.lift(control.id, variant.id, metric)
+        };
+        Figures::of_sums(experiment, sums, self.from_epoch)
+            .variants
+            .iter()
+            .map(|(variant, moments)| CumulativeRow {
+                day,
+                as_of,
+                value: metric_value(variant, moments, metric),
+                lift: lift(variant),
+            })
+            .collect()
+    }
 }

@@ -5,10 +5,11 @@ use podium_domain::outcomes::{LatencyComparison, Outcomes, compare_latencies};
 use podium_domain::report::CONFIDENCE;
 use podium_domain::stats::StatsError;
 use podium_domain::stats::noninferiority::Verdict;
+use podium_promotion::config::Preset;
 use podium_storage::experiments::model::Variant;
 
 use super::bodies::{GuardrailBody, MetricComparison, MetricValue, Range};
-use super::compare::{Evidence, blank};
+use super::compare::{Evidence, blank, shown, significance};
 
 /// The 95 % point of a variant, over all its epochs.
 pub(super) fn value(evidence: &Evidence<'_>, variant: &Variant) -> MetricValue {
@@ -29,6 +30,9 @@ pub(super) fn value(evidence: &Evidence<'_>, variant: &Variant) -> MetricValue {
             lower: lower.value,
             upper: upper.value,
         }),
+        sum: None,
+        denominator: None,
+        variance: None,
         reason: found.err().map(|error| error.to_string()),
     }
 }
@@ -45,12 +49,12 @@ pub(super) fn comparison(
         let part = parts.find(|part| part.variant_id == id && part.epoch == epoch);
         part.map(|part| &part.outcomes)
     };
-    let epochs = evidence.sums.epochs.iter().map(|epoch| epoch.epoch);
+    let epochs = evidence.sums.counted_epochs().map(|epoch| epoch.epoch);
     let pairs: Vec<_> = epochs
         .filter_map(|epoch| of(control.id, epoch).zip(of(variant.id, epoch)))
         .collect();
     let found = compare_latencies(&pairs);
-    let guardrail = (role == "guardrail").then(|| guardrail(found));
+    let guardrail = (role == "guardrail").then(|| guardrail(found, margin(evidence)));
     let blank = blank(variant, found.err().map(|error| error.to_string()));
     let Ok(found) = found else {
         return MetricComparison { guardrail, ..blank };
@@ -59,18 +63,30 @@ pub(super) fn comparison(
         lift: Some(100.0 * found.change),
         relative_lift: Some(found.change),
         relative_lift_interval: Some(found.interval.into()),
-        difference: Some(found.treatment - found.control),
+        relative_lift_method: Some("log_ratio"),
+        // Over several epochs the two 95 % points belong to different mixtures of days.
+        difference: (pairs.len() == 1).then_some(found.treatment - found.control),
+        standard_error: Some(found.log_se),
         method: Some("log_quantile_ratio"),
         statistic: Some(found.z),
-        p_value: Some(found.p.two_sided),
-        significance: Some(100.0 * (1.0 - found.p.two_sided)),
+        p_value: Some(shown(found.p.two_sided)),
+        ln_p_value: Some(found.p.ln_two_sided),
+        significance: Some(significance(found.p.two_sided)),
         guardrail,
         ..blank
     }
 }
 
-fn guardrail(found: Result<LatencyComparison, StatsError>) -> GuardrailBody {
-    let margin = analysis::LATENCY_MARGIN;
+/// What the configuration in force tolerates, a fraction; what the balanced preset does where nothing is decided.
+fn margin(evidence: &Evidence<'_>) -> f64 {
+    let percent = match evidence.standing {
+        Some(standing) => standing.config.thresholds.max_latency_degradation,
+        None => Preset::Balanced.config().thresholds.max_latency_degradation,
+    };
+    percent / 100.0
+}
+
+fn guardrail(found: Result<LatencyComparison, StatsError>, margin: f64) -> GuardrailBody {
     let p = found.ok().map(|found| found.p_of_margin(margin));
     let verdict = match p {
         Some(p) if p <= analysis::GUARDRAIL_ALPHA => Verdict::NonInferior,
@@ -79,7 +95,7 @@ fn guardrail(found: Result<LatencyComparison, StatsError>) -> GuardrailBody {
     };
     GuardrailBody {
         verdict: verdict.name(),
-        p_value: p,
+        p_value: p.map(shown),
         margin,
         margin_is_relative: true,
         reason: found.err().map(|error| error.to_string()),

@@ -9,32 +9,24 @@ use podium_domain::bandit::ArmType;
 use podium_domain::experiment::{ExperimentType, Status};
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
-use podium_promotion::config::Environment;
-use podium_promotion::gather::{experiment_layer, open_analysis};
-use podium_promotion::sums::Sums;
 use podium_serving::snapshot::{ExperimentRef, Reason};
-use podium_storage::analytics::capped::{self, CappedTotal};
-use podium_storage::analytics::context::Epoch;
-use podium_storage::analytics::covariates::{self, VariantCovariates};
 use podium_storage::analytics::dimensions::{self, Dimension};
-use podium_storage::analytics::moments::{self, DayMoments, VariantMoments};
-use podium_storage::analytics::outcomes::{self, VariantOutcomes};
+use podium_storage::analytics::moments;
 use podium_storage::analytics::series::{self, Bucket};
 use podium_storage::analytics::{Days, context, performance as totals, units};
 use podium_storage::arms;
-use podium_storage::database::Link;
 use podium_storage::experiments;
 use podium_storage::experiments::model::Experiment;
-use podium_storage::promotions::analyses;
 use podium_storage::rollouts;
 use utoipa::OpenApi;
 
 use self::assemble::Figures;
 use self::bodies::{
-    BanditBody, LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries,
-    TopRow, UnitBody, UnitTotalsBody,
+    LeftOutBody, Lift, Money, PerformanceRow, PositionAnalysis, Report, TimeSeries, TopRow,
+    UnitBody, UnitTotalsBody,
 };
-use self::compare::{Evidence, Standing};
+use self::detail::AnalysisBody;
+use self::gathered::Read;
 use crate::auth::{Granted, Viewer};
 use crate::problem::{ApiError, Problem};
 use crate::request::{Ctx, admin_json};
@@ -47,9 +39,13 @@ mod bandit;
 pub mod bodies;
 mod compare;
 mod cumulative;
+pub mod detail;
 pub mod export;
+mod gathered;
 mod latency;
+mod notes;
 pub mod plan;
+mod sequential;
 mod verdict;
 
 /// The rows of the table.
@@ -127,6 +123,15 @@ async fn found(ctx: &Ctx) -> Result<Experiment, ApiError> {
     experiment.ok_or_else(|| ApiError::not_found("this experiment"))
 }
 
+async fn read(ctx: &Ctx, experiment: i64) -> Result<Read, ApiError> {
+    Read::now(
+        &ctx.state.database,
+        experiment,
+        ctx.state.engine.environment(),
+    )
+    .await
+}
+
 /// Totals per variant, control first; variants without events are listed too.
 #[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/performance", operation_id = "performance", tag = "Analytics",
     security(("bearer" = [])),
@@ -144,10 +149,10 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
     let experiment = found(&ctx).await?;
     let mut link = ctx.state.database.report().await?;
     let mut rows = assemble::performance(&totals::totals(&mut link, experiment.id, days).await?);
+    drop(link);
     if experiment.experiment_type == ExperimentType::Bandit && days == Days::default() {
-        let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
-        drop(link);
-        let arms = compute(move || read.bandit()).await?;
+        let read = read(&ctx, experiment.id).await?;
+        let arms = compute(move || read.bandit(&read.decided())).await?;
         for arm in arms.map(|body| body.arms).unwrap_or_default() {
             let row = rows.iter_mut().find(|row| row.variant_id == arm.variant_id);
             row.into_iter()
@@ -169,13 +174,13 @@ pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
         .chain([Metric::P95LatencyMs])
         .collect();
     let metric = metric(&ctx, &experiment, &known)?;
-    let read = Read::now(
-        &mut ctx.state.database.report().await?,
-        experiment,
-        ctx.state.engine.environment(),
-    )
+    let read = read(&ctx, experiment.id).await?;
+    let (report, bandit) = compute(move || {
+        let decided = read.decided();
+        let report = read.figures(&decided).detailed(metric);
+        (report, read.bandit(&decided))
+    })
     .await?;
-    let (report, bandit) = compute(move || (read.figures().metric(metric), read.bandit())).await?;
     let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` hold at any moment, those in `sequential` count a look in every slot since the start";
     admin_json(
         200,
@@ -196,25 +201,36 @@ pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
 pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
     let experiment = found(&ctx).await?;
     let (mut link, id) = (ctx.state.database.report().await?, experiment.id);
-    let lag_seconds = context::freshness(&mut link).await?.lag_seconds;
     let variants = totals::totals(&mut link, id, Days::default()).await?;
     let left_out = context::counters(&mut link, id).await?;
     let promotion = rollouts::note_of_experiment(&mut link, id).await?;
     let positions = dimensions::positions(&mut link, id).await?;
     let items = dimensions::top(&mut link, id, Dimension::Item, 10).await?;
     let brands = dimensions::top(&mut link, id, Dimension::Brand, 10).await?;
-    let read = Read::now(&mut link, experiment, ctx.state.engine.environment()).await?;
+    // Before the snapshot, which takes a connection of its own.
     drop(link);
+    let read = read(&ctx, id).await?;
     let report = compute(move || {
-        let (figures, experiment) = (read.figures(), &read.experiment);
+        let decided = read.decided();
+        let (figures, experiment) = (read.figures(&decided), &read.gathered.experiment);
         let (split, metrics) = (figures.split(), figures.metrics());
-        let bandit = read.bandit();
+        let bandit = read.bandit(&decided);
         let verdict = match &bandit {
             Some(body) if experiment.status == Status::Running && !split.mismatch => {
-                bandit::verdict(body)
+                bandit::verdict(body, &decided.decision.reasons)
             }
-            _ => verdict::verdict(experiment.status, &metrics, &split),
+            _ => verdict::verdict(&verdict::Facts {
+                status: experiment.status,
+                metrics: &metrics,
+                split: &split,
+                decision: &decided.decision,
+                now: decided.evidence.now,
+                pace: read.pace(&decided).unwrap_or(1.0),
+            }),
         };
+        let confidence = read.config().thresholds.min_confidence;
+        let open = decided.evidence.analysis.as_ref();
+        let freshness = &read.gathered.freshness;
         Report {
             experiment_id: id,
             experiment_name: experiment.name.clone(),
@@ -222,9 +238,13 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
             primary_metric: experiment.primary_metric.name(),
             start_date: experiment.start_date,
             end_date: experiment.end_date,
-            lag_seconds,
+            lag_seconds: freshness.lag_seconds,
+            read_at: freshness.now,
+            folded_at: freshness.folded_at,
+            analysis: open.map(|open| AnalysisBody::new(open, confidence)),
             performance: assemble::performance(&variants),
             client_assigned_share: figures.client_share(),
+            notes: notes::notes(&decided, figures.client_units(), figures.units()),
             verdict,
             split,
             metrics,
@@ -242,74 +262,6 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
     })
     .await?;
     admin_json(200, report)
-}
-
-/// An experiment with its sums, read at one moment.
-struct Read {
-    experiment: Experiment,
-    epochs: Vec<Epoch>,
-    rows: Vec<VariantMoments>,
-    covariates: Vec<VariantCovariates>,
-    capped: Vec<CappedTotal>,
-    outcomes: Vec<VariantOutcomes>,
-    standing: Standing,
-    now: DateTime<Utc>,
-}
-
-impl Read {
-    async fn now(
-        link: &mut Link,
-        experiment: Experiment,
-        environment: &Environment,
-    ) -> Result<Self, ApiError> {
-        let analysis = analyses::open(link, experiment.id).await?;
-        let looks = match &analysis {
-            Some(open) => analyses::looks(link, experiment.id, open.number).await?,
-            None => Vec::new(),
-        };
-        let config = environment.standing(experiment_layer(&experiment).as_ref());
-        let standing = Standing {
-            open: open_analysis(&experiment, analysis.as_ref(), &config),
-            looks,
-            config,
-        };
-        // One statement, so that all sums are of the same moment.
-        let covariates = covariates::now(link, experiment.id).await?;
-        let capped = match experiment.design.winsorize_upper {
-            Some(upper) => capped::now(link, experiment.id, upper).await?,
-            None => Vec::new(),
-        };
-        Ok(Self {
-            epochs: context::epochs(link, experiment.id).await?,
-            outcomes: outcomes::now(link, experiment.id).await?,
-            rows: covariates.iter().map(|part| part.of.clone()).collect(),
-            covariates,
-            capped,
-            standing,
-            now: context::freshness(link).await?.now,
-            experiment,
-        })
-    }
-
-    fn bandit(&self) -> Option<BanditBody> {
-        bandit::bandit(&self.experiment, &self.epochs, &self.rows)
-    }
-
-    fn figures(&self) -> Figures<'_> {
-        Figures::new(Evidence {
-            sums: Sums {
-                experiment: &self.experiment,
-                epochs: &self.epochs,
-                rows: &self.rows,
-                capped: &self.capped,
-                from_epoch: 1,
-            },
-            covariates: &self.covariates,
-            outcomes: &self.outcomes,
-            standing: Some(&self.standing),
-            now: self.now,
-        })
-    }
 }
 
 /// Runs a computation of milliseconds where it delays no shopper: a worker thread answers page views.
@@ -359,16 +311,20 @@ pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
     let metric = metric(&ctx, &experiment, &known)?;
     let mut link = ctx.state.database.report().await?;
     let buckets = series::read(&mut link, experiment.id, bucket, Days::default()).await?;
-    let mut days = moments::by_day(&mut link, experiment.id, Days::default()).await?;
-    let today = context::freshness(&mut link).await?.today;
-    let now = moments::now(&mut link, experiment.id).await?;
-    days.extend(now.into_iter().map(|of| DayMoments { day: today, of }));
-    let epochs = context::epochs(&mut link, experiment.id).await?;
+    let days = moments::by_day(&mut link, experiment.id, Days::default()).await?;
     drop(link);
+    let read = read(&ctx, experiment.id).await?;
     let (series, cumulative) = compute(move || {
-        let series = Figures::without_sums(&experiment).series(&buckets);
-        let cumulative = cumulative::rows(&experiment, &epochs, metric, days);
-        (series, cumulative)
+        let (decided, gathered) = (read.decided(), &read.gathered);
+        let series = Figures::without_sums(&gathered.experiment).series(&buckets);
+        let cumulative = cumulative::Series {
+            experiment: &gathered.experiment,
+            epochs: &gathered.epochs,
+            metric,
+            from_epoch: decided.from_epoch(),
+            now: gathered.freshness.now,
+        };
+        (series, cumulative.rows(days, gathered.rows.clone()))
     })
     .await?;
     admin_json(

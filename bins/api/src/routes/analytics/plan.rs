@@ -19,6 +19,8 @@ use crate::routes::admin::read;
 const VARIANTS: (i64, i64) = (2, 100);
 /// Relative effects that can be planned for.
 const EFFECT: (f64, f64) = (0.000_1, 10.0);
+/// Units in a treatment for one in the control.
+const RATIO: (f64, f64) = (0.001, 1_000.0);
 /// Means, deviations and traffic that can be planned for.
 const LARGEST: f64 = 1e12;
 
@@ -45,6 +47,10 @@ pub struct SampleSizeRequest {
     /// Variants, the control included; 2 without it.
     #[schema(minimum = 2, maximum = 100)]
     pub variants: Option<i64>,
+    /// Units in each treatment for one unit in the control: 1 (default) splits evenly, 0.25 gives a treatment a quarter of
+    /// what the control gets.
+    #[schema(minimum = 0.001, maximum = 1000)]
+    pub ratio: Option<f64>,
     /// Units that take part in a day, all variants together.
     pub units_per_day: Option<f64>,
 }
@@ -53,8 +59,12 @@ pub struct SampleSizeRequest {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SampleSizeAnswer {
-    /// Units in each variant, split evenly.
+    /// Units in each variant; with another `ratio` than 1 in the larger one.
     pub units_per_variant: f64,
+    /// Units in the control.
+    pub units_in_control: f64,
+    /// Units in each treatment.
+    pub units_per_treatment: f64,
     /// In all variants together.
     pub total_units: f64,
     /// Level of each treatment's test: alpha over the number of treatments.
@@ -72,6 +82,7 @@ struct Plan {
     alpha: f64,
     sides: Sides,
     variants: i64,
+    ratio: f64,
     units_per_day: Option<f64>,
 }
 
@@ -101,6 +112,7 @@ fn plan(fields: &mut Fields<'_, '_>) -> Option<Plan> {
         _ => Sides::Two,
     };
     let variants = fields.integer("variants", VARIANTS.0, VARIANTS.1);
+    let ratio = fields.float("ratio", RATIO.0, RATIO.1).unwrap_or(1.0);
     let units_per_day = above_zero(fields, "unitsPerDay", LARGEST);
     Some(Plan {
         baseline: match (deviation, baseline?) {
@@ -112,6 +124,7 @@ fn plan(fields: &mut Fields<'_, '_>) -> Option<Plan> {
         alpha,
         sides,
         variants: variants.unwrap_or(VARIANTS.0),
+        ratio,
         units_per_day,
     })
 }
@@ -134,17 +147,19 @@ fn above_zero(fields: &mut Fields<'_, '_>, name: &str, highest: f64) -> Option<f
 
 fn answer(plan: &Plan) -> Result<SampleSizeAnswer, StatsError> {
     #[expect(clippy::cast_precision_loss, reason = "at most a hundred")]
-    let (variants, treatments) = (plan.variants as f64, (plan.variants - 1) as f64);
+    let treatments = (plan.variants - 1) as f64;
     let alpha = plan.alpha / treatments;
     let level = Level::new(alpha, plan.sides)?;
-    let units = power::sample_size(plan.baseline, plan.effect, level, plan.power, 1.0)?.n_a_ceil;
-    let total = units * variants;
+    let size = power::sample_size(plan.baseline, plan.effect, level, plan.power, plan.ratio)?;
+    let total = size.n_a_ceil + treatments * size.n_b_ceil;
     let days = plan
         .units_per_day
         .map(|per_day| days_at_traffic(total, per_day))
         .transpose()?;
     Ok(SampleSizeAnswer {
-        units_per_variant: units,
+        units_per_variant: size.n_a_ceil.max(size.n_b_ceil),
+        units_in_control: size.n_a_ceil,
+        units_per_treatment: size.n_b_ceil,
         total_units: total,
         alpha_per_treatment: alpha,
         days: days.map(f64::ceil),

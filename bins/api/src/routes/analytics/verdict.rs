@@ -1,29 +1,41 @@
 //! One sentence of plain words, and what to do next.
 
+use chrono::{DateTime, Utc};
 use podium_domain::experiment::Status;
 use podium_domain::stats::noninferiority::Verdict;
+use podium_promotion::decide::Decision;
 
 use super::bodies::{MetricComparison, MetricReport, SplitCheck};
 
-/// What the figures say: the split first, then the primary metric, and no shipping over a guardrail that is worse.
-pub(super) fn verdict(status: Status, metrics: &[MetricReport], split: &SplitCheck) -> String {
-    let Some(primary) = metrics.iter().find(|metric| metric.role == "primary") else {
+/// p-values below are not written out.
+const SMALLEST_P: f64 = 1e-300;
+
+/// What a verdict is made from.
+pub(super) struct Facts<'f> {
+    pub(super) status: Status,
+    pub(super) metrics: &'f [MetricReport],
+    pub(super) split: &'f SplitCheck,
+    /// What the engine would decide for a person who asks now.
+    pub(super) decision: &'f Decision,
+    pub(super) now: DateTime<Utc>,
+    /// Recent traffic over the average.
+    pub(super) pace: f64,
+}
+
+/// What the figures say: the split first, then the primary metric. Nothing is to be shipped that the engine would not
+/// promote, over a guardrail that is worse, or before a guardrail that the experiment lists was shown to hold.
+pub(super) fn verdict(facts: &Facts<'_>) -> String {
+    let Some(primary) = facts.metrics.iter().find(|metric| metric.role == "primary") else {
         return String::new();
     };
-    if status == Status::Draft {
+    if facts.status == Status::Draft {
         return "Not started: there is nothing to read yet.".to_owned();
     }
-    if split.mismatch {
-        let how = match (&split.reason, split.smallest_p()) {
-            (Some(reason), _) => reason.clone(),
-            (None, p) => format!("p = {:.0e}", p.unwrap_or_default()),
-        };
-        return format!(
-            "Do not act: the split is off ({how}). Find out which units are missing before you believe any figure."
-        );
+    if facts.split.mismatch {
+        return split_is_off(facts.split);
     }
-    let running = matches!(status, Status::Running | Status::Paused);
-    let Some(best) = best(&primary.comparisons) else {
+    let running = matches!(facts.status, Status::Running | Status::Paused);
+    let Some(best) = best(&primary.comparisons, facts.decision) else {
         let reason = primary.comparisons.first().and_then(|c| c.reason.clone());
         let reason = reason.unwrap_or_else(|| "there is no treatment".to_owned());
         return format!(
@@ -33,15 +45,7 @@ pub(super) fn verdict(status: Status, metrics: &[MetricReport], split: &SplitChe
         );
     };
     if is_winner(best) {
-        return match harmed(metrics, best.variant_id) {
-            Some(guardrail) => format!(
-                "Do not ship {}: it is ahead in {} ({}), and worse in {guardrail} by more than its margin.",
-                best.variant_name,
-                primary.metric,
-                lift_of(best)
-            ),
-            None => ship(best, primary.metric),
-        };
+        return won(facts, best, primary.metric);
     }
     if primary.comparisons.iter().all(is_proved_worse) {
         return format!(
@@ -56,48 +60,127 @@ pub(super) fn verdict(status: Status, metrics: &[MetricReport], split: &SplitChe
         );
     }
     if running {
-        keep_running(best, primary.metric)
+        keep_running(facts, best, primary.metric)
     } else {
-        format!(
-            "No winner: {} ended {} in {}, which is not enough for {} % confidence.",
-            best.variant_name,
-            lift_of(best),
-            primary.metric,
-            best.sequential
-                .as_ref()
-                .map_or(95.0, |s| s.confidence.required)
-        )
+        no_winner(best, primary.metric)
     }
 }
 
-/// The first guardrail that a treatment was shown to make worse.
-fn harmed(metrics: &[MetricReport], variant_id: i64) -> Option<&'static str> {
-    let is_worse = |comparison: &MetricComparison| {
+fn split_is_off(split: &SplitCheck) -> String {
+    let how = match split.smallest_ln_p() {
+        Some(ln_p) if ln_p < SMALLEST_P.ln() => "p < 1e-300".to_owned(),
+        Some(ln_p) => format!("p = {:.0e}", ln_p.exp()),
+        None => split.reason.clone().unwrap_or_default(),
+    };
+    format!(
+        "Do not act: the split is off ({how}). Find out which units are missing before you believe any figure."
+    )
+}
+
+/// The looks are in favour: what else is asked for?
+fn won(facts: &Facts<'_>, best: &MetricComparison, metric: &str) -> String {
+    let ahead = format!("it is ahead in {metric} ({})", lift_of(best));
+    let name = &best.variant_name;
+    if let Some(guardrail) = guardrail_with(facts.metrics, best.variant_id, Verdict::Inferior) {
+        return format!(
+            "Do not ship {name}: {ahead}, and worse in {guardrail} by more than its margin."
+        );
+    }
+    if !matches!(facts.status, Status::Running | Status::Paused) {
+        return format!(
+            "{name} has won: {ahead}, with {} confidence. The experiment is {}, so nothing promotes it any more: release it \
+             by hand, or declare it the winner.",
+            percent(confidence(best)),
+            facts.status.name()
+        );
+    }
+    let is_meant = facts.decision.candidate == Some(best.variant_id);
+    if !(is_meant && facts.decision.is_eligible()) {
+        let reasons = facts.decision.reasons.join("; ");
+        return match facts.decision.verdict {
+            podium_promotion::decide::Verdict::Blocked => {
+                format!("Do not ship {name}: {ahead}, but {reasons}.")
+            }
+            _ => format!("Wait with {name}: {ahead}, but {reasons}."),
+        };
+    }
+    if let Some(guardrail) = guardrail_with(facts.metrics, best.variant_id, Verdict::Inconclusive) {
+        return format!(
+            "Wait with {name}: {ahead}, but {guardrail} was not yet shown to hold within its margin."
+        );
+    }
+    ship(best, metric)
+}
+
+/// What was not reached, in the order in which it is asked for.
+fn no_winner(best: &MetricComparison, metric: &str) -> String {
+    let lacking = match &best.sequential {
+        Some(s) if s.confidence.met && !s.lead.met => {
+            "which lost the lead that it once had".to_owned()
+        }
+        Some(s) if s.confidence.met => format!(
+            "which is less than the {} % asked for",
+            s.improvement.required
+        ),
+        Some(s) => format!(
+            "which is not enough for {} % confidence",
+            s.confidence.required
+        ),
+        None => "which no look has decided".to_owned(),
+    };
+    format!(
+        "No winner: {} ended {} in {metric}, {lacking}.",
+        best.variant_name,
+        lift_of(best)
+    )
+}
+
+/// The first guardrail with this verdict on a treatment.
+fn guardrail_with(
+    metrics: &[MetricReport],
+    variant_id: i64,
+    verdict: Verdict,
+) -> Option<&'static str> {
+    let is_meant = |comparison: &MetricComparison| {
         let guardrail = comparison.guardrail.as_ref();
         comparison.variant_id == variant_id
-            && guardrail.is_some_and(|guardrail| guardrail.verdict == Verdict::Inferior.name())
+            && guardrail.is_some_and(|guardrail| guardrail.verdict == verdict.name())
     };
     metrics
         .iter()
-        .find(|metric| metric.comparisons.iter().any(is_worse))
+        .find(|metric| metric.comparisons.iter().any(is_meant))
         .map(|metric| metric.metric)
 }
 
-/// The winner, else the largest lift.
-fn best(comparisons: &[MetricComparison]) -> Option<&MetricComparison> {
+/// The winner (of several the engine's), else the largest confidence, then lift.
+fn best<'m>(
+    comparisons: &'m [MetricComparison],
+    decision: &Decision,
+) -> Option<&'m MetricComparison> {
     comparisons
         .iter()
         .filter(|comparison| comparison.stratified.is_some())
         .max_by(|a, b| {
             let rank = |c: &MetricComparison| {
-                let confidence = c.sequential.as_ref().and_then(|s| s.confidence.measured);
-                (is_winner(c), confidence.unwrap_or(0.0), lift(c))
+                let chosen = decision.candidate == Some(c.variant_id);
+                (
+                    (is_winner(c), is_winner(c) && chosen),
+                    confidence(c),
+                    lift(c),
+                )
             };
             let (a, b) = (rank(a), rank(b));
             a.0.cmp(&b.0)
                 .then(a.1.total_cmp(&b.1))
                 .then(a.2.total_cmp(&b.2))
         })
+}
+
+fn confidence(comparison: &MetricComparison) -> f64 {
+    let sequential = comparison.sequential.as_ref();
+    sequential
+        .and_then(|s| s.confidence.measured)
+        .unwrap_or_default()
 }
 
 fn is_winner(comparison: &MetricComparison) -> bool {
@@ -125,12 +208,11 @@ fn lift_of(comparison: &MetricComparison) -> String {
 }
 
 fn ship(best: &MetricComparison, metric: &str) -> String {
-    let confidence = best.sequential.as_ref().and_then(|s| s.confidence.measured);
     format!(
         "Ship {}: {} in {metric}, with {} confidence, every look since the start taken into account.",
         best.variant_name,
         lift_of(best),
-        percent(confidence.unwrap_or_default())
+        percent(confidence(best))
     )
 }
 
@@ -143,11 +225,17 @@ fn percent(confidence: f64) -> String {
     }
 }
 
-fn keep_running(best: &MetricComparison, metric: &str) -> String {
+fn keep_running(facts: &Facts<'_>, best: &MetricComparison, metric: &str) -> String {
     let standing = best.sequential.as_ref().and_then(|sequential| {
         let measured = sequential.confidence.measured?;
         let required = sequential.confidence.required;
-        Some(if sequential.confidence.met {
+        Some(if sequential.confidence.met && !sequential.lead.met {
+            format!(
+                "{} was ahead and is so no more: it stands at {} in {metric}",
+                best.variant_name,
+                lift_of(best)
+            )
+        } else if sequential.confidence.met {
             format!(
                 "{} is better with {} confidence, but by {}, less than the {} % asked for",
                 best.variant_name,
@@ -175,20 +263,38 @@ fn keep_running(best: &MetricComparison, metric: &str) -> String {
             ),
         }
     });
-    let time = best.sample.as_ref().map_or_else(String::new, |sample| {
-        let effect = 100.0 * sample.effect;
-        match sample.days_left {
-            Some(days) if days > 0.0 => format!(
-                " About {} to the sample that finds {effect:.0} % at the traffic so far.",
-                in_days(days)
-            ),
-            Some(_) => format!(
-                " The sample that finds {effect:.0} % is reached: if a smaller difference is not worth it, stop."
-            ),
-            None => String::new(),
-        }
-    });
-    format!("Keep running: {standing}.{time}")
+    let time = to_decision(facts, best).or_else(|| to_sample(best));
+    format!("Keep running: {standing}.{}", time.unwrap_or_default())
+}
+
+/// The time to a decision about the best, if the effect stays what it seems: the engine's forecast is one at the average
+/// traffic since the start, and what comes now may be more or less.
+fn to_decision(facts: &Facts<'_>, best: &MetricComparison) -> Option<String> {
+    let at = facts.decision.eligible_at?;
+    if facts.decision.candidate != Some(best.variant_id) || facts.pace <= 0.0 {
+        return None;
+    }
+    let days = at.signed_duration_since(facts.now).as_seconds_f64() / 86_400.0;
+    Some(format!(
+        " About {} to a decision at today's traffic, if the effect stays as it is.",
+        in_days(days / facts.pace)
+    ))
+}
+
+fn to_sample(best: &MetricComparison) -> Option<String> {
+    let sample = best.sample.as_ref()?;
+    let effect = 100.0 * sample.effect;
+    let days = sample.days_left?;
+    Some(if days > 0.0 {
+        format!(
+            " About {} to the sample that finds {effect:.0} % at the traffic so far.",
+            in_days(days)
+        )
+    } else {
+        format!(
+            " The sample that finds {effect:.0} % is reached: if a smaller difference is not worth it, stop."
+        )
+    })
 }
 
 fn in_days(days: f64) -> String {
