@@ -49,3 +49,36 @@ fn doc() -> Result<(), Error> {
     let mut command = step::cargo(["doc", "--workspace", "--no-deps", "--locked"]);
     step::run("doc", command.env("RUSTDOCFLAGS", "-D warnings"))
 }
+
+/// The API with OpenTelemetry, which nothing else builds: lints, and that spans arrive at a collector. Not part of [`run`], for
+/// it compiles half of the workspace once more.
+///
+/// # Errors
+/// The failing step's.
+pub(crate) fn otel(_args: &[String]) -> Result<(), Error> {
+    let clippy = [
+        "clippy",
+        "--locked",
+        "-p",
+        "podium-api",
+        "-F",
+        "otel",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step::run("otel: clippy", &mut step::cargo(clippy))?;
+    let test = [
+        "test",
+        "--locked",
+        "-p",
+        "podium-tests",
+        "-F",
+        "otel",
+        "--test",
+        "it",
+        "otel::",
+    ];
+    step::run("otel: spans arrive at a collector", &mut step::cargo(test))
+}

@@ -58,7 +58,6 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
         Command::new(&python).arg(scripts().join("deploy.py")),
     )?;
     pooler(&folder)?;
-    traces()?;
     for (name, script) in PROGRAM_SCRIPTS {
         step::run(
             name,
@@ -89,35 +88,6 @@ fn pooler(folder: &Path) -> Result<(), Error> {
         "pooler: everything works behind PgBouncer",
         step::cargo(test).env("PGBOUNCER", program),
     )
-}
-
-/// What only a program with OpenTelemetry has: nobody else builds it.
-fn traces() -> Result<(), Error> {
-    let clippy = [
-        "clippy",
-        "--locked",
-        "-p",
-        "podium-api",
-        "-F",
-        "otel",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    step::run("otel: clippy", &mut step::cargo(clippy))?;
-    let test = [
-        "test",
-        "--locked",
-        "-p",
-        "podium-tests",
-        "-F",
-        "otel",
-        "--test",
-        "it",
-        "otel::",
-    ];
-    step::run("otel: spans arrive at a collector", &mut step::cargo(test))
 }
 
 /// The folder for what these checks need and leave: beside the folder of debug binaries.

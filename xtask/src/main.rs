@@ -51,6 +51,11 @@ const COMMANDS: &[Command] = &[
         migrations::freeze,
     ),
     (
+        "otel",
+        "the API with the feature otel: clippy, and spans at a collector; not part of ci",
+        ci::otel,
+    ),
+    (
         "ecosystem",
         "published client packages against a running API",
         ecosystem::run,
