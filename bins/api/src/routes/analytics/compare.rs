@@ -115,9 +115,7 @@ impl Evidence<'_> {
                 }
             })
             .collect();
-        if role == "primary" {
-            close(&mut comparisons);
-        }
+        close(&mut comparisons);
         comparisons
     }
 

@@ -95,7 +95,7 @@ impl Read {
             &read.experiment,
             &read.epochs,
             &read.rows,
-            decided.from_epoch(),
+            decided.first_epoch(),
         )
     }
 
@@ -107,7 +107,7 @@ impl Read {
                 epochs: &read.epochs,
                 rows: &read.rows,
                 capped: &read.capped,
-                from_epoch: decided.from_epoch(),
+                from_epoch: decided.first_epoch(),
             },
             covariates: &self.covariates,
             outcomes: &read.outcomes,
@@ -122,7 +122,7 @@ impl Read {
 
     /// Units a day of the last days over units a day since the analysis began; `None` where a day of either is not over.
     pub(super) fn pace(&self, decided: &Decided) -> Option<f64> {
-        let (from, now) = (decided.from_epoch(), self.gathered.freshness.now);
+        let (from, now) = (decided.first_epoch(), self.gathered.freshness.now);
         let start = decided.evidence.analysis.as_ref()?.analysis.start;
         let first = self.recent.iter().map(|row| row.day).min()?;
         let then = first.checked_add_days(CalendarDays::new(1))?;
@@ -148,7 +148,7 @@ fn per_day(units: i64, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<f64> {
 
 impl Decided {
     /// Units of earlier epochs are of an earlier analysis.
-    pub(super) fn from_epoch(&self) -> i32 {
+    pub(super) fn first_epoch(&self) -> i32 {
         let open = self.evidence.analysis.as_ref();
         open.map_or(1, |open| open.from_epoch)
     }

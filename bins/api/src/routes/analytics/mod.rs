@@ -321,7 +321,7 @@ pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
             experiment: &gathered.experiment,
             epochs: &gathered.epochs,
             metric,
-            from_epoch: decided.from_epoch(),
+            from_epoch: decided.first_epoch(),
             now: gathered.freshness.now,
         };
         (series, cumulative.rows(days, gathered.rows.clone()))
