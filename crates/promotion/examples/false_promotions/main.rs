@@ -78,7 +78,7 @@ fn tables(options: &Options, names: &str) -> Result<ExitCode, String> {
                 .clone()
                 .checked()
                 .map_err(|error| format!("{}: {error}", row.name))?;
-            let summary = simulated(options, &cell, row.runs(options.runs), &row.name)?;
+            let summary = simulated(options, &cell, options.runs, &row.name)?;
             if let Some(head) = head.take() {
                 println!("{head}");
             }

@@ -21,8 +21,6 @@ pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) cell: Cell,
     promise: Promise,
-    /// Costly rows run this part of the experiments that were asked for.
-    part: f64,
 }
 
 /// Rows under one head.
@@ -66,16 +64,6 @@ impl Table {
 impl Row {
     pub(crate) fn is_meant(&self, names: &str) -> bool {
         names == "all" || self.name.starts_with(names)
-    }
-
-    /// Experiments of this row.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "at most as many as were asked for"
-    )]
-    pub(crate) fn runs(&self, asked: u32) -> u32 {
-        ((self.part * f64::from(asked)).round() as u32).max(1)
     }
 
     /// Whether the promise was kept, as far as the runs can tell: within three standard errors.
@@ -145,9 +133,6 @@ impl Row {
     }
 }
 
-/// The part of the experiments that rows of power run: they cost most, and need the fewest.
-const POWER_PART: f64 = 0.05;
-
 /// 10 % baseline, two variants, 2,000 units a variant and day, balanced without gates, 30 daily looks, no effect.
 const USUAL: Cell = Cell {
     preset: PresetName::Balanced,
@@ -182,7 +167,6 @@ fn row(name: &str, cell: Cell, promise: Promise) -> Row {
         name: name.to_owned(),
         cell,
         promise,
-        part: 1.0,
     }
 }
 
@@ -223,18 +207,12 @@ fn schedules() -> Vec<Row> {
                 days(30),
                 Promise::AtMostAlpha,
             ));
-            rows.push(Row {
-                part: if used_up { 1.0 } else { 0.25 },
-                ..row(&format!("aa-90-daily-{name}{word}"), days(90), of_90)
-            });
-            rows.push(Row {
-                part: if used_up { 0.1 } else { 0.025 },
-                ..row(
-                    &format!("aa-720-hourly-{name}{word}"),
-                    hourly(&cell),
-                    Promise::AtMostAlpha,
-                )
-            });
+            rows.push(row(&format!("aa-90-daily-{name}{word}"), days(90), of_90));
+            rows.push(row(
+                &format!("aa-720-hourly-{name}{word}"),
+                hourly(&cell),
+                Promise::AtMostAlpha,
+            ));
         }
     }
     rows
@@ -249,17 +227,14 @@ fn variants_and_baselines() -> Vec<Row> {
             Promise::AtMostAlpha,
         )
     });
-    let hourly_variants = Row {
-        part: 0.025,
-        ..row(
-            "aa-720-hourly-5-variants",
-            hourly(&Cell {
-                variants: 5,
-                ..USUAL
-            }),
-            Promise::AtMostAlpha,
-        )
-    };
+    let hourly_variants = row(
+        "aa-720-hourly-5-variants",
+        hourly(&Cell {
+            variants: 5,
+            ..USUAL
+        }),
+        Promise::AtMostAlpha,
+    );
     let of_baselines = [0.01, 0.03, 0.2, 0.3].map(|baseline| {
         let cell = Cell { baseline, ..USUAL };
         row(
@@ -287,10 +262,10 @@ fn variants_and_baselines() -> Vec<Row> {
 /// Metrics that are not shares of units.
 fn metrics() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (name, metric, baseline, part) in [
-        ("ratio", SimulatedMetric::Ratio, 0.1, 1.0),
-        ("ratio-baseline-30", SimulatedMetric::Ratio, 0.3, 1.0),
-        ("revenue", SimulatedMetric::RevenuePerUser, 0.05, 0.5),
+    for (name, metric, baseline) in [
+        ("ratio", SimulatedMetric::Ratio, 0.1),
+        ("ratio-baseline-30", SimulatedMetric::Ratio, 0.3),
+        ("revenue", SimulatedMetric::RevenuePerUser, 0.05),
     ] {
         let cell = Cell {
             metric,
@@ -305,10 +280,7 @@ fn metrics() -> Vec<Row> {
             (format!("aa-30-daily-{name}"), cell),
             (format!("aa-30-daily-{name}-balanced"), gated),
         ] {
-            rows.push(Row {
-                part,
-                ..row(&name, cell, Promise::AtMostAlpha)
-            });
+            rows.push(row(&name, cell, Promise::AtMostAlpha));
         }
     }
     rows
@@ -350,26 +322,15 @@ fn power() -> Vec<Row> {
             ));
         }
     }
-    for row in &mut rows {
-        row.part = POWER_PART;
-    }
-    for (name, metric, baseline, part) in [
-        ("ratio", SimulatedMetric::Ratio, 0.1, POWER_PART),
-        (
-            "revenue",
-            SimulatedMetric::RevenuePerUser,
-            0.05,
-            POWER_PART / 3.0,
-        ),
+    for (name, metric, baseline) in [
+        ("ratio", SimulatedMetric::Ratio, 0.1),
+        ("revenue", SimulatedMetric::RevenuePerUser, 0.05),
     ] {
         let cell = Cell {
             metric,
             ..of(baseline, 0.1)
         };
-        rows.push(Row {
-            part,
-            ..row(&format!("power-{name}-plus-10"), cell, Promise::Told)
-        });
+        rows.push(row(&format!("power-{name}-plus-10"), cell, Promise::Told));
     }
     rows
 }
