@@ -38,7 +38,7 @@ WHERE p.experiment_id = $1 AND p.rollback_at IS NULL AND r.watch_hours > 0 AND r
 /// Creates a draft.
 ///
 /// # Errors
-/// [`Conflict::NameTaken`](super::Conflict::NameTaken).
+/// [`Conflict::NameTaken`].
 pub async fn create(
     database: &Database,
     origin: &Origin,
@@ -86,8 +86,8 @@ async fn insert(
 /// Changes fields of an experiment. A patch that changes nothing leaves no trace: no new version, no entry in the log.
 ///
 /// # Errors
-/// [`ChangeError::NotFound`], [`ChangeError::Stale`], [`Conflict::Fixed`](super::Conflict::Fixed),
-/// [`Conflict::NameTaken`](super::Conflict::NameTaken).
+/// [`ChangeError::NotFound`], [`ChangeError::Stale`], [`Conflict::Fixed`],
+/// [`Conflict::NameTaken`].
 pub async fn patch(
     database: &Database,
     origin: &Origin,
@@ -138,7 +138,7 @@ pub async fn step(
 ///
 /// # Errors
 /// [`ChangeError::NotFound`], [`ChangeError::Stale`],
-/// [`Conflict::Transition`](super::Conflict::Transition) for anything but a draft.
+/// [`Conflict::Transition`] for anything but a draft.
 pub async fn delete(
     database: &Database,
     origin: &Origin,
