@@ -83,7 +83,7 @@ struct Answers {
     click_conversion_rate: Value,
     positions: Value,
     items: Value,
-    /// Without the time since the last fold.
+    /// Without the moments at which it was read and folded.
     report: Value,
 }
 
@@ -94,7 +94,10 @@ impl Answers {
             demo.client().read(&path).await.unwrap()
         };
         let mut report = read("report").await;
-        report.as_object_mut().unwrap().remove("lagSeconds");
+        for moment in ["lagSeconds", "readAt", "foldedAt"] {
+            let found = report.as_object_mut().unwrap().remove(moment);
+            assert!(found.is_some(), "{moment}");
+        }
         Self {
             campaign,
             performance: read("performance").await,
