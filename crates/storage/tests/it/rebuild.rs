@@ -33,7 +33,7 @@ fn a_tampered_total_is_found_named_and_corrected() {
         ),
         (
             "unit_days",
-            "UPDATE unit_days SET purchase_value = purchase_value + 0.0001 WHERE (experiment_id, day, unit) = (SELECT experiment_id, day, unit FROM unit_days LIMIT 1)",
+            "UPDATE unit_days SET purchase_value = purchase_value + 0.0001 WHERE (experiment_id, day, unit) = (SELECT experiment_id, day, unit FROM unit_days WHERE impressions + clicks + requests > 0 LIMIT 1)",
             1,
             1,
         ),
