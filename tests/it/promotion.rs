@@ -271,7 +271,10 @@ async fn a_promotion_is_whole_and_told_to_everybody_who_listens() {
     let decision = &detail["decisions"][0];
     assert_eq!(
         (&decision["kind"], &decision["version"]),
-        (&json!("promoted"), &json!("2"))
+        (
+            &json!("promoted"),
+            &json!(podium_promotion::decide::DECISION_VERSION)
+        )
     );
     assert_eq!(
         decision["evidence"]["treatments"][1]["arm"]["name"],
@@ -584,13 +587,16 @@ async fn a_rollback_restores_and_a_restart_begins_anew() {
         .data();
     let rollback =
         json!({"action": "rollback", "promotionId": promoted["promotionId"], "reason": "it hurts"});
-    // Nothing is asked of statistics: without any totals it works.
+    // Nothing is asked of statistics or of notifications: without any totals and without an outbox it works.
     app.database()
-        .execute("ALTER TABLE variant_moments RENAME TO gone")
+        .execute(
+            "INSERT INTO notification_configs (user_id, channel, webhook_url) VALUES ('1', 'slack', 'https://x.example/1');
+             ALTER TABLE variant_moments RENAME TO gone; ALTER TABLE notification_outbox RENAME TO gone_too",
+        )
         .await;
     let first = post(&app, &rollback).await.data();
     app.database()
-        .execute("ALTER TABLE gone RENAME TO variant_moments")
+        .execute("ALTER TABLE gone RENAME TO variant_moments; ALTER TABLE gone_too RENAME TO notification_outbox")
         .await;
     assert_eq!(first["reason"], "it hurts");
     let row = app
@@ -609,6 +615,13 @@ async fn a_rollback_restores_and_a_restart_begins_anew() {
     let blocked = check(&app, "cta").await;
     assert_eq!(blocked["verdict"], "blocked");
     assert!(reasons(&blocked).contains("rolled back"));
+    // A changed design would begin a new analysis, but only a person forgives a rollback.
+    app.change("UPDATE experiments SET design = '{\"lookEveryHours\": 12}'")
+        .await;
+    let scan = post(&app, &json!({"action": "scan"})).await.data();
+    assert_eq!(scan["promoted"], 0, "{scan}");
+    assert!(reasons(&check(&app, "cta").await).contains("rolled back"));
+    assert_eq!(count(&app, "promotion_analyses").await, 1);
     let restart = "/api/v1/admin/experiments/cta/restart-analysis";
     let restarted = app.admin(Method::POST, restart, None).await.data();
     assert_eq!(restarted["id"], 1);
@@ -664,6 +677,41 @@ async fn a_changed_design_begins_a_new_analysis_at_the_next_scan() {
             ["2", "the design changed", "t", "t"]
         ]
     );
+}
+
+/// Somebody took the winner out: its looks stay, and promote nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_treatment_without_weight_is_not_promoted() {
+    let app = start().await;
+    experiment(&app, 1, "cta", &CLEAR).await;
+    assert_eq!(check(&app, "cta").await["eligible"], true);
+    app.change("UPDATE experiment_variants SET traffic_weight = 0 WHERE id = 12")
+        .await;
+    let told = check(&app, "cta").await;
+    assert_eq!(told["verdict"], "blocked", "{told}");
+    assert!(reasons(&told).contains("weight 0"), "{told}");
+}
+
+/// What an experiment says of itself does not lift the limit of the installation.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_experiment_lifts_the_limit_of_the_hour() {
+    let app = start().await;
+    for id in 1..=5 {
+        experiment(&app, id, &format!("e{id}"), &CLEAR).await;
+    }
+    app.change(
+        r#"UPDATE experiments SET config = '{"autoPromotion": {"maxConcurrentPromotions": 100}}'"#,
+    )
+    .await;
+    let dry = post(&app, &json!({"action": "scan", "dryRun": true}))
+        .await
+        .data();
+    let would = dry["results"].as_array().unwrap().iter();
+    let would = would
+        .filter(|item| item["outcome"] == "would_promote")
+        .count();
+    let scan = post(&app, &json!({"action": "scan"})).await.data();
+    assert_eq!((&scan["promoted"], would), (&json!(3), 3), "{scan}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -843,7 +891,7 @@ async fn what_holds_a_winner_back_is_recorded_once() {
     assert_eq!(count(&app, held).await, 1);
     // Two days later nothing holds it any more.
     app.database()
-        .execute("UPDATE alerts SET opened_at = opened_at - interval '2 days'")
+        .execute("UPDATE alerts SET opened_at = opened_at - interval '2 days', closed_at = now() - interval '25 hours'")
         .await;
     let scan = post(&app, &json!({"action": "scan"})).await.data();
     assert_eq!(scan["promoted"], 1, "{scan}");
@@ -857,7 +905,7 @@ async fn variants_that_clients_name_bar_a_promotion_unless_they_are_allowed() {
     experiment(&app, 1, "cta", &CLEAR).await;
     let with = async |units: i64, config: &str| {
         app.change(&format!(
-            "UPDATE variant_moments SET client_units = CASE WHEN variant_id = 12 THEN {units} ELSE 0 END;
+            "UPDATE variant_moments SET client_units = CASE WHEN variant_id = 12 THEN {units} - {units} / 2 ELSE {units} / 2 END;
              UPDATE experiments SET config = '{config}'"
         ))
         .await;

@@ -54,11 +54,11 @@ mod tests {
         let table = read("docs/reliability.md");
         let names: Vec<(&str, &str)> = table
             .split('`')
-            .filter_map(|word| word.split_once("::"))
+            .filter_map(|word| word.rsplit_once("::"))
             .collect();
         assert!(names.len() > 20, "{names:?}");
         for (theme, test) in names {
-            let text = read(&format!("tests/it/{theme}.rs"));
+            let text = read(&format!("tests/it/{}.rs", theme.replace("::", "/")));
             assert!(text.contains(&format!("fn {test}(")), "{theme}::{test}");
         }
         for theme in THEMES {

@@ -25,7 +25,7 @@ use crate::safety::SafetyCheck;
 use standing::Stood;
 
 /// Changes when the same evidence could give another verdict.
-pub const DECISION_VERSION: &str = "2";
+pub const DECISION_VERSION: &str = "3";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,6 +214,7 @@ fn consider(
         &evidence.traffic,
     );
     let mut criteria = criteria::of_experiment(config, evidence, question);
+    criteria.push(criteria::traffic(treatment));
     criteria.push(criteria::sample(config, evidence, treatment));
     let is_bandit = evidence.experiment.experiment_type == "bandit";
     criteria.extend(if is_bandit {

@@ -217,6 +217,19 @@ impl Engine {
         self.prepared(gathered, question, request)
     }
 
+    /// Promotions within an hour, over all workers: what the installation and the request say, or less where the experiment
+    /// asks for less. No experiment lifts the limit of the others.
+    fn most_an_hour(
+        &self,
+        config: &PromotionConfig,
+        request: &Request,
+    ) -> Result<u32, EngineError> {
+        let shared = self.environment.resolve(None, request)?.config;
+        Ok(config
+            .max_concurrent_promotions
+            .min(shared.max_concurrent_promotions))
+    }
+
     fn prepared(
         &self,
         gathered: Gathered,
@@ -423,6 +436,10 @@ fn is_looked_at(prepared: &Prepared) -> bool {
 
 /// What of a frozen design was changed, where a new analysis can be opened for it.
 fn changed(prepared: &Prepared) -> Option<String> {
+    // A new analysis forgives a rollback, and only a person may do that.
+    if prepared.evidence.history.rolled_back_at.is_some() {
+        return None;
+    }
     let status = prepared.gathered.experiment.status;
     let open = prepared.evidence.analysis.as_ref()?;
     let changed = open.changed.clone()?;

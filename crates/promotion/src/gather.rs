@@ -169,7 +169,7 @@ pub fn evidence(
         control: sums.control().map(arm),
         treatments: treatments.collect(),
         traffic: Traffic {
-            epochs: sums.splits(),
+            epochs: sums.server_splits(),
             client_units: sums.client_units(),
             allows_client_units: setting(experiment, "allowClientAssignment")
                 == Some(Value::Bool(true)),
@@ -199,7 +199,7 @@ pub fn safety(gathered: &Gathered, variant_id: i64, lookback_hours: i64) -> Safe
         .and_then(|hours| gathered.freshness.now.checked_sub_signed(hours));
     let critical = gathered.critical.iter().filter(|alert| {
         alert.variant_id.is_none_or(|id| id == variant_id)
-            && (alert.is_open || since.is_none_or(|since| alert.opened_at >= since))
+            && since.is_none_or(|since| alert.closed_at.is_none_or(|closed| closed >= since))
     });
     SafetyReading {
         errors: (outcomes.units > 0).then_some(UnitCounts {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::PromotionConfig;
 use crate::evidence::{Arm, Latency, Subject, Traffic, UnitCounts};
 
-/// Above this share of units whose variant the client named, the split is not ours to judge.
+/// Above this share of units whose variant the client named, an experiment is not promoted unless its config allows it.
 const FOREIGN_SPLIT: f64 = 0.05;
 
 /// How bad the outcome of a check is.
@@ -238,23 +238,19 @@ fn log_ratio(winner: &Latency, control: &Latency) -> Option<(f64, f64)> {
 
 fn balance(traffic: &Traffic) -> SafetyCheck {
     let check = SafetyCheck::new("Traffic Balance Check", srm::THRESHOLD);
-    let units: f64 = traffic.epochs.iter().flat_map(|epoch| &epoch.counts).sum();
+    let ours: f64 = traffic.epochs.iter().flat_map(|epoch| &epoch.counts).sum();
     let foreign = as_float(traffic.client_units);
+    let units = ours + foreign;
     let is_foreign = foreign > FOREIGN_SPLIT * units;
     if is_foreign && !traffic.allows_client_units {
         let message = format!(
             "clients named the variants of {} of the units, more than {}, and the experiment's config does not allow it (allowClientAssignment)",
-            percent((foreign / units).min(1.0)),
+            percent(foreign / units),
             percent(FOREIGN_SPLIT)
         );
         return check.with(Outcome::Barred, None, message);
     }
     match split_p_value(&traffic.epochs) {
-        Ok(_) | Err(StatsError::UnexpectedUsers) if is_foreign => check.with(
-            Outcome::Passed,
-            None,
-            "clients named the variants of many units, so the split is not ours to judge",
-        ),
         Ok(p) if p >= srm::THRESHOLD => {
             let message = format!("Traffic balance p-value: {p:.3}");
             check.with(Outcome::Passed, Some(p), message)

@@ -153,10 +153,12 @@ async fn of_promotion(
     let critical = hour.and_then(|hour| critical_on_winner(promotion, hour));
     let reason = if reading.finding.is_harm() {
         Some(reason(promotion, &reading))
-    } else if reading.finding == Finding::SiteErrors {
-        None
     } else {
-        critical.map(|alert| {
+        // Errors of the whole site are not the winner's; anything else is.
+        let of_site = |alert: &AlertFinding| {
+            reading.finding == Finding::SiteErrors && alert.kind == Kind::ErrorRate
+        };
+        critical.filter(|alert| !of_site(alert)).map(|alert| {
             format!(
                 "critical alert on {}: {}",
                 promotion.winner_name, alert.message

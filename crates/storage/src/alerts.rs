@@ -309,7 +309,7 @@ const LIST: &str = concat!(
 
 /// Newest first; far more than a year's worth of anything that is tolerated.
 const CRITICAL: &str = "-- alerts::critical
-SELECT variant_id, opened_at, closed_at IS NULL AS is_open FROM alerts
+SELECT variant_id, closed_at FROM alerts
 WHERE experiment_id = $1 AND level = 'critical' ORDER BY id DESC LIMIT 1000";
 
 const COUNTS: &str = "-- alerts::counts
@@ -450,10 +450,8 @@ pub async fn list(
 pub struct Critical {
     /// The variant; `None` for the experiment as a whole.
     pub variant_id: Option<i64>,
-    /// When it opened.
-    pub opened_at: DateTime<Utc>,
-    /// Whether it still is.
-    pub is_open: bool,
+    /// When it closed; `None` while it is open.
+    pub closed_at: Option<DateTime<Utc>>,
 }
 
 /// Critical alerts of an experiment, newest first.
@@ -469,8 +467,7 @@ pub async fn critical(
     let critical = rows.iter().map(|row| {
         Ok(Critical {
             variant_id: column(row, T, "variant_id")?,
-            opened_at: column(row, T, "opened_at")?,
-            is_open: column(row, T, "is_open")?,
+            closed_at: column(row, T, "closed_at")?,
         })
     });
     critical.collect()

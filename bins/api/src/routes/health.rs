@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use actix_web::HttpResponse;
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use podium_storage::{Database, StorageError, fold, migrate};
+use podium_storage::{Database, fold, migrate};
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 
@@ -125,8 +125,8 @@ async fn database_check(database: &Database) -> Option<&'static str> {
     match migrate::is_current(database).await {
         Ok(true) => {}
         Ok(false) => return Some("schema"),
-        // A database that was never migrated has no table of versions.
-        Err(StorageError::Db(error)) if error.as_db_error().is_some() => return Some("schema"),
+        // A database that was never migrated has no table of versions; one that shuts down says so as an error of the statement.
+        Err(error) if error.sql_state().is_some() && !error.is_outage() => return Some("schema"),
         Err(_) => return Some("database"),
     }
     match fold::lag_seconds(database).await {

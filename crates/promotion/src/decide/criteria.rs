@@ -238,6 +238,17 @@ pub(super) fn sample(
         .numbers(Some(as_float(smallest.units)), as_float(required))
 }
 
+/// A treatment whose weight was set to 0 was taken out by somebody, whatever its looks said before.
+pub(super) fn traffic(treatment: &Treatment) -> Criterion {
+    let has_traffic = treatment.arm.has_traffic;
+    let text = if has_traffic {
+        "running: the treatment gets traffic"
+    } else {
+        "not running: the treatment has weight 0"
+    };
+    Criterion::new("traffic", unless(has_traffic, Failure::Refused), text)
+}
+
 /// What the looks say.
 pub(super) fn of_statistics(stood: &Stood) -> Vec<Criterion> {
     match stood {

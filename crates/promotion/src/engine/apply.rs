@@ -115,7 +115,7 @@ impl Engine {
                 let mut link = tx;
                 let (recent, most) = (
                     scan::recent(&mut link).await?,
-                    config.max_concurrent_promotions,
+                    self.most_an_hour(&config, &asked.request)?,
                 );
                 if recent >= i64::from(most) {
                     return Err(EngineError::LimitReached { recent, most });

@@ -194,7 +194,7 @@ impl Engine {
         };
         let (eligible, most) = (
             checked.decision.is_eligible(),
-            checked.effective.config.max_concurrent_promotions,
+            self.most_an_hour(config, &asked.request)?,
         );
         item.checked = Some(Box::new(checked));
         if !eligible {

@@ -367,9 +367,24 @@ pub async fn roll_back(
     let after = rows::store(tx, &before, restored(&before, &found)).await?;
     note_rollback(tx, origin, rollback, &taken_back, (&before, &after)).await?;
     if let Some(message) = message(&taken_back) {
-        outbox::enqueue(tx, &message).await?;
+        tell_if_possible(tx, &message).await?;
     }
     Ok(taken_back)
+}
+
+/// Queues the news of a rollback, which must work when notifications do not: when that fails, or takes a second, the rollback
+/// happens without it.
+async fn tell_if_possible(tx: &Transaction<'_>, message: &Message) -> Result<(), StorageError> {
+    tx.batch_execute("SAVEPOINT told; SET LOCAL statement_timeout = '1s'")
+        .await?;
+    if let Err(error) = outbox::enqueue(tx, message).await {
+        if error.is_contention() {
+            return Err(error);
+        }
+        tx.batch_execute("ROLLBACK TO SAVEPOINT told").await?;
+        tracing::error!(error = %error.chain(), "a rollback could not be told to anybody");
+    }
+    Ok(())
 }
 
 /// Whatever became of the experiment since its promotion, other than completed, was a person's wish and stays.
