@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::PromotionConfig;
 use crate::evidence::{Evidence, Treatment};
 use crate::safety::SafetyCheck;
+pub(crate) use criteria::MOST_LAG_SECONDS;
 use standing::Stood;
 
 /// Changes when the same evidence could give another verdict.

@@ -1,18 +1,24 @@
 //! What has to be looked at all the time: alerts, the guards of promotions, rollout steps, ends of watches.
 //!
-//! One process does it, about once a minute: the worker, or an API replica where no worker lives. [`tick`] may be called
-//! by several at once all the same: a step is taken and a watch ended once, by the statement that does it; an alert opens
-//! once, by a constraint; and a promotion is rolled back once, by the engine. It reports promotions that do harm, and its
-//! caller takes them back, so that nothing here can stand in the way of a rollback.
+//! One process does it, about once a minute: the worker, or an API replica where no worker lives. Several may do it at once
+//! all the same: a step is taken and a watch ended once, by the statement that does it; an alert opens once, by a
+//! constraint; and a promotion is rolled back once, by the engine. [`look`] finds the promotions that do harm, the caller
+//! takes them back, and only then [`settle`] writes alerts, steps and ends, so that nothing of these can stand in the way
+//! of a rollback.
+
+use std::collections::BTreeSet;
 
 use podium_domain::alerts::{self as rules, Finding as AlertFinding, Kind};
 use podium_domain::guard::{self, Finding, GuardReading};
 use podium_domain::notification::{Event, Level, Message, Named, Subject};
 use podium_storage::alerts::{self, Observed, Reconciled, Wanted};
+use podium_storage::analytics::context;
 use podium_storage::rollouts::{self, Watched};
 use podium_storage::{Database, StorageError, outbox};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::decide::MOST_LAG_SECONDS;
 
 /// A promotion that does harm and wants to be taken back.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,11 +33,22 @@ pub struct Harm {
     pub evidence: Value,
 }
 
+/// What a pass has seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// Promotions that do harm and want to be taken back, oldest first.
+    pub harms: Vec<Harm>,
+    watched: Vec<Watched>,
+    observed: Result<Vec<Observed>, StorageError>,
+    wanted: Vec<Wanted>,
+    /// Promotions that move no further: they do harm, or their guard could not be read.
+    held: BTreeSet<Uuid>,
+    unread: usize,
+}
+
 /// What a pass did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ticked {
-    /// Promotions that do harm, oldest first.
-    pub harms: Vec<Harm>,
     /// Rollouts that took their next step.
     pub advanced: usize,
     /// Watches that ended.
@@ -42,60 +59,94 @@ pub struct Ticked {
     pub failed: usize,
 }
 
-/// One pass over everything. `notify` says whether alerts are sent, or only listed.
+/// Reads the guards of all promotions, and what happened within the last hour. Guards are read also where the latter fails.
 ///
 /// # Errors
-/// [`StorageError`] when the database does not answer. What was done until then stays.
-pub async fn tick(database: &Database, notify: bool) -> Result<Ticked, StorageError> {
-    let mut ticked = Ticked::default();
+/// [`StorageError`] when the list of promotions cannot be read.
+pub async fn look(database: &Database) -> Result<Seen, StorageError> {
     let watched = rollouts::watched(&mut database.work().await?).await?;
-    let observed = alerts::observe(&mut database.work().await?).await?;
-    let mut wanted = of_hour(&observed);
-    for promotion in &watched {
-        match of_promotion(database, promotion, &observed).await {
-            Ok((found, harm)) => {
-                wanted.extend(found);
-                ticked.harms.extend(harm);
+    let mut seen = Seen {
+        harms: Vec::new(),
+        watched,
+        observed: observe(database).await,
+        wanted: Vec::new(),
+        held: BTreeSet::new(),
+        unread: 0,
+    };
+    let hour = seen.observed.as_deref().unwrap_or_default();
+    for promotion in &seen.watched {
+        let id = promotion.promotion_id;
+        match of_promotion(database, promotion, hour).await {
+            Ok(found) => {
+                if found.is_harmful || found.harm.is_some() {
+                    seen.held.insert(id);
+                }
+                seen.wanted.extend(found.alert);
+                seen.harms.extend(found.harm);
             }
             // One guard that fails must not blind the others.
             Err(error) => {
-                ticked.failed += 1;
-                tracing::error!(promotion.id = %promotion.promotion_id, error = %error.chain(), "the guard of a promotion could not be read");
+                seen.held.insert(id);
+                seen.unread += 1;
+                tracing::error!(promotion.id = %id, error = %error.chain(), "the guard of a promotion could not be read");
             }
         }
     }
+    Ok(seen)
+}
+
+async fn observe(database: &Database) -> Result<Vec<Observed>, StorageError> {
+    alerts::observe(&mut database.work().await?).await
+}
+
+/// Writes what follows from what was seen. `notify` says whether alerts are sent, or only listed.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer, or the last hour could not be read. What was done until then stays.
+pub async fn settle(database: &Database, seen: Seen, notify: bool) -> Result<Ticked, StorageError> {
+    let mut wanted = of_hour(&seen.observed?);
+    wanted.extend(seen.wanted);
+    let mut ticked = Ticked {
+        failed: seen.unread,
+        ..Ticked::default()
+    };
     ticked.alerts = database
         .transaction(async |tx| alerts::reconcile(tx, &wanted, notify).await)
         .await?;
-    move_on(database, &watched, &mut ticked).await?;
+    // What the guards have read says nothing of what is not folded.
+    let lag = context::freshness(&mut database.work().await?)
+        .await?
+        .lag_seconds;
+    if lag.is_some_and(|lag| (0.0..MOST_LAG_SECONDS).contains(&lag)) {
+        for promotion in &seen.watched {
+            if !seen.held.contains(&promotion.promotion_id) {
+                move_on(database, promotion, &mut ticked).await?;
+            }
+        }
+    }
     Ok(ticked)
 }
 
-/// Steps and ends that are due. A promotion that does harm moves no further.
+/// The step and the end that are due.
 async fn move_on(
     database: &Database,
-    watched: &[Watched],
+    promotion: &Watched,
     ticked: &mut Ticked,
 ) -> Result<(), StorageError> {
-    for promotion in watched {
-        let id = promotion.promotion_id;
-        if ticked.harms.iter().any(|harm| harm.promotion_id == id) {
-            continue;
-        }
-        let advanced = rollouts::advance(database, id).await?;
-        ticked.advanced += usize::from(advanced.is_some());
-        if promotion.watch_is_over {
-            let ended: Result<bool, StorageError> = database
-                .transaction(async |tx| {
-                    let ended = rollouts::end_watch(tx, id).await?;
-                    if ended {
-                        outbox::enqueue(tx, &end_of_watch(promotion)).await?;
-                    }
-                    Ok(ended)
-                })
-                .await;
-            ticked.ended += usize::from(ended?);
-        }
+    let id = promotion.promotion_id;
+    let advanced = rollouts::advance(database, id).await?;
+    ticked.advanced += usize::from(advanced.is_some());
+    if promotion.watch_is_over {
+        let ended: Result<bool, StorageError> = database
+            .transaction(async |tx| {
+                let ended = rollouts::end_watch(tx, id).await?;
+                if ended {
+                    outbox::enqueue(tx, &end_of_watch(promotion)).await?;
+                }
+                Ok(ended)
+            })
+            .await;
+        ticked.ended += usize::from(ended?);
     }
     Ok(())
 }
@@ -131,15 +182,23 @@ fn of_hour(observed: &[Observed]) -> Vec<Wanted> {
     observed.iter().flat_map(of).collect()
 }
 
-/// What the guard of a promotion found: alerts, and whether it does harm.
+/// What the guard of a promotion found.
+#[derive(Debug, Default)]
+struct Found {
+    alert: Option<Wanted>,
+    harm: Option<Harm>,
+    /// Whether harm is proved, also where nobody wants an automatic rollback.
+    is_harmful: bool,
+}
+
 async fn of_promotion(
     database: &Database,
     promotion: &Watched,
     observed: &[Observed],
-) -> Result<(Option<Wanted>, Option<Harm>), StorageError> {
+) -> Result<Found, StorageError> {
     // The last look is taken when the time is over.
     if !promotion.is_watched && !promotion.watch_is_over {
-        return Ok((None, None));
+        return Ok(Found::default());
     }
     let mut link = database.work().await?;
     let evidence = rollouts::evidence(&mut link, promotion).await?;
@@ -173,7 +232,11 @@ async fn of_promotion(
             evidence: json!({"guard": rollouts::record(&evidence, &reading), "reason": reason}),
             reason,
         });
-    Ok((guard_alert(promotion, &reading), harm))
+    Ok(Found {
+        alert: guard_alert(promotion, &reading),
+        harm,
+        is_harmful: reading.finding.is_harm(),
+    })
 }
 
 /// A critical alert on the winner that is not one on the whole site: the control, which the held-back units see, has none

@@ -12,7 +12,7 @@ use crate::evidence::{Arm, Evidence, Treatment};
 use crate::safety::{Outcome, SafetyCheck};
 
 /// Totals that are older are stale, in seconds.
-pub(super) const MOST_LAG_SECONDS: f64 = 900.0;
+pub(crate) const MOST_LAG_SECONDS: f64 = 900.0;
 const SECONDS_PER_HOUR: f64 = 3_600.0;
 
 /// Names and words of the criteria that safety checks make, in their order.

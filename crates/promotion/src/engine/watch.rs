@@ -28,9 +28,9 @@ impl Engine {
 
     /// As [`Engine::watch`], on totals that were brought up to date by the caller.
     pub(super) async fn look_around(&self, origin: &Origin) -> Result<Watch, EngineError> {
-        let ticked = watch::tick(&self.database, self.environment.notify_alerts).await?;
+        let seen = watch::look(&self.database).await?;
         let mut rolled_back = Vec::new();
-        for harm in &ticked.harms {
+        for harm in &seen.harms {
             let evidence = Some(harm.evidence.clone());
             match self
                 .roll_back(harm.promotion_id, &harm.reason, false, evidence, origin)
@@ -47,6 +47,7 @@ impl Engine {
                 }
             }
         }
+        let ticked = watch::settle(&self.database, seen, self.environment.notify_alerts).await?;
         Ok(Watch {
             ticked,
             rolled_back,
