@@ -161,6 +161,21 @@ async fn decisions_of_our_own() {
     }
     app.track_any(json!({"events": events})).await.ok();
     app.fold().await;
+    eventually("all decisions are stored", async || {
+        let stored = "SELECT count(*) FROM bandit_decisions";
+        app.database().number(stored).await == i64::try_from(DECISIONS).unwrap()
+    })
+    .await;
+    // Within the window of their decision nothing is evaluated, whatever was clicked by then: what is not may still be.
+    let path = "/api/v1/admin/experiments/order/off-policy";
+    let early = app
+        .admin(Method::POST, path, Some(&json!({"target": "uniform"})))
+        .await;
+    let body: Value = serde_json::from_slice(&early.body).unwrap();
+    assert!(early.status == 409 || body["data"]["rows"] == 0, "{body}");
+    app.database()
+        .execute("UPDATE bandit_decisions SET decided_at = decided_at - interval '1 hour'")
+        .await;
     let ask = async |target: Value| evaluate(&app, &json!({"target": target})).await;
     eventually("all decisions and their outcomes are there", async || {
         ask(json!("uniform")).await["rows"] == DECISIONS

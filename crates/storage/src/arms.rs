@@ -86,13 +86,15 @@ fn glance(row: &Row) -> Result<Glance, StorageError> {
 /// Positions that are told apart; impressions further down are not read here.
 const POSITIONS: i32 = 100;
 
-/// Impressions by position where arms were placed at random: by the algorithm `uniform`.
+/// Impressions by position where arms were placed at random: by the algorithm `uniform`, drawn by weights (which have
+/// propensities; a draw by posteriors has none). Only those whose window has passed: rewarded ones are known sooner.
 const RANDOMISED: &str = "-- arms::randomised
 SELECT p.position, count(*) AS pulls, count(*) FILTER (WHERE p.outcome = 2) AS successes
 FROM bandit_arms a JOIN bandit_pulls p ON p.arm_row_id = a.id
 JOIN bandit_decisions d ON d.decision_id::text = p.decision_id
-WHERE a.experiment_id = $1 AND a.arm_type = $2 AND p.outcome > 0 AND p.position BETWEEN 1 AND $3
-  AND d.experiment_id = $1 AND d.policy = 'uniform' AND NOT d.excluded
+CROSS JOIN fold_state f
+WHERE a.experiment_id = $1 AND a.arm_type = $2 AND p.outcome > 0 AND p.due_at <= f.matured_at AND p.position BETWEEN 1 AND $3
+  AND d.experiment_id = $1 AND d.policy = 'uniform' AND d.propensities IS NOT NULL AND NOT d.excluded
 GROUP BY p.position";
 
 const REWARDED: &str = "-- arms::rewarded

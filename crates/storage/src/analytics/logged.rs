@@ -37,21 +37,29 @@ pub struct Logged {
     pub reward: f64,
 }
 
-/// Decisions without a known outcome of their first place are left out: it was not shown, or its window has not passed.
+/// Decisions whose first place was not shown are left out, and those whose attribution window has not passed, also where a
+/// reward is there already: whoever takes rewarded ones early and waits for the others sees too many rewards. An item that
+/// is seen several times for one decision is one outcome: the reward is that of whichever impression earned it.
 const LOGGED: &str = "-- logged::read
-SELECT DISTINCT ON (d.decision_id) d.candidates, d.placed[1]::integer AS first, d.propensities,
-       p.reward::double precision AS reward
+SELECT d.candidates, d.placed[1]::integer AS first, d.propensities, p.reward
 FROM (
     SELECT decision_id, experiment_id, arm_type, candidates, placed, propensities
     FROM bandit_decisions
     WHERE experiment_id = $1 AND arm_type = $2 AND ($3::bigint IS NULL OR variant_id = $3)
       AND decided_at >= coalesce($4::timestamptz, '-infinity') AND decided_at < coalesce($5::timestamptz, 'infinity')
       AND NOT excluded AND propensities IS NOT NULL
+      AND decided_at <= (SELECT f.matured_at - make_interval(secs => coalesce(max(l.attribution_seconds), 0))
+                         FROM fold_state f LEFT JOIN bandit_learning l ON l.experiment_id = $1 AND l.arm_type = $2
+                         GROUP BY f.matured_at)
     ORDER BY decided_at DESC LIMIT $6) d
 JOIN bandit_arms a ON a.experiment_id = d.experiment_id AND a.arm_type = d.arm_type AND a.arm_id = d.candidates[d.placed[1] + 1]
-JOIN bandit_pulls p ON p.arm_row_id = a.id AND p.decision_id = d.decision_id::text
-WHERE p.outcome > 0
-ORDER BY d.decision_id, p.occurred_at, p.event_row_id";
+JOIN (
+    SELECT p.arm_row_id, p.decision_id, max(p.reward)::double precision AS reward, bool_and(p.due_at <= f.matured_at) AS is_known
+    FROM bandit_pulls p CROSS JOIN fold_state f
+    WHERE p.experiment_id = $1 AND p.decision_id IS NOT NULL GROUP BY 1, 2) p
+  ON p.arm_row_id = a.id AND p.decision_id = d.decision_id::text
+WHERE p.is_known
+ORDER BY d.decision_id";
 
 const T: &str = "bandit_decisions";
 
