@@ -53,7 +53,14 @@ pub(crate) async fn scan(worker: &Worker, request: &Request) -> Result<(), Worke
     };
     let scanned = worker.engine.scan(request, &origin(), &progress).await;
     bar.finish_and_clear();
-    show::scan(worker.json, &scanned?)
+    let scanned = scanned?;
+    show::scan(worker.json, &scanned)?;
+    // One experiment's failure is its own; an outage of the database is everybody's.
+    let outage = scanned.items.into_iter().find_map(|item| match item.error {
+        Some(EngineError::Storage(error)) if error.is_outage() => Some(error),
+        _ => None,
+    });
+    outage.map_or(Ok(()), |error| Err(error.into()))
 }
 
 pub(crate) async fn check(

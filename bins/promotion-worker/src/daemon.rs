@@ -79,16 +79,31 @@ fn world() -> World {
     }
 }
 
+/// Renews the lease, and looks and scans while it has it. A scan may take long, and neither the lease nor a harmful promotion
+/// waits for its end.
 async fn work(worker: &Worker, holder: Uuid, every: Duration, request: &Request) {
-    let (mut renew, mut looks, mut scans) = (ticks(RENEW), ticks(WATCH), ticks(every));
-    let mut leads = false;
-    loop {
-        tokio::select! {
-            biased;
-            _ = renew.tick() => leads = lead(worker, holder, leads).await,
-            _ = looks.tick(), if leads => alongside(worker, holder, look(worker)).await,
-            _ = scans.tick(), if leads => alongside(worker, holder, scan_once(worker, request)).await,
+    let (leads, leading) = watch::channel(false);
+    let renewing = async {
+        let mut renew = ticks(RENEW);
+        loop {
+            renew.tick().await;
+            let led = *leads.borrow();
+            leads.send_replace(lead(worker, holder, led).await);
         }
+    };
+    let looking = while_leading(WATCH, leading.clone(), async || look(worker).await);
+    let scanning = while_leading(every, leading, async || scan_once(worker, request).await);
+    tokio::join!(renewing, looking, scanning);
+}
+
+async fn while_leading(every: Duration, mut leading: watch::Receiver<bool>, work: impl AsyncFn()) {
+    let mut due = ticks(every);
+    loop {
+        due.tick().await;
+        if leading.wait_for(|leads| *leads).await.is_err() {
+            return;
+        }
+        work().await;
     }
 }
 
@@ -110,18 +125,6 @@ async fn lead(worker: &Worker, holder: Uuid, led: bool) -> bool {
         Err(error) => {
             tracing::warn!(error = %error.chain(), "the lease of the worker could not be renewed");
             false
-        }
-    }
-}
-
-/// Renews the lease while something long is done.
-async fn alongside(worker: &Worker, holder: Uuid, work: impl Future<Output = ()>) {
-    let mut renew = ticks(RENEW);
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            () = &mut work => return,
-            _ = renew.tick() => { lead(worker, holder, true).await; }
         }
     }
 }
