@@ -51,21 +51,23 @@ pub async fn tick(database: &Database, notify: bool) -> Result<Ticked, StorageEr
     let watched = rollouts::watched(&mut database.work().await?).await?;
     let observed = alerts::observe(&mut database.work().await?).await?;
     let mut wanted = of_hour(&observed);
+    let mut unread = Vec::new();
     for promotion in &watched {
         match of_promotion(database, promotion, &observed).await {
             Ok((found, harm)) => {
                 wanted.extend(found);
                 ticked.harms.extend(harm);
             }
-            // One guard that fails must not blind the others.
+            // One guard that fails must not blind the others, and what it said before holds until it is read again.
             Err(error) => {
                 ticked.failed += 1;
+                unread.push(promotion.experiment_id);
                 tracing::error!(promotion.id = %promotion.promotion_id, error = %error.chain(), "the guard of a promotion could not be read");
             }
         }
     }
     ticked.alerts = database
-        .transaction(async |tx| alerts::reconcile(tx, &wanted, notify).await)
+        .transaction(async |tx| alerts::reconcile(tx, &wanted, &unread, notify).await)
         .await?;
     move_on(database, &watched, &mut ticked).await?;
     Ok(ticked)
