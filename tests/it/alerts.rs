@@ -157,3 +157,22 @@ async fn two_that_evaluate_open_an_alert_once() {
         3
     );
 }
+
+/// Who was resumed a moment ago has not been silent for an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_experiment_is_not_silent_yet() {
+    let app = TestApp::start().await;
+    app.experiment("e").running().await;
+    app.change("UPDATE experiments SET start_date = now() - interval '2 days'")
+        .await;
+    for verb in ["pause", "resume"] {
+        let path = format!("/api/v1/admin/experiments/e/{verb}");
+        app.admin(Method::POST, &path, None).await.ok();
+    }
+    engine(&app).watch(&origin()).await.unwrap();
+    let open = listed(&app, "?status=open").await;
+    assert!(
+        !kinds(&open).contains(&("no_events", "warning")),
+        "{open:?}"
+    );
+}

@@ -331,3 +331,26 @@ async fn steps_and_ends_come_with_time() {
         (Some("b"), Some("PROMOTED"))
     );
 }
+
+/// A guard that cannot be read says nothing new: its alert stays open until it is read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_outlives_a_guard_that_cannot_be_read() {
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").running().await;
+    promote(&app, &experiment, "'{100}', 20, 24, 0").await;
+    app.change(&format!(
+        "INSERT INTO alerts (experiment_id, experiment_name, variant_id, variant_name, kind, level, message)
+         VALUES ({0}, 'e', {1}, 'b', 'guard_conversion', 'warning', 'm');
+         UPDATE promotion_rollouts SET requesting_units_before = 1, erring_units_before = 5",
+        experiment.id,
+        experiment.variant("b")
+    ))
+    .await;
+    let pass = async || engine(&app).watch(&origin()).await.unwrap().ticked;
+    let blind = pass().await;
+    assert_eq!((blind.failed, blind.alerts.closed.len()), (1, 0));
+    app.change("UPDATE promotion_rollouts SET erring_units_before = 0")
+        .await;
+    let seeing = pass().await;
+    assert_eq!((seeing.failed, seeing.alerts.closed.len()), (0, 1));
+}

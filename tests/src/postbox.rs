@@ -11,10 +11,12 @@ use tokio_rustls::TlsAcceptor;
 /// What differs from a friendly server on an unprotected line.
 #[derive(Clone, Debug, Default)]
 pub struct Manners {
-    /// The reply to the first command that begins like this, instead of the usual one, each time.
+    /// The reply to a command that begins like this, instead of the usual one, each time; `.` is the end of a mail.
     pub replies: Vec<(&'static str, &'static str)>,
     /// Whether the connection is closed after the final dot, before the reply.
     pub drops_after_data: bool,
+    /// Whether the first mail gets no reply after its final dot, and the connection stays open.
+    pub hangs_once: bool,
     /// How the line is protected.
     pub tls: Protection,
     /// Names in the certificate.
@@ -188,7 +190,17 @@ impl Session {
             mail.push_str(text.strip_prefix('.').unwrap_or(&text));
             mail.push_str("\r\n");
         }
-        self.mails.lock().unwrap().push(mail);
+        let mails = {
+            let mut mails = self.mails.lock().unwrap();
+            mails.push(mail);
+            mails.len()
+        };
+        if self.manners.hangs_once && mails == 1 {
+            std::future::pending::<()>().await;
+        }
+        if let Some((_, reply)) = self.manners.replies.iter().find(|(verb, _)| *verb == ".") {
+            return Some(format!("{reply}\r\n"));
+        }
         (!self.manners.drops_after_data).then(|| "250 2.0.0 queued as 42\r\n".into())
     }
 }

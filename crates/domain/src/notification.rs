@@ -205,6 +205,8 @@ pub enum Audience {
     Channels(Vec<Channel>),
     /// As with all channels, but not this configuration.
     AllBut(Uuid),
+    /// As with all but this configuration, which was disabled, and its owner's others whatever their levels.
+    LeftBy(Uuid),
     /// This configuration alone, whatever it wants.
     Only(Uuid),
 }
@@ -307,7 +309,11 @@ impl Message {
             Event::Hold | Event::PromotionFailed | Event::Test => {
                 format!("{subject}:{event}:{}", self.occurred_at.timestamp_micros())
             }
-            // A target that refuses everything is news once an hour.
+            // That a target was disabled is always news; one that refuses everything is, once an hour.
+            Event::DeadLetter if matches!(self.audience, Audience::LeftBy(_)) => format!(
+                "{subject}:{event}:disabled:{}",
+                self.occurred_at.timestamp_micros()
+            ),
             Event::DeadLetter => {
                 let hour = self.occurred_at.timestamp().div_euclid(3_600);
                 format!("{subject}:{event}:{hour}")

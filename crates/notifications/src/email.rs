@@ -1,14 +1,9 @@
 //! E-mail over SMTP: one message for one recipient, text and HTML that say the same, and what the relay answers.
 
-use std::time::Duration;
-
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::{self, PoolConfig};
-use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use podium_domain::notification::{Message, text};
 use podium_storage::outbox::{Answer, End};
 use rustls::pki_types::CertificateDer;
@@ -16,23 +11,16 @@ use uuid::Uuid;
 
 use crate::Links;
 use crate::escape;
+use crate::http::TimeLimits;
 use crate::sender::StartError;
-use crate::settings::{Smtp, SmtpMode};
+use crate::settings::Smtp;
+use crate::smtp::{Relay, SmtpError};
 use crate::verdict::Verdict;
 
 /// Characters of a subject.
 pub const SUBJECT: usize = 200;
 /// Characters of a text from outside.
 const TEXT: usize = 2_000;
-/// To a connection. The library has no limit of its own for a command, so that a relay that falls silent is left when the
-/// whole message took too long.
-const CONNECT: Duration = Duration::from_secs(5);
-/// For the whole message, connection included. A delivery's lease is longer.
-const WHOLE: Duration = Duration::from_secs(50);
-/// How long a connection waits for the next message.
-const IDLE: Duration = Duration::from_secs(60);
-/// Connections to the relay.
-const CONNECTIONS: u32 = 2;
 
 /// A message that cannot be put into an e-mail.
 #[derive(Debug, thiserror::Error)]
@@ -46,40 +34,31 @@ pub enum RenderError {
 }
 
 /// Sends over one relay.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Mail {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    relay: Relay,
     from: Mailbox,
+    /// The account as it is written on the wire: a relay may repeat what it was told.
+    secrets: Vec<String>,
 }
 
 impl Mail {
-    /// Connections are made when they are needed. Call it inside of a runtime.
+    /// Connections are made when they are needed.
     ///
     /// # Errors
     /// [`StartError::Tls`].
-    pub fn new(settings: &Smtp, roots: &[CertificateDer<'static>]) -> Result<Self, StartError> {
-        let hello = ClientId::Domain(settings.from.email.domain().to_owned());
-        let pool = PoolConfig::new().max_size(CONNECTIONS).idle_timeout(IDLE);
-        let mut builder =
-            AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(settings.host.as_str())
-                .port(settings.port)
-                .hello_name(hello)
-                .timeout(Some(CONNECT))
-                .pool_config(pool);
-        builder = match settings.mode {
-            SmtpMode::StartTls => builder.tls(Tls::Required(parameters(settings, roots)?)),
-            SmtpMode::Tls => builder.tls(Tls::Wrapper(parameters(settings, roots)?)),
-            SmtpMode::None => builder.tls(Tls::None),
-        };
-        // The settings hold no password for an unencrypted connection.
-        if let Some((user, password)) = &settings.login {
-            builder = builder
-                .credentials(Credentials::new(user.clone(), password.expose().to_owned()))
-                .authentication(vec![Mechanism::Plain, Mechanism::Login]);
-        }
+    pub fn new(
+        settings: &Smtp,
+        roots: &[CertificateDer<'static>],
+        limits: TimeLimits,
+    ) -> Result<Self, StartError> {
+        let login = settings.login.as_ref();
         Ok(Self {
-            transport: builder.build(),
+            relay: Relay::new(settings, roots, limits)?,
             from: settings.from.clone(),
+            secrets: login.map_or_else(Vec::new, |(user, password)| {
+                on_the_wire(user, password.expose())
+            }),
         })
     }
 
@@ -100,36 +79,29 @@ impl Mail {
                 );
             }
         };
-        match tokio::time::timeout(WHOLE, self.transport.send(mail)).await {
-            Ok(Ok(reply)) => {
+        let secrets: Vec<&str> = self.secrets.iter().map(String::as_str).collect();
+        match self.relay.send(&mail).await {
+            Ok(reply) => {
                 let lines: Vec<&str> = reply.message().collect();
                 let answer = Answer {
-                    status: reply.code().to_string().parse().ok(),
-                    text: escape::redacted(lines.join(" ").as_bytes(), &[]),
+                    status: Some(reply.code().into()),
+                    text: escape::redacted(lines.join(" ").as_bytes(), &secrets),
                 };
                 (Verdict::Arrived, answer)
             }
-            Ok(Err(error)) => judge(&error),
-            Err(_) => (
-                Verdict::later("the mail server took too long"),
-                Answer::default(),
-            ),
+            Err(error) => judge(&error, &secrets),
         }
     }
 }
 
-fn parameters(
-    settings: &Smtp,
-    roots: &[CertificateDer<'static>],
-) -> Result<TlsParameters, StartError> {
-    let refused = |error: smtp::Error| StartError::Tls(error.to_string());
-    let mut builder =
-        TlsParameters::builder(settings.host.clone()).certificate_store(CertificateStore::None);
-    for root in roots {
-        let root = Certificate::from_der(root.to_vec()).map_err(refused)?;
-        builder = builder.add_root_certificate(root);
-    }
-    builder.build().map_err(refused)
+/// A password and the forms that AUTH PLAIN and AUTH LOGIN give it.
+fn on_the_wire(user: &str, password: &str) -> Vec<String> {
+    let plain = format!("\0{user}\0{password}");
+    vec![
+        password.to_owned(),
+        STANDARD.encode(password),
+        STANDARD.encode(plain),
+    ]
 }
 
 /// Whether mail can be sent to `text`: one address, without a name.
@@ -289,14 +261,15 @@ fn html(message: &Message, links: &Links) -> String {
     out
 }
 
-/// What a failed try means.
+/// What a failed try means; `secrets` are not repeated.
 #[must_use]
-pub fn judge(error: &smtp::Error) -> (Verdict, Answer) {
-    let said = escape::redacted(error.to_string().as_bytes(), &[]);
-    let status: Option<u16> = error
-        .status()
-        .and_then(|code| code.to_string().parse().ok());
-    let verdict = verdict(status, error.is_permanent(), &reason(error));
+pub fn judge(error: &SmtpError, secrets: &[&str]) -> (Verdict, Answer) {
+    let SmtpError::Refused(refused) = error else {
+        return (Verdict::later(error.to_string()), Answer::default());
+    };
+    let said = escape::redacted(refused.to_string().as_bytes(), secrets);
+    let status: Option<u16> = refused.status().map(u16::from);
+    let verdict = verdict(status, refused.is_permanent(), &reason(refused, secrets));
     (verdict, Answer { status, text: said })
 }
 
@@ -316,12 +289,12 @@ fn verdict(status: Option<u16>, permanent: bool, reason: &str) -> Verdict {
 }
 
 /// The innermost cause, which holds neither address nor password.
-fn reason(error: &smtp::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+fn reason(error: &dyn std::error::Error, secrets: &[&str]) -> String {
+    let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    escape::redacted(cause.to_string().as_bytes(), &[])
+    escape::redacted(cause.to_string().as_bytes(), secrets)
 }
 
 #[cfg(test)]

@@ -2,12 +2,19 @@
 //!
 //! Lengths are characters, not bytes, as the services count.
 
-/// One line: control characters become spaces.
+use percent_encoding::percent_decode_str;
+
+/// One line: control characters become spaces, and so does what turns the direction of the text that follows.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if is_control(c) { ' ' } else { c })
         .collect()
+}
+
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The beginning of a text, with an ellipsis where something is missing: at most `max` characters.
@@ -57,7 +64,7 @@ pub fn html(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\n' => out.push('\n'),
-            c if c.is_control() => out.push(' '),
+            c if is_control(c) => out.push(' '),
             c => out.push(c),
         }
     }
@@ -70,9 +77,11 @@ pub fn html(text: &str) -> String {
 pub fn redacted(answer: &[u8], secrets: &[&str]) -> String {
     const KEPT: usize = 500;
     let mut text = one_line(&String::from_utf8_lossy(answer));
-    // Before it is cut, so that no half of a secret is left.
-    for secret in secrets.iter().filter(|secret| secret.len() >= 4) {
-        text = text.replace(secret, "***");
+    // Before it is cut, so that no half of a secret is left; the longest first, so that no part of one breaks the whole.
+    let mut forms: Vec<String> = secrets.iter().flat_map(|secret| forms(secret)).collect();
+    forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    for form in forms.iter().filter(|form| form.len() >= 4) {
+        text = text.replace(form.as_str(), "***");
     }
     let mut end = text.len().min(KEPT);
     while !text.is_char_boundary(end) {
@@ -80,6 +89,17 @@ pub fn redacted(answer: &[u8], secrets: &[&str]) -> String {
     }
     text.truncate(end);
     text
+}
+
+/// A secret as JSON and URLs write it.
+fn forms(secret: &str) -> [String; 4] {
+    let decoded = percent_decode_str(secret).decode_utf8_lossy().into_owned();
+    [
+        secret.replace('/', "\\/"),
+        decoded.replace('/', "\\/"),
+        decoded,
+        secret.to_owned(),
+    ]
 }
 
 #[derive(Clone, Copy)]
@@ -134,6 +154,7 @@ mod tests {
             "∗b∗ ＿i＿ ∼s∼ ˋcˋ module_order"
         );
         assert_eq!(slack("a\r\n> quote", 99), "a  &gt; quote");
+        assert_eq!(one_line("a\u{202e}b\u{2066}c\u{2028}d"), "a b c d");
     }
 
     #[test]
@@ -165,6 +186,13 @@ mod tests {
         assert_eq!(
             redacted(answer, &["/services/T1/B2/secret", ""]),
             "no route ***   [31mred"
+        );
+        assert_eq!(
+            redacted(
+                br"no \/services\/T1\/B2\/secret, /services/T1/B2/s%65cret, s%65cret",
+                &["/services/T1/B2/s%65cret", "s%65cret"]
+            ),
+            "no ***, ***, ***"
         );
         assert_eq!(redacted("ü".repeat(400).as_bytes(), &[]).len(), 500);
         assert_eq!(redacted(&[0xff; 3], &[]), "\u{fffd}\u{fffd}\u{fffd}");

@@ -15,7 +15,7 @@ use crate::tls;
 /// No more of an answer is read.
 const ANSWER: usize = 64 * 1024;
 
-/// Time limits of requests.
+/// Time limits of tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimits {
     /// To a connection.
@@ -24,6 +24,10 @@ pub struct TimeLimits {
     pub total: Duration,
     /// The same for webhooks, whose receivers may work before they answer.
     pub webhook: Duration,
+    /// To the reply to a command of SMTP.
+    pub mail_command: Duration,
+    /// To the end of a whole e-mail, connection included.
+    pub mail: Duration,
 }
 
 impl Default for TimeLimits {
@@ -32,6 +36,8 @@ impl Default for TimeLimits {
             connect: Duration::from_secs(3),
             total: Duration::from_secs(10),
             webhook: Duration::from_secs(15),
+            mail_command: Duration::from_secs(10),
+            mail: Duration::from_secs(60),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | [`slack`], [`pagerduty`], [`email`], [`webhook`] | a channel each: its bytes, its limits, what its answers mean |
 //! | [`escape`] | text from outside, made harmless |
 //! | [`guard`], [`http`] | requests that never reach a private address |
+//! | [`smtp`] | conversations with the mail relay |
 //! | [`retry`] | when to try again |
 //! | [`sender`], [`counters`] | sending, and how much of it |
 
@@ -25,6 +26,7 @@ pub mod retry;
 pub mod sender;
 pub mod settings;
 pub mod slack;
+pub mod smtp;
 mod tls;
 pub mod verdict;
 pub mod webhook;

@@ -28,8 +28,8 @@ const AT_ONCE: usize = 16;
 const PROMPT: Duration = Duration::from_millis(200);
 /// Messages that may be on their way in all; each holds a connection.
 const IN_ALL: usize = 512;
-/// Longer than any try takes.
-const LEASE: Duration = Duration::from_secs(60);
+/// Longer than any try takes, which is an e-mail that waits for a connection and then for the relay.
+const LEASE: Duration = Duration::from_secs(90);
 /// How often the outbox is looked at when nothing happens.
 const POLL: Duration = Duration::from_secs(1);
 /// Failures in a row after which a target is only probed.
@@ -91,7 +91,9 @@ impl Sender {
         let roots = tls::roots(&settings.extra_roots);
         let http = Http::new(&roots, settings.allow_private, settings.time_limits)?;
         let mail = settings.smtp.as_ref();
-        let mail = mail.map(|smtp| Mail::new(smtp, &roots)).transpose()?;
+        let mail = mail
+            .map(|smtp| Mail::new(smtp, &roots, settings.time_limits))
+            .transpose()?;
         Ok(Arc::new(Self {
             database,
             links: Links::new(settings.public_url.as_deref()),
@@ -146,7 +148,7 @@ impl Sender {
         self.count(delivery.channel, outcome);
         let limits = Limits {
             failures: FAILURES,
-            probe_every: retry::scaled(PROBE, self.settings.retry_base),
+            probe_every: self.probe_every(),
         };
         for attempt in 1..=RECORDS {
             let now = (self.world.now)();
@@ -239,7 +241,9 @@ impl Sender {
                 },
                 Some(delay) => {
                     let delay = retry::jittered(delay, (self.world.chance)()).max(at_least);
-                    let pause = pause.then(|| wish.unwrap_or(at_least.max(delay)));
+                    // The table is about this message: late in it the target's other messages must not wait for hours.
+                    let patience = at_least.max(delay.min(self.probe_every()));
+                    let pause = pause.then(|| wish.unwrap_or(patience));
                     Outcome::Retry {
                         reason,
                         answer,
@@ -249,6 +253,10 @@ impl Sender {
                 }
             },
         }
+    }
+
+    fn probe_every(&self) -> Duration {
+        retry::scaled(PROBE, self.settings.retry_base)
     }
 
     fn gap(&self, channel: Channel) -> Duration {
@@ -363,15 +371,20 @@ fn unset(what: &str) -> Tried {
     (verdict, Answer::default(), None)
 }
 
-/// What no log may show of an answer that repeats the request.
+/// What no log may show of an answer that repeats the request: the address, its path, and every part of it that is long
+/// enough to be a token.
 fn secrets(delivery: &Delivery) -> Vec<&str> {
+    const TOKEN: usize = 8;
     let target = &delivery.target;
     let url = target.webhook_url.as_deref();
-    // The path of the address is the secret part of it, and what a receiver would repeat.
     let path = url.and_then(|url| {
         let behind = url.split_once("://")?.1;
         behind.find('/').and_then(|at| behind.get(at..))
     });
+    let parts = path
+        .unwrap_or_default()
+        .split(['/', '?', '&', '=', '#'])
+        .filter(|part| part.len() >= TOKEN);
     [
         url,
         path,
@@ -381,6 +394,7 @@ fn secrets(delivery: &Delivery) -> Vec<&str> {
     ]
     .into_iter()
     .flatten()
+    .chain(parts)
     .collect()
 }
 

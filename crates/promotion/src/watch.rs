@@ -43,7 +43,8 @@ pub struct Seen {
     wanted: Vec<Wanted>,
     /// Promotions that move no further: they do harm, or their guard could not be read.
     held: BTreeSet<Uuid>,
-    unread: usize,
+    /// Experiments whose guard could not be read: what it said before holds until it is read again.
+    unread: Vec<i64>,
 }
 
 /// What a pass did.
@@ -71,7 +72,7 @@ pub async fn look(database: &Database) -> Result<Seen, StorageError> {
         observed: observe(database).await,
         wanted: Vec::new(),
         held: BTreeSet::new(),
-        unread: 0,
+        unread: Vec::new(),
     };
     let hour = seen.observed.as_deref().unwrap_or_default();
     for promotion in &seen.watched {
@@ -84,10 +85,10 @@ pub async fn look(database: &Database) -> Result<Seen, StorageError> {
                 seen.wanted.extend(found.alert);
                 seen.harms.extend(found.harm);
             }
-            // One guard that fails must not blind the others.
+            // One guard that fails must not blind the others, and what it said before holds until it is read again.
             Err(error) => {
                 seen.held.insert(id);
-                seen.unread += 1;
+                seen.unread.push(promotion.experiment_id);
                 tracing::error!(promotion.id = %id, error = %error.chain(), "the guard of a promotion could not be read");
             }
         }
@@ -107,11 +108,11 @@ pub async fn settle(database: &Database, seen: Seen, notify: bool) -> Result<Tic
     let mut wanted = of_hour(&seen.observed?);
     wanted.extend(seen.wanted);
     let mut ticked = Ticked {
-        failed: seen.unread,
+        failed: seen.unread.len(),
         ..Ticked::default()
     };
     ticked.alerts = database
-        .transaction(async |tx| alerts::reconcile(tx, &wanted, notify).await)
+        .transaction(async |tx| alerts::reconcile(tx, &wanted, &seen.unread, notify).await)
         .await?;
     // What the guards have read says nothing of what is not folded.
     let lag = context::freshness(&mut database.work().await?)

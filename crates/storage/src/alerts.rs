@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
-use podium_domain::alerts::{ExperimentHour, Finding, VariantHour};
+use podium_domain::alerts::{ExperimentHour, Finding, Kind, VariantHour};
 use podium_domain::analysis::{self, EpochSplit};
 use podium_domain::notification::{self, Event, Level, Message, Named, Subject};
 use podium_domain::outcomes::Outcomes;
@@ -59,8 +59,11 @@ pub struct Observed {
     pub hour: ExperimentHour,
 }
 
+/// Who was resumed within the hour has not run through it.
 const EXPERIMENTS: &str = "-- alerts::experiments
-SELECT e.id, e.name, e.status = 'running' AS is_running, e.start_date <= now() - interval '60 minutes' AS ran_the_hour,
+SELECT e.id, e.name, e.status = 'running' AS is_running, e.start_date <= now() - interval '60 minutes' AND NOT EXISTS (
+           SELECT 1 FROM audit_log l WHERE l.experiment_id = e.id AND l.action = 'experiment.resume'
+               AND l.at > now() - interval '60 minutes') AS ran_the_hour,
        v.id AS variant_id, v.name AS variant_name, v.traffic_weight::text AS weight, coalesce(m.units, 0) AS units,
        coalesce(a.asked, 0) AS asked, coalesce(a.failed, 0) AS failed
 FROM experiments e JOIN experiment_variants v ON v.experiment_id = e.id
@@ -316,13 +319,14 @@ const COUNTS: &str = "-- alerts::counts
 SELECT level, count(*) AS alerts FROM alerts WHERE closed_at IS NULL GROUP BY 1";
 
 /// Opens what is wanted and not open, closes what is open and not wanted any more, and queues the news of both where
-/// `notify` is set.
+/// `notify` is set. What the guards said of the experiments `unread` stays as it is, because nobody knows better.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read; nothing changed then.
 pub async fn reconcile(
     transaction: &Transaction<'_>,
     wanted: &[Wanted],
+    unread: &[i64],
     notify: bool,
 ) -> Result<Reconciled, StorageError> {
     const LOCK: &str = "-- alerts::lock\nSELECT pg_try_advisory_xact_lock($1) AS locked";
@@ -341,9 +345,10 @@ pub async fn reconcile(
     let open: Result<Vec<Alert>, StorageError> = rows.iter().map(alert).collect();
     let open = open?;
     let mut done = Reconciled::default();
+    let unknown = |old: &Alert| of_guard(old) && unread.contains(&old.experiment.id);
     for old in open
         .iter()
-        .filter(|old| !wanted.iter().any(|new| same(old, new)))
+        .filter(|old| !unknown(old) && !wanted.iter().any(|new| same(old, new)))
     {
         let rows = fetch(transaction, CLOSE, &[&old.id]).await?;
         done.closed.extend(read_all(&rows)?);
@@ -380,6 +385,13 @@ pub async fn reconcile(
         }
     }
     Ok(done)
+}
+
+/// Whether an alert comes from the guard of a promotion, and not from the last hour.
+fn of_guard(alert: &Alert) -> bool {
+    [Kind::GuardConversion, Kind::GuardErrors, Kind::SiteErrors]
+        .iter()
+        .any(|kind| alert.kind == kind.name())
 }
 
 fn same(old: &Alert, new: &Wanted) -> bool {

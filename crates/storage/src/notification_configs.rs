@@ -208,6 +208,19 @@ RETURNING ",
     columns!()
 );
 
+/// What waited for the next try, or behind one, is due as if it were queued now. What a sender has in hand stays with it,
+/// and rows that another one is recording are passed over: it sees the new version by itself.
+const RESUME: &str = "-- notification_configs::resume
+WITH waiting AS (
+    SELECT o.id, CASE WHEN c.channel = 'pagerduty' THEN now()
+                      ELSE podium_quiet_until(now(), c.quiet_from, c.quiet_to, c.quiet_zone) END AS due
+    FROM notification_outbox o JOIN notification_configs c ON c.id = o.config_id
+    WHERE c.id = $1 AND c.enabled AND o.dead_at IS NULL AND (o.leased_until IS NULL OR o.leased_until <= now())
+    FOR UPDATE OF o SKIP LOCKED)
+UPDATE notification_outbox o SET next_attempt_at = least(o.next_attempt_at, waiting.due)
+FROM waiting WHERE o.id = waiting.id
+RETURNING o.id";
+
 const DELETE: &str = "-- notification_configs::delete
 DELETE FROM notification_configs WHERE id = $1 RETURNING id";
 
@@ -319,6 +332,7 @@ pub async fn patch(
                 return Ok(wanted);
             }
             let after = update(tx, &wanted, &patch.secrets).await?;
+            fetch(tx, RESUME, &[&id]).await?;
             if before.enabled && !after.enabled {
                 outbox::bury(tx, id, "the target was disabled", false).await?;
             }

@@ -27,7 +27,9 @@ WITH logged AS (
     SELECT c.user_id, c.id, c.channel, $1, $2, $3, $4, $5, $6, $7 || ':' || c.id, $8, 'trigger', '{}'
     FROM notification_configs c
     WHERE CASE WHEN $9::uuid IS NOT NULL THEN c.id = $9
-               ELSE c.enabled AND c.channel = ANY ($10) AND $1 = ANY (c.alert_levels) AND c.id IS DISTINCT FROM $11 END
+               ELSE c.enabled AND c.channel = ANY ($10) AND c.id IS DISTINCT FROM $11
+                    AND ($1 = ANY (c.alert_levels)
+                         OR $14 AND c.user_id = (SELECT t.user_id FROM notification_configs t WHERE t.id = $11)) END
     ON CONFLICT (message_key) DO NOTHING
     RETURNING id, config_id)
 INSERT INTO notification_outbox (id, config_id, dedup_key, action, urgency, payload, next_attempt_at)
@@ -38,7 +40,7 @@ FROM logged l JOIN notification_configs c ON c.id = l.config_id
 RETURNING id";
 
 /// Closes the incident under the key $8 with every PagerDuty target that was told to open one, whatever its levels are
-/// by now.
+/// by now, and whatever became of it: a try without an answer may have arrived.
 const RESOLVE: &str = "-- outbox::resolve
 WITH logged AS (
     INSERT INTO notification_logs (user_id, config_id, channel, alert_level, alert_type, title, message,
@@ -47,7 +49,7 @@ WITH logged AS (
     FROM notification_configs c
     WHERE c.enabled AND c.channel = 'pagerduty'
       AND EXISTS (SELECT 1 FROM notification_logs t WHERE t.channel = 'pagerduty' AND t.dedup_key = $8
-                  AND t.config_id = c.id AND t.action = 'trigger' AND t.status <> 'failed')
+                  AND t.config_id = c.id AND t.action = 'trigger')
     ON CONFLICT (message_key) DO NOTHING
     RETURNING id, config_id)
 INSERT INTO notification_outbox (id, config_id, dedup_key, action, urgency, payload, next_attempt_at)
@@ -94,19 +96,23 @@ pub async fn listeners(
 async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, StorageError> {
     let (only, all_but) = match &message.audience {
         Audience::Channels(_) => (None, None),
-        Audience::AllBut(target) => (None, Some(*target)),
+        Audience::AllBut(target) | Audience::LeftBy(target) => (None, Some(*target)),
         Audience::Only(target) => (Some(*target), None),
     };
     let key = message.subject.dedup_key();
     let (channels, urgency) = (channels(message), urgency(message.level));
     let payload = payload(message)?;
-    insert(
-        tx,
-        ENQUEUE,
-        message,
-        &[&key, &only, &channels, &all_but, &urgency, &payload],
-    )
-    .await
+    let also_owner = matches!(message.audience, Audience::LeftBy(_));
+    let rest: [&(dyn ToSql + Sync); 7] = [
+        &key,
+        &only,
+        &channels,
+        &all_but,
+        &urgency,
+        &payload,
+        &also_owner,
+    ];
+    insert(tx, ENQUEUE, message, &rest).await
 }
 
 async fn resolve(
@@ -148,7 +154,7 @@ async fn insert(
 fn channels(message: &Message) -> Vec<&'static str> {
     let wanted = match &message.audience {
         Audience::Channels(channels) => channels.as_slice(),
-        Audience::AllBut(_) | Audience::Only(_) => Channel::ALL,
+        Audience::AllBut(_) | Audience::LeftBy(_) | Audience::Only(_) => Channel::ALL,
     };
     wanted
         .iter()

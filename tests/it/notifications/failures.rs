@@ -2,11 +2,21 @@
 
 use podium_notifications::http::TimeLimits;
 use podium_storage::audit::Origin;
+use podium_storage::experiments::Precondition;
+use podium_storage::notification_configs::{self, ConfigPatch, Secrets};
 use podium_storage::notification_logs;
 use podium_tests::TestDatabase;
 use podium_tests::sink::{Reaction, Received, Sink};
 
 use super::*;
+
+fn person() -> Origin {
+    Origin {
+        actor: "1".into(),
+        request_id: "r".into(),
+        address: None,
+    }
+}
 
 /// One try against a webhook that reacts like this: status, error and answer of the log, and seconds to the next try.
 async fn tried(reaction: Reaction) -> (String, String, String, i64) {
@@ -124,15 +134,11 @@ async fn a_dead_letter_can_be_sent_again() {
     assert_eq!(states(&database).await, "failed 1, pending 1");
     assert_eq!(deliver_once(&sender).await, 1);
     let news = other.received()[0].json();
-    assert!(news["text"].as_str().unwrap().contains("answered 500"));
+    assert!(news["text"].as_str().unwrap().contains("status 500"));
 
     let id = "SELECT id::text FROM notification_logs WHERE status = 'failed' AND attempts = 8";
     let id: Uuid = database.text(id).await.parse().unwrap();
-    let origin = Origin {
-        actor: "1".into(),
-        request_id: "r".into(),
-        address: None,
-    };
+    let origin = person();
     let again =
         async || notification_logs::resend(&storage(&database), &origin, (Some("a"), id)).await;
     again().await.unwrap();
@@ -245,4 +251,145 @@ async fn an_unreadable_message_is_given_up() {
     while states(&database).await != "failed 1, sent 1" {
         deliver_once(&sender).await;
     }
+}
+
+/// A busy target without a wish is asked again within a minute, however late its message is in the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_target_is_not_left_alone_for_hours() {
+    let sink = Sink::start(|_, _| Reaction::Answer(503, "", "")).await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    database
+        .execute("UPDATE notification_outbox SET attempts = 5")
+        .await;
+    let mut settings = settings();
+    settings.retry_base = Duration::from_secs(5);
+    deliver_once(&sender(&database, settings)).await;
+    let wait = |column: &str, table: &str| {
+        format!("SELECT extract(epoch FROM max({column}) - now())::bigint FROM {table}")
+    };
+    let of_target = wait("paused_until", "notification_configs");
+    let of_message = wait("next_attempt_at", "notification_outbox");
+    assert!((55..=60).contains(&database.number(&of_target).await));
+    assert!(database.number(&of_message).await > 35_000);
+}
+
+async fn change(database: &TestDatabase, id: Uuid, patch: ConfigPatch) {
+    let (storage, any) = (storage(database), Precondition::Any);
+    let origin = person();
+    let changed = notification_configs::patch(&storage, &origin, (None, id), &any, &patch).await;
+    changed.unwrap();
+}
+
+fn to(url: &str) -> ConfigPatch {
+    ConfigPatch {
+        secrets: Secrets {
+            webhook_url: Some(url.to_owned()),
+            ..Secrets::default()
+        },
+        ..ConfigPatch::default()
+    }
+}
+
+/// Whoever repairs a target sees what waited for it arrive, and what its old address says in the meantime disables nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repaired_target_is_served_at_once() {
+    let friendly = Sink::friendly().await;
+    for status in [410, 500] {
+        let broken = Sink::start(move |_, _| Reaction::Answer(status, "", "")).await;
+        let database = TestDatabase::migrated().await;
+        let id = webhook(&database, "a", &broken.url).await;
+        enqueue(&storage(&database), &[promotion(1), promotion(2)]).await;
+        let mut settings = settings();
+        settings.retry_base = Duration::from_secs(5);
+        let sender = sender(&database, settings);
+        database
+            .execute(
+                "UPDATE notification_outbox SET attempts = 4, next_attempt_at = now() + interval '9 hours'
+                 WHERE seq = (SELECT min(seq) FROM notification_outbox)",
+            )
+            .await;
+        let taken = sender.claim(1).await.unwrap();
+        let outcome = sender.send(&taken[0]).await;
+        change(&database, id, to(&friendly.url)).await;
+        sender.record(&taken[0], &outcome).await;
+        while deliver_once(&sender).await > 0 {}
+        let expected = if status == 410 {
+            "failed 1, sent 1"
+        } else {
+            "sent 2"
+        };
+        assert_eq!(states(&database).await, expected);
+        let enabled = "SELECT enabled::text FROM notification_configs";
+        assert_eq!(database.text(enabled).await, "true");
+    }
+}
+
+/// What is in hand while its target is disabled, or was queued at that moment, does not wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_waits_for_a_disabled_target() {
+    let sink = Sink::start(|_, _| Reaction::Answer(500, "", "")).await;
+    let database = TestDatabase::migrated().await;
+    let id = webhook(&database, "a", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    let sender = sender(&database, settings());
+    let taken = sender.claim(1).await.unwrap();
+    let outcome = sender.send(&taken[0]).await;
+    let off = ConfigPatch {
+        enabled: Some(false),
+        ..ConfigPatch::default()
+    };
+    change(&database, id, off).await;
+    assert_eq!(states(&database).await, "pending 1", "it is in hand");
+    sender.record(&taken[0], &outcome).await;
+    assert_eq!(states(&database).await, "failed 1");
+
+    database
+        .execute("UPDATE notification_configs SET enabled = true")
+        .await;
+    enqueue(&storage(&database), &[promotion(2)]).await;
+    database
+        .execute("UPDATE notification_configs SET enabled = false")
+        .await;
+    assert_eq!(deliver_once(&sender).await, 0);
+    assert_eq!(states(&database).await, "failed 2");
+    let why = "SELECT DISTINCT error_message FROM notification_logs";
+    assert_eq!(database.text(why).await, "the target was disabled");
+}
+
+/// That a target was disabled is told even within the hour of another dead letter, and to its owner whatever the levels;
+/// what the other side said is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabling_is_always_told() {
+    let broken = Sink::start(|_, before| match before {
+        0 => Reaction::Answer(500, "", "for ann@example.com"),
+        _ => Reaction::Answer(410, "", "for ann@example.com"),
+    })
+    .await;
+    let other = Sink::friendly().await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &broken.url).await;
+    let slack = |levels: &str| {
+        format!(
+            "webhook_url, alert_levels='{}/slack', '{levels}'",
+            other.url
+        )
+    };
+    target(&database, "a", "slack", &slack("{critical}")).await;
+    target(&database, "b", "slack", &slack("{warning}")).await;
+    target(&database, "c", "slack", &slack("{critical}")).await;
+    enqueue(&storage(&database), &[promotion(1), promotion(2)]).await;
+    database
+        .execute("UPDATE notification_outbox SET attempts = 7")
+        .await;
+    let sender = sender(&database, settings());
+    deliver_once(&sender).await;
+    let_time_pass(&database).await;
+    deliver_once(&sender).await;
+    let told = "SELECT string_agg(user_id || ' ' || channel, ', ' ORDER BY created_at, user_id) FROM notification_logs
+                WHERE alert_type = 'dead_letter'";
+    assert_eq!(database.text(told).await, "b slack, a slack, b slack");
+    let shown = "SELECT count(*) FROM notification_logs WHERE alert_type = 'dead_letter' AND message LIKE '%ann@%'";
+    assert_eq!(database.number(shown).await, 0);
 }

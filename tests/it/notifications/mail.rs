@@ -12,6 +12,10 @@ const TO: &str = "email_address='ops@example.com'";
 
 /// A sender over this server, with a password where the line is protected.
 fn mailer(database: &TestDatabase, postbox: &Postbox, mode: SmtpMode) -> Arc<Sender> {
+    sender(database, mail_settings(postbox, mode))
+}
+
+fn mail_settings(postbox: &Postbox, mode: SmtpMode) -> Settings {
     let mut settings = settings();
     let password = ("podium".to_owned(), Secret::new("correct horse"));
     settings.smtp = Some(Smtp {
@@ -22,7 +26,7 @@ fn mailer(database: &TestDatabase, postbox: &Postbox, mode: SmtpMode) -> Arc<Sen
         from: "Podium <podium@example.com>".parse().unwrap(),
     });
     settings.extra_roots = vec![CertificateDer::from(postbox.certificate.clone())];
-    sender(database, settings)
+    settings
 }
 
 fn replying(command: &'static str, reply: &'static str) -> Manners {
@@ -52,6 +56,11 @@ async fn error(database: &TestDatabase) -> String {
     database.text(sql).await
 }
 
+async fn error_of_first(database: &TestDatabase) -> String {
+    let sql = "SELECT coalesce(max(error_message), '') FROM notification_logs WHERE attempts = 1";
+    database.text(sql).await
+}
+
 /// A mail arrives, and the relay's reply is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_arrives() {
@@ -78,6 +87,9 @@ async fn what_is_put_off_is_sent_again() {
         ("RCPT", "450 4.2.1 busy"),
         ("RCPT", "451 4.3.0 later"),
         ("MAIL", "452 4.3.1 full"),
+        (".", "452 4.3.1 full"),
+        // It is positive, and no answer to a mail.
+        (".", "354 go on"),
     ] {
         let postbox = Postbox::start(replying(command, reply)).await;
         let database = one_message("a").await;
@@ -97,6 +109,55 @@ async fn what_is_put_off_is_sent_again() {
     deliver_once(&sender).await;
     let mails = postbox.mails();
     assert_eq!((mails.len(), &mails[0]), (2, &mails[1]));
+}
+
+/// A mail that gets no answer takes its connection with it: the next one reads its own reply, which is a refusal here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_comes_late_is_nobody_elses() {
+    for (replies, expected) in [
+        (vec![], "pending 1, sent 1"),
+        (vec![(".", "554 5.6.0 no")], "failed 1, pending 1"),
+    ] {
+        let postbox = Postbox::start(Manners {
+            hangs_once: true,
+            replies,
+            ..Manners::default()
+        })
+        .await;
+        let database = one_message("a").await;
+        enqueue(&storage(&database), &[promotion(2)]).await;
+        let mut settings = mail_settings(&postbox, SmtpMode::None);
+        settings.time_limits.mail = SOON;
+        let sender = sender(&database, settings);
+        assert_eq!(deliver_once(&sender).await, 1);
+        assert_eq!(states(&database).await, "pending 2");
+        assert!(error_of_first(&database).await.contains("too long"));
+        assert_eq!(deliver_once(&sender).await, 1);
+        assert_eq!(states(&database).await, expected);
+        let commands = postbox.commands();
+        let greetings = commands.iter().filter(|c| c.starts_with("EHLO")).count();
+        assert_eq!(greetings, 2, "{commands:?}");
+    }
+}
+
+/// What ended well is used again, and a relay that repeats the password shows it to nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_serves_many_and_no_answer_shows_the_password() {
+    let manners = Manners {
+        replies: vec![(".", "250 ok correct horse Y29ycmVjdCBob3JzZQ==")],
+        ..protected(Protection::Tls, "localhost")
+    };
+    let postbox = Postbox::start(manners).await;
+    let database = one_message("a").await;
+    enqueue(&storage(&database), &[promotion(2)]).await;
+    let sender = mailer(&database, &postbox, SmtpMode::Tls);
+    while deliver_once(&sender).await > 0 {}
+    assert_eq!(states(&database).await, "sent 2");
+    let commands = postbox.commands();
+    let logins = commands.iter().filter(|c| c.starts_with("AUTH")).count();
+    assert_eq!(logins, 1, "{commands:?}");
+    let reply = "SELECT response_data ->> 'text' FROM notification_logs LIMIT 1";
+    assert_eq!(database.text(reply).await, "ok *** ***");
 }
 
 /// An address that refuses three messages in a row is disabled.

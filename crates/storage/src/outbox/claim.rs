@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
 use podium_domain::notification::{Channel, Message};
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::record::DISABLED;
 use crate::experiments::rows::fetch;
 use crate::rows::column;
 use crate::{Database, StorageError};
@@ -56,6 +58,8 @@ pub struct Delivery {
     pub message: Message,
     /// Where to.
     pub target: Target,
+    /// The version of the configuration that this was read from.
+    pub version: DateTime<Utc>,
 }
 
 /// Targets with something due that no sender is at work on and that may be sent to now: first those that took their last
@@ -90,9 +94,19 @@ taken AS (
 leased AS (
     UPDATE notification_configs c SET leased_until = now() + make_interval(secs => $2)
     FROM taken t WHERE c.id = t.config_id)
-SELECT t.*, c.user_id, c.channel, c.webhook_url, c.api_key, c.email_address, c.routing_key,
+SELECT t.*, c.updated_at AS version, c.user_id, c.channel, c.webhook_url, c.api_key, c.email_address, c.routing_key,
        CASE WHEN c.previous_api_key_until > now() THEN c.previous_api_key END AS previous_api_key
 FROM taken t JOIN notification_configs c ON c.id = t.config_id";
+
+/// What was queued while its target was being disabled, or was in the hands of a process that died.
+const BURY_DISABLED: &str = "-- outbox::bury_disabled
+WITH lost AS (
+    SELECT o.id FROM notification_outbox o JOIN notification_configs c ON c.id = o.config_id
+    WHERE NOT c.enabled AND o.dead_at IS NULL AND (o.leased_until IS NULL OR o.leased_until <= now())
+    FOR UPDATE OF o SKIP LOCKED),
+gone AS (UPDATE notification_outbox o SET dead_at = now() FROM lost WHERE o.id = lost.id RETURNING o.id)
+UPDATE notification_logs l SET status = 'failed', error_message = $1 FROM gone WHERE l.id = gone.id
+RETURNING l.id";
 
 /// What nobody can read is given up at once, or it would stop its target for ever.
 const GIVE_UP: &str = "-- outbox::give_up
@@ -118,8 +132,10 @@ pub async fn claim(
     let mut link = database.serve().await?;
     let outcome = timeout(link.limit(), async {
         let tx = link.object_mut()?.transaction().await?;
+        fetch(&tx, BURY_DISABLED, &[&DISABLED]).await?;
         let free = fetch(&tx, FREE, &[&room, &i64::from(per_user)]).await?;
         if free.is_empty() {
+            tx.commit().await?;
             return Ok(Vec::new());
         }
         let free: Result<Vec<Uuid>, StorageError> = free
@@ -178,5 +194,6 @@ fn delivery(row: &Row) -> Result<Delivery, StorageError> {
             email_address: column(row, T, "email_address")?,
             routing_key: column(row, T, "routing_key")?,
         },
+        version: column(row, T, "version")?,
     })
 }

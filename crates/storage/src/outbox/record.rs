@@ -16,6 +16,8 @@ use crate::experiments::rows::fetch;
 use crate::rows::column;
 use crate::{Database, StorageError};
 
+/// Why a message of a disabled target is given up.
+pub(super) const DISABLED: &str = "the target was disabled";
 /// Addresses that refuse this many messages in a row for good are disabled.
 const REFUSALS: i32 = 3;
 
@@ -95,11 +97,14 @@ freed AS (
     FROM gone WHERE c.id = gone.config_id)
 SELECT id FROM gone";
 
-/// What follows about the same thing waits as well.
+/// What follows about the same thing waits as well. A target that somebody changed during the try, whose version is not $9
+/// any more, does not wait for what the old one asked for.
 const RETRY: &str = "-- outbox::retry
 WITH again AS (
-    UPDATE notification_outbox
-    SET next_attempt_at = now() + make_interval(secs => $3), lease = NULL, leased_until = NULL
+    UPDATE notification_outbox o
+    SET next_attempt_at = now() + make_interval(secs => CASE WHEN EXISTS (
+            SELECT 1 FROM notification_configs c WHERE c.id = o.config_id AND c.updated_at <> $9) THEN 0 ELSE $3::float8 END),
+        lease = NULL, leased_until = NULL
     WHERE id = $1 AND lease = $2 RETURNING id, config_id, dedup_key, attempts, next_attempt_at),
 followers AS (
     UPDATE notification_outbox o SET next_attempt_at = greatest(o.next_attempt_at, again.next_attempt_at)
@@ -110,10 +115,10 @@ logged AS (
     FROM again WHERE l.id = again.id)
 UPDATE notification_configs c
 SET failures_in_row = c.failures_in_row + 1, failing_since = coalesce(c.failing_since, now()), leased_until = NULL,
-    paused_until = greatest(now() + make_interval(secs => $6),
-        CASE WHEN c.failures_in_row + 1 >= $7 THEN now() + make_interval(secs => $8) END)
+    paused_until = CASE WHEN c.updated_at <> $9 THEN c.paused_until ELSE greatest(now() + make_interval(secs => $6),
+        CASE WHEN c.failures_in_row + 1 >= $7 THEN now() + make_interval(secs => $8) END) END
 FROM again WHERE c.id = again.config_id
-RETURNING c.channel = 'webhook' AND c.failing_since < now() - interval '5 days' AS hopeless";
+RETURNING c.enabled, c.channel = 'webhook' AND c.failing_since < now() - interval '5 days' AS hopeless";
 
 const DEAD: &str = "-- outbox::dead
 WITH gone AS (
@@ -129,10 +134,11 @@ SET failures_in_row = c.failures_in_row + 1, failing_since = coalesce(c.failing_
 FROM gone WHERE c.id = gone.config_id
 RETURNING c.refusals_in_row";
 
+/// Only as the try found it: what somebody changed meanwhile has not refused anything yet.
 const DISABLE: &str = "-- outbox::disable
 UPDATE notification_configs
 SET enabled = false, disabled_reason = $2, updated_at = greatest(now(), updated_at + interval '1 microsecond')
-WHERE id = $1 AND enabled RETURNING id";
+WHERE id = $1 AND enabled AND updated_at = $3 RETURNING id";
 
 /// Gives up what waits for a target. What a sender has in hand is the sender's to record, unless $3 says otherwise.
 const BURY: &str = "-- outbox::bury
@@ -239,14 +245,18 @@ async fn retry(
             &later.pause.map(|pause| pause.as_secs_f64()),
             &limits.failures,
             &limits.probe_every.as_secs_f64(),
+            &delivery.version,
         ],
     )
     .await?;
-    let hopeless = match rows.first() {
-        Some(row) => column(row, "notification_configs", "hopeless")?,
-        None => false,
+    let Some(row) = rows.first() else {
+        return Ok(());
     };
-    if hopeless {
+    if !column::<bool>(row, "notification_configs", "enabled")? {
+        // Whoever disabled it gave up what waited, and left this one to its sender.
+        return bury(tx, delivery.config_id, DISABLED, false).await;
+    }
+    if column(row, "notification_configs", "hopeless")? {
         let reason = format!("five days without a success; last: {}", later.reason);
         give_up(
             tx,
@@ -289,27 +299,32 @@ async fn give_up(
         return Ok(());
     };
     let refusals: i32 = column(row, "notification_configs", "refusals_in_row")?;
-    match end {
+    let disabled = match end {
         End::Target => disable(tx, delivery, reason).await?,
         End::Refusal if refusals >= REFUSALS => disable(tx, delivery, reason).await?,
-        End::Account => drop(fetch(tx, BURY_MAIL, &[&reason]).await?),
-        End::Message | End::Refusal => {}
-    }
-    tell(tx, delivery, reason, now).await
+        End::Account => {
+            fetch(tx, BURY_MAIL, &[&reason]).await?;
+            false
+        }
+        End::Message | End::Refusal => false,
+    };
+    tell(tx, delivery, answer.status, disabled, now).await
 }
 
+/// Disables the target that the try went to, and says whether it did.
 async fn disable(
     tx: &Transaction<'_>,
     delivery: &Delivery,
     reason: &str,
-) -> Result<(), StorageError> {
-    if fetch(tx, DISABLE, &[&delivery.config_id, &reason])
+) -> Result<bool, StorageError> {
+    let (id, version) = (&delivery.config_id, &delivery.version);
+    if fetch(tx, DISABLE, &[id, &reason, version])
         .await?
         .is_empty()
     {
-        return Ok(());
+        return Ok(false);
     }
-    bury(tx, delivery.config_id, "the target was disabled", false).await?;
+    bury(tx, delivery.config_id, DISABLED, false).await?;
     let origin = Origin {
         actor: "podium".into(),
         request_id: delivery.id.to_string(),
@@ -318,7 +333,8 @@ async fn disable(
     let subject = audit::Subject::new("notification_config", "disable", &delivery.config_id, None);
     let why = serde_json::json!({"enabled": false, "disabledReason": reason}).to_string();
     let before = serde_json::json!({"enabled": true}).to_string();
-    audit::append(tx, &origin, &subject, Some(before), Some(why)).await
+    audit::append(tx, &origin, &subject, Some(before), Some(why)).await?;
+    Ok(true)
 }
 
 /// Gives up whatever waits for a target; `in_hand`: also what a sender is at work on.
@@ -332,28 +348,44 @@ pub(crate) async fn bury(
     Ok(())
 }
 
-/// Tells the others. Neither a trial nor this very news is worth a message of its own.
+/// Tells the others. Neither a trial nor this very news is worth a message of its own, unless a target ends with it. What
+/// the other side said stays in the owner's log: it may hold somebody's address.
 async fn tell(
     tx: &Transaction<'_>,
     delivery: &Delivery,
-    reason: &str,
+    status: Option<u16>,
+    disabled: bool,
     now: DateTime<Utc>,
 ) -> Result<(), StorageError> {
-    if matches!(delivery.message.event, Event::Test | Event::DeadLetter) {
+    if !disabled && matches!(delivery.message.event, Event::Test | Event::DeadLetter) {
         return Ok(());
     }
     let lost = text::title(delivery.message.event);
+    let said = status.map_or_else(
+        || "no answer".to_owned(),
+        |status| format!("status {status}"),
+    );
+    let fate = if disabled {
+        "; the target was disabled"
+    } else {
+        ""
+    };
+    let target = delivery.config_id;
     let news = Message {
         experiment: delivery.message.experiment.clone(),
         reason: Some(format!(
-            "{} of user {}: {lost}: {reason}",
+            "{} of user {}: {lost}: {said}{fate}",
             delivery.channel, delivery.user_id
         )),
-        audience: Audience::AllBut(delivery.config_id),
+        audience: if disabled {
+            Audience::LeftBy(target)
+        } else {
+            Audience::AllBut(target)
+        },
         ..Message::new(
             Event::DeadLetter,
             Level::Warning,
-            Subject::Target(delivery.config_id),
+            Subject::Target(target),
             now,
         )
     };
