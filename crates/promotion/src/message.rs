@@ -141,6 +141,30 @@ pub(crate) fn held(checked: &Checked) -> Option<Message> {
     })
 }
 
+/// That a promotion failed half-way, and nothing was changed.
+pub(crate) fn failed(
+    config: &PromotionConfig,
+    evidence: &crate::evidence::Evidence,
+    by: Option<&str>,
+    reason: &str,
+) -> Option<Message> {
+    let audience = audience(&config.notifications, Level::Warning)?;
+    let experiment = &evidence.experiment;
+    let subject = Subject::Experiment(experiment.id);
+    Some(Message {
+        experiment: Some(named(experiment.id, &experiment.name)),
+        actor: by.map(str::to_owned),
+        reason: Some(reason.to_owned()),
+        audience,
+        ..Message::new(
+            Event::PromotionFailed,
+            Level::Warning,
+            subject,
+            evidence.now,
+        )
+    })
+}
+
 /// That a promotion was taken back: by a person a warning, by the engine critical. Who was told of the promotion is told
 /// of this.
 pub(crate) fn rolled_back(

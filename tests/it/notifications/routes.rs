@@ -285,3 +285,24 @@ async fn the_log_has_pages() {
         answer.problem(422, "validation_failed");
     }
 }
+
+/// A promotion that breaks half-way leaves nothing behind but the news of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_that_fails_is_told() {
+    let app = setup().start().await;
+    let slack = "webhook_url, alert_levels='https://hooks.example', '{warning}'";
+    target(app.database(), "a", "slack", slack).await;
+    crate::promotion::experiment(&app, 1, "cta", &crate::promotion::CLEAR).await;
+    app.database()
+        .execute("ALTER TABLE promotion_rollouts ADD CONSTRAINT broken CHECK (watch_hours < 0) NOT VALID")
+        .await;
+    let body = json!({"action": "promote", "experimentName": "cta"});
+    let answer = app
+        .admin(Method::POST, crate::promotion::ROUTE, Some(&body))
+        .await;
+    assert!(answer.status >= 500, "{answer:?}");
+    let promotions = "SELECT count(*) FROM experiment_promotions";
+    assert_eq!(app.database().number(promotions).await, 0);
+    let told = "SELECT count(*) FROM notification_logs WHERE alert_type = 'promotion_failed'";
+    assert_eq!(app.database().number(told).await, 1);
+}

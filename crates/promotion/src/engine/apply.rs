@@ -1,6 +1,7 @@
 //! The last step: everything is read again under a lock, decided again, and written, all in one transaction.
 
 use podium_storage::audit::Origin;
+use podium_storage::database::Query;
 use podium_storage::experiments::Precondition;
 use podium_storage::experiments::model::ExperimentRef;
 use podium_storage::outbox;
@@ -11,6 +12,7 @@ use podium_storage::promotions::{read, scan};
 use podium_storage::rollouts;
 
 use super::{Asked, Checked, Engine, EngineError, Promoted, ROUNDS};
+use crate::config::PromotionConfig;
 use crate::decide::{DECISION_VERSION, Requester, new_looks};
 use crate::evidence::Treatment;
 use crate::message;
@@ -23,12 +25,47 @@ enum Applied {
 }
 
 impl Engine {
-    /// As [`Engine::promote`], with totals that were brought up to date by the caller.
+    /// As [`Engine::promote`], with totals that were brought up to date by the caller. That something failed, and was not
+    /// refused, is told.
     pub(super) async fn promote_fresh(
         &self,
         asked: &Asked,
         origin: &Origin,
     ) -> Result<Promoted, EngineError> {
+        let done = self.try_promote(asked, origin).await;
+        if let Err(error) = &done
+            && error.is_failure()
+            && let Err(silent) = self.tell_failure(asked, error, origin).await
+        {
+            tracing::warn!(error = %silent, "that a promotion failed could not be told");
+        }
+        done
+    }
+
+    /// Queues the news in a transaction of its own: that of the promotion is gone.
+    async fn tell_failure(
+        &self,
+        asked: &Asked,
+        error: &EngineError,
+        origin: &Origin,
+    ) -> Result<(), EngineError> {
+        let (which, question) = (&asked.experiment, &asked.question);
+        let prepared = self.prepare(which, question, &asked.request).await?;
+        let config = &prepared.effective.config;
+        let by_person = question.requester == Requester::Person;
+        let by = by_person.then_some(origin.actor.as_str());
+        let message = message::failed(config, &prepared.evidence, by, &error.to_string());
+        let Some(message) = message.filter(|_| !config.dry_run) else {
+            return Ok(());
+        };
+        let queued = self.database.transaction(async |tx| {
+            outbox::enqueue(tx, &message).await?;
+            Ok::<_, EngineError>(())
+        });
+        queued.await
+    }
+
+    async fn try_promote(&self, asked: &Asked, origin: &Origin) -> Result<Promoted, EngineError> {
         for _ in 0..ROUNDS {
             let checked = self.look(asked, origin).await?;
             if checked.effective.config.dry_run {
@@ -72,10 +109,7 @@ impl Engine {
         let (experiment, winner) = (promoted.checked.experiment.id, promoted.variant_id);
         let mut link = self.database.serve().await?;
         let begun = rollouts::foresee(&mut link, experiment, winner, &config.plan()).await?;
-        let notifications = match message::told_on(config) {
-            Some((channels, level)) => outbox::listeners(&mut link, &channels, level).await?,
-            None => 0,
-        };
+        let notifications = listeners(&mut link, config).await?;
         Ok(Promoted {
             detectable_drop: begun.detectable_drop,
             notifications,
@@ -135,7 +169,9 @@ impl Engine {
                 asked.force.as_deref(),
             );
             if let Some(message) = message {
-                promoted.notifications = outbox::enqueue(tx, &message).await?.len();
+                outbox::enqueue(tx, &message).await?;
+                let mut link = tx;
+                promoted.notifications = listeners(&mut link, config).await?;
             }
             Ok(Applied::Made(Box::new(made), Box::new(promoted)))
         });
@@ -200,6 +236,14 @@ impl Engine {
         });
         done.await
     }
+}
+
+/// Targets that hear of a promotion. The end of an incident that it closes is not counted.
+async fn listeners(link: &mut impl Query, config: &PromotionConfig) -> Result<usize, EngineError> {
+    Ok(match message::told_on(config) {
+        Some((channels, level)) => outbox::listeners(link, &channels, level).await?,
+        None => 0,
+    })
 }
 
 /// What would be promoted, if anything.

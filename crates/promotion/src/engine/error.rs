@@ -55,6 +55,16 @@ pub enum EngineError {
     Unwritable(#[from] serde_json::Error),
 }
 
+impl EngineError {
+    /// Whether something broke, and nobody said no.
+    pub(super) const fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Storage(_) | Self::Interrupted(_) | Self::Unwritable(_) | Self::Unspendable
+        )
+    }
+}
+
 impl From<ChangeError> for EngineError {
     fn from(error: ChangeError) -> Self {
         match error {
