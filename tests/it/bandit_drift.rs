@@ -116,8 +116,8 @@ async fn rewards_where_few_look_count_more_where_that_is_asked_for() {
     // What was placed at random: 200 of 2,000 at the first position, 100 of 2,000 at the second.
     app.database()
         .execute(&format!(
-            "INSERT INTO bandit_decisions (decision_id, experiment_id, variant_id, unit, arm_type, policy, candidates, placed)
-             VALUES ('00000000-0000-0000-0000-000000000001', {id}, {variant}, 'u', 'item', 'uniform', '{{z}}', '{{0}}');
+            "INSERT INTO bandit_decisions (decision_id, experiment_id, variant_id, unit, arm_type, policy, candidates, placed, propensities)
+             VALUES ('00000000-0000-0000-0000-000000000001', {id}, {variant}, 'u', 'item', 'uniform', '{{z}}', '{{0}}', '{{1}}');
              INSERT INTO bandit_arms (experiment_id, arm_type, arm_id) VALUES ({id}, 'item', 'z');
              INSERT INTO bandit_pulls (arm_row_id, event_row_id, experiment_id, unit, occurred_at, due_at, decision_id, position, bucket, outcome)
              SELECT a.id, n + 10000 * p, {id}, 'u' || n, now(), now(),
