@@ -114,10 +114,15 @@ pub async fn settle(database: &Database, seen: Seen, notify: bool) -> Result<Tic
     ticked.alerts = database
         .transaction(async |tx| alerts::reconcile(tx, &wanted, &seen.unread, notify).await)
         .await?;
-    // What the guards have read says nothing of what is not folded.
-    let lag = context::freshness(&mut database.work().await?)
-        .await?
-        .lag_seconds;
+    // What the guards have read says nothing of what is not folded, and where nobody knows how far that is, nothing moves.
+    let freshness = context::freshness(&mut database.work().await?).await;
+    let lag = freshness.map_or_else(
+        |error| {
+            tracing::warn!(error = %error.chain(), "nobody knows how far folding is, so no rollout moves on");
+            None
+        },
+        |freshness| freshness.lag_seconds,
+    );
     if lag.is_some_and(|lag| (0.0..MOST_LAG_SECONDS).contains(&lag)) {
         for promotion in &seen.watched {
             if !seen.held.contains(&promotion.promotion_id) {
