@@ -731,6 +731,65 @@ async fn a_series_ends_with_its_experiment() {
     );
 }
 
+/// A comparison that is not defined yet belongs to its family: else p would change when its first units come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_treatment_without_units_counts_in_its_family() {
+    let app = experiment(&[(EVEN, [(11, 20_000, 2_000), (12, 20_100, 2_130)])]).await;
+    let alone = report(&app).await["metrics"][0]["comparisons"][0].clone();
+    assert_eq!(alone["adjustedPValue"], alone["pValue"]);
+    app.change(
+        "INSERT INTO experiment_variants (id, experiment_id, name, traffic_weight, is_control)
+         VALUES (13, 1, 'late', 1, false)",
+    )
+    .await;
+    let report = report(&app).await;
+    let comparisons = &report["metrics"][0]["comparisons"];
+    assert_eq!(comparisons[1]["pValue"], Value::Null);
+    assert_eq!(comparisons[1]["adjustedPValue"], Value::Null);
+    assert_eq!(comparisons[0]["pValue"], alone["pValue"]);
+    assert_eq!(
+        number(comparisons, "/0/adjustedPValue"),
+        2.0 * number(comparisons, "/0/pValue")
+    );
+}
+
+/// Over several epochs the 95 % points of the arms are of different mixtures of days: their ratio is told, no difference.
+#[tokio::test(flavor = "multi_thread")]
+async fn latencies_of_several_epochs_have_no_difference() {
+    let arms = [(11, 20_000, 2_000), (12, 20_100, 2_130)];
+    let weights = r#"{"11": "3", "12": "1"}"#;
+    let uneven = [(11, 15_000, 1_500), (12, 5_000, 500)];
+    let latencies = |epoch: i32| {
+        format!(
+            "INSERT INTO variant_latencies (experiment_id, variant_id, epoch, bucket, requests)
+             SELECT 1, variant, {epoch}, bucket + variant, 100
+             FROM generate_series(11, 12) AS variant, generate_series(200, 260) AS bucket"
+        )
+    };
+    let lift = async |app: &TestApp| {
+        let answer = get(app, "/1/lift?metric=p95_latency_ms").await.data();
+        answer["comparisons"][0].clone()
+    };
+    let once = experiment(&[(EVEN, arms)]).await;
+    once.change(&latencies(1)).await;
+    let once = lift(&once).await;
+    // One bucket up is 2 % longer.
+    assert!(
+        (number(&once, "/relativeLift") - 0.02).abs() < 1e-9,
+        "{once}"
+    );
+    assert!(number(&once, "/difference") > 0.0);
+    let twice = experiment(&[(EVEN, arms), (weights, uneven)]).await;
+    twice.change(&latencies(1)).await;
+    twice.change(&latencies(2)).await;
+    let twice = lift(&twice).await;
+    assert!(
+        (number(&twice, "/relativeLift") - 0.02).abs() < 1e-9,
+        "{twice}"
+    );
+    assert_eq!(twice["difference"], Value::Null);
+}
+
 async fn report_of(app: &TestApp, id: i64) -> Value {
     get(app, &format!("/{id}/report")).await.data()
 }

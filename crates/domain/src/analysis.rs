@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::decision::anytime::{Anytime, Split, anytime_of};
-use crate::decision::evidence::{ArmSummary, Stratified, Stratum, stratified};
+use crate::decision::evidence::{ArmSummary, Contrasts, Stratified, Stratum, stratified};
 use crate::decision::lift::fixed_interval;
 use crate::event::EventType;
 use crate::metric::{Metric, MetricKind, UnitTotal};
@@ -16,7 +16,7 @@ use crate::stats::bayes::{BetaPrior, GaussianPrior, compare_rates, posterior_eff
 use crate::stats::cuped::{AdjustedComparison, CovariateMoments, Slope, compare_adjusted};
 use crate::stats::eprocess::multinomial;
 use crate::stats::lift::Estimate;
-use crate::stats::noninferiority::{Direction, Margin, NonInferiority, non_inferiority};
+use crate::stats::noninferiority::{NonInferiority, of_distance};
 use crate::stats::power::{Baseline, Level, SampleSize, Sides, sample_size};
 use crate::stats::proportion::Proportion;
 use crate::stats::{Interval, StatsError};
@@ -265,33 +265,28 @@ pub fn adjusted_lift(found: &AdjustedComparison) -> Option<Lift> {
 }
 
 /// Whether a metric has not become worse by more than its margin, epochs stratified: an absolute margin of
-/// [`ERROR_RATE_MARGIN`] for the error rate, [`RELATIVE_MARGIN`] of the control's value otherwise.
+/// [`ERROR_RATE_MARGIN`] for the error rate, judged by the error of the difference; [`RELATIVE_MARGIN`] of the control's
+/// value otherwise, judged by the error that m_b − (1 − margin) m_a has where the margin is just used up, the control's own
+/// error included.
 ///
 /// # Errors
-/// What [`stratified`] and the test answer.
-pub fn guardrail(
-    metric: Metric,
-    effect: Result<Stratified, StatsError>,
-) -> Result<NonInferiority, StatsError> {
-    let effect = effect?;
-    let (direction, margin) = if metric == Metric::ErrorRate {
-        (Direction::LowerIsBetter, ERROR_RATE_MARGIN)
+/// What [`Contrasts::of`] and the test answer; [`StatsError::NonPositiveBaseline`] for a relative margin of nothing.
+///
+/// # Source
+/// Farrington & Manning, Statist. Med. 9 (1990), 1447–1454, for rates; Fieller (1954) for means.
+pub fn guardrail(metric: Metric, strata: &[Stratum]) -> Result<NonInferiority, StatsError> {
+    let contrasts = Contrasts::of(strata)?;
+    let (distance, se) = if metric == Metric::ErrorRate {
+        let effect = contrasts.at(1.0).value;
+        (ERROR_RATE_MARGIN - effect, contrasts.se_unpooled())
     } else {
-        if effect.baseline <= 0.0 {
+        if contrasts.baseline() <= 0.0 {
             return Err(StatsError::NonPositiveBaseline);
         }
-        (Direction::HigherIsBetter, RELATIVE_MARGIN * effect.baseline)
+        let contrast = contrasts.at(1.0 - RELATIVE_MARGIN);
+        (contrast.value, contrast.se)
     };
-    // The stratified difference has one standard error, which is put on the treatment's side.
-    let control = Estimate::new(effect.baseline, 0.0)?;
-    let treatment = Estimate::new(effect.baseline + effect.effect, effect.se * effect.se)?;
-    non_inferiority(
-        &control,
-        &treatment,
-        direction,
-        Margin::Absolute(margin),
-        GUARDRAIL_ALPHA,
-    )
+    of_distance(distance, se, GUARDRAIL_ALPHA)
 }
 
 /// Units that the arms need to find a relative `lift` with [`POWER`] at a two-sided level of 1 − [`CONFIDENCE`] over the
@@ -389,6 +384,7 @@ mod tests {
 
     use super::*;
     use crate::report::Method;
+    use crate::stats::mean::MeanSummary;
 
     fn rates(units: i64, purchases: i64) -> Moments {
         Moments {
@@ -444,21 +440,43 @@ mod tests {
 
     #[test]
     fn guardrails_tell_proof_from_doubt() {
-        let effect = |effect: f64, se: f64| {
-            Ok(Stratified {
-                z: effect / se,
-                effect,
-                se,
-                baseline: 0.02,
-                lift: Some(effect / 0.02),
-                information: 1.0,
-                epochs: 1,
-            })
+        let errors = |units: i64, failed: [i64; 2]| {
+            let [control, treatment] = failed
+                .map(|failed| ArmSummary::proportion(Proportion::new(failed, units).unwrap()));
+            let stratum = Stratum {
+                control,
+                treatment,
+                treatment_share: 0.5,
+            };
+            let found = guardrail(Metric::ErrorRate, &[stratum]).unwrap();
+            found.verdict.name()
         };
-        let verdict = |of| guardrail(Metric::ErrorRate, of).unwrap().verdict.name();
-        assert_eq!(verdict(effect(0.0, 0.001)), "non_inferior");
-        assert_eq!(verdict(effect(0.02, 0.001)), "inferior");
-        assert_eq!(verdict(effect(0.0, 0.02)), "inconclusive");
+        assert_eq!(errors(100_000, [2_000, 2_000]), "non_inferior");
+        assert_eq!(errors(100_000, [2_000, 4_000]), "inferior");
+        assert_eq!(errors(100, [2, 2]), "inconclusive");
+    }
+
+    #[test]
+    fn a_relative_margin_counts_the_control_s_own_error() {
+        let stratum = |mean: f64| {
+            let arm = |mean| {
+                let summary = MeanSummary::new(400, mean, 100.0).unwrap();
+                ArmSummary::mean(&summary, 400).unwrap()
+            };
+            Stratum {
+                control: arm(20.0),
+                treatment: arm(mean),
+                treatment_share: 0.5,
+            }
+        };
+        // z = (m_b − 0.95 m_a) / √((1 + 0.95²) s²/n).
+        let found = guardrail(Metric::RevenuePerUser, &[stratum(20.0)]).unwrap();
+        let z = 1.0 / (1.902_5_f64 * 100.0 / 400.0).sqrt();
+        assert!((found.z - z).abs() < 1e-12, "{found:?}");
+        // Where the margin is just used up nothing is proved either way.
+        let edge = guardrail(Metric::RevenuePerUser, &[stratum(19.0)]).unwrap();
+        assert!(edge.z.abs() < 1e-12);
+        assert_eq!(edge.verdict.name(), "inconclusive");
     }
 
     #[test]

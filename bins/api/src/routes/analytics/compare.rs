@@ -138,7 +138,7 @@ impl Evidence<'_> {
             cuped: self.adjusted(control.id, variant.id, metric),
             bayesian: bayesian(&reading),
             stratified: stratified(&reading),
-            guardrail: (role == "guardrail").then(|| guardrail(metric, &reading)),
+            guardrail: (role == "guardrail").then(|| guardrail(metric, &epochs)),
             // A bandit's winner is found by another rule, and no look is ever taken.
             sequential: self
                 .standing
@@ -419,8 +419,10 @@ fn stratified(reading: &Reading) -> Option<StratifiedBody> {
     })
 }
 
-fn guardrail(metric: Metric, reading: &Reading) -> GuardrailBody {
-    let found: Result<_, StatsError> = analysis::guardrail(metric, reading.stratified);
+fn guardrail(metric: Metric, epochs: &[EpochArms<'_>]) -> GuardrailBody {
+    let strata = analysis::strata(metric, epochs);
+    let found: Result<_, StatsError> =
+        strata.and_then(|strata| analysis::guardrail(metric, &strata));
     GuardrailBody {
         verdict: found.map_or("inconclusive", |test| test.verdict.name()),
         p_value: found.ok().map(|test| shown(test.p)),
