@@ -152,6 +152,21 @@ async fn a_winner_that_harms_is_not_to_be_shipped() {
         verdict(&report),
         "Do not ship bold: it is ahead in conversion_rate (+20.0 %), and worse in error_rate by more than its margin."
     );
+    let metrics = report["metrics"].as_array().unwrap();
+    let errors = metrics
+        .iter()
+        .find(|m| m["metric"] == "error_rate")
+        .unwrap();
+    // Ten times as many errors are no proof of "better", by any figure.
+    let bold = &errors["comparisons"][0];
+    assert_eq!(bold["guardrail"]["verdict"], "inferior");
+    assert!(
+        number(bold, "/bayesian/chanceToBeatControl") < 1e-9,
+        "{bold}"
+    );
+    exactly(bold, "/anytime/closedPValue", 1.0);
+    assert!(number(bold, "/anytime/lnEValueBetter") < 0.0, "{bold}");
+    assert!(number(bold, "/anytime/pValue") < 1e-9, "{bold}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,8 +370,12 @@ async fn a_restart_restarts_the_report() {
     let path = format!("{EXPERIMENTS}/1/restart-analysis");
     app.admin(Method::POST, &path, None).await.data();
     app.change(
-        "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, purchasing_units)
-         VALUES (1, 11, 2, 500, 50), (1, 12, 2, 510, 51)",
+        "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, purchasing_units, sum_requests, sq_requests)
+         VALUES (1, 11, 2, 500, 50, 100, 100), (1, 12, 2, 510, 51, 0, 0);
+         INSERT INTO variant_latencies (experiment_id, variant_id, epoch, bucket, requests)
+         VALUES (1, 11, 1, 100, 1000), (1, 11, 2, 200, 100);
+         INSERT INTO variant_requests (experiment_id, variant_id, epoch, requesting_units) VALUES (1, 11, 2, 100);
+         UPDATE experiments SET guardrails = '[\"p95_latency_ms\"]'",
     )
     .await;
     let report = report(&app).await;
@@ -367,6 +386,14 @@ async fn a_restart_restarts_the_report() {
     exactly(primary, "/variants/1/sum", 51.0);
     assert!(number(primary, "/comparisons/0/relativeLift").abs() < 1e-12);
     exactly(primary, "/comparisons/0/sample/control/reached", 500.0);
+    let metrics = report["metrics"].as_array().unwrap();
+    let latency = metrics
+        .iter()
+        .find(|m| m["metric"] == "p95_latency_ms")
+        .unwrap();
+    // 1.02^200 ms, the only bucket of the new analysis; 1.02^100 before.
+    let p95 = number(latency, "/variants/0/value");
+    assert!((p95 / 52.48 - 1.0).abs() < 0.01, "{p95}");
     // A day of the new analysis is not over, so nothing is said about days.
     assert_eq!(primary["comparisons"][0]["sample"]["daysLeft"], Value::Null);
     assert!(report["notes"].to_string().contains("This is analysis 2"));
@@ -484,6 +511,25 @@ async fn a_treatment_without_units_counts_in_its_family() {
         number(comparisons, "/0/adjustedPValue"),
         2.0 * number(comparisons, "/0/pValue")
     );
+}
+
+/// A mean has fixed figures from two units on, and none that holds at any moment below 25: there is a treatment all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_units_are_called_so() {
+    let app = experiment(&[(EVEN, [(11, 32, 8), (12, 20, 5)])]).await;
+    app.change(
+        "UPDATE experiments SET primary_metric = 'revenue_per_user', design = '{\"winsorizeUpper\": null}';
+         UPDATE variant_moments SET sum_purchase_value = 10 * purchasing_units, sq_purchase_value = 100 * purchasing_units",
+    )
+    .await;
+    let report = report(&app).await;
+    assert_eq!(
+        verdict(&report),
+        "Keep running: revenue_per_user cannot be compared yet (an arm has fewer than 25 units)."
+    );
+    let bold = &report["metrics"][0]["comparisons"][0];
+    assert!(number(bold, "/pValue") > 0.5);
+    assert!(bold["anytimeReason"].is_string(), "{bold}");
 }
 
 /// Over several epochs the 95 % points of the arms are of different mixtures of days: their ratio is told, no difference.

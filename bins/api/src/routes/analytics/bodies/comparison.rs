@@ -84,7 +84,7 @@ pub struct MetricComparison {
     pub adjustment: Option<&'static str>,
     /// Valid at any moment.
     pub anytime: Option<AnytimeBody>,
-    /// Why it is null.
+    /// Why it is null, and `stratified` and `bayesian` with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anytime_reason: Option<String>,
     /// Adjusted by the covariate that was handed in; null without one, for ratios, and after a change of
