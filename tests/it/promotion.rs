@@ -989,9 +989,11 @@ async fn the_incident_of_a_hold_ends_with_it() {
     assert!(held().await);
     let paged = "notification_logs WHERE action = 'trigger' AND dedup_key = 'experiment:1'";
     assert_eq!(count(&app, paged).await, 1);
-    // It is not a winner any more.
-    app.change(r#"UPDATE experiments SET config = '{"autoPromotion": {"thresholds": {"minRuntimeHours": 8000}}}'"#)
-        .await;
+    // It is not going to be promoted at all.
+    app.change(
+        r#"UPDATE experiments SET config = '{"autoPromotion": {"excludedExperiments": ["cta"]}}'"#,
+    )
+    .await;
     assert!(!held().await);
     assert_eq!(count(&app, RESOLVED).await, 1);
     post(&app, &scan).await.data();

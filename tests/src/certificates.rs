@@ -60,7 +60,7 @@ impl Authority {
     /// A certificate for these names.
     #[must_use]
     pub fn certify(&self, names: &[&str]) -> Identity {
-        self.sign(params(names))
+        self.sign(&params(names))
     }
 
     /// One that has run out.
@@ -69,10 +69,10 @@ impl Authority {
         let mut params = params(names);
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Identity {
+    fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Identity::new(&certificate, &key)

@@ -181,7 +181,7 @@ pub fn critical_on_winner(winner: &VariantHour, control: Option<&VariantHour>) -
 
 /// That fewer of the units that are shown the winner convert than in the same hour before its promotion: the upper 99.9 %
 /// limit of the share now lies below the lower one of the share then. No test, because weekdays and sales move shares as
-/// well: it warns, and takes nothing back. `None` below [`MIN_UNITS`].
+/// well: it warns, and takes nothing back. `None` below 20 units in either hour.
 #[must_use]
 pub fn conversion_fell(winner_id: i64, before: Proportion, now: Proportion) -> Option<Finding> {
     if before.units().min(now.units()) < MIN_UNITS {
