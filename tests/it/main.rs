@@ -62,6 +62,7 @@ mod tokens;
 mod traceparent;
 mod track;
 mod transport;
+mod watch;
 mod worker;
 
 /// The program that [`podium_tests::ApiProcess`] starts.
