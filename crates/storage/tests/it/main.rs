@@ -7,6 +7,7 @@ mod analytics;
 #[cfg(test)]
 mod bandit;
 #[cfg(test)]
+mod bandit_bounds;
 mod bandit_retention;
 #[cfg(test)]
 mod covariates;
