@@ -207,8 +207,9 @@ async fn variants_are_shown_as_the_policy_sees_them() {
     let list = async || {
         let arms = list(&app).await;
         variants.map(|variant| {
-            let of = |arm: &&Value| arm["armId"] == variant.to_string();
-            arms.iter().find(of).unwrap().clone()
+            let id = variant.to_string();
+            let found = arms.iter().find(|arm| arm["armId"] == id);
+            found.unwrap().clone()
         })
     };
     let [control, b] = list().await;

@@ -112,9 +112,8 @@ async fn values_are_rewards_up_to_a_maximum() {
     let mut events = Vec::new();
     for turn in 0..100_u32 {
         // Of the dear one every fourth is bought, for 40 or far too much; of the cheap one every second, for 4.5.
-        let dear = turn
-            .is_multiple_of(4)
-            .then(|| if turn == 0 { 100_000.0 } else { 40.0 });
+        let price = if turn == 0 { 100_000.0 } else { 40.0 };
+        let dear = turn.is_multiple_of(4).then_some(price);
         let cheap = turn.is_multiple_of(2).then_some(4.5);
         let at = moment(turn);
         for (id, value) in [("dear", dear), ("cheap", cheap)] {

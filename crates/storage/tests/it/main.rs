@@ -9,6 +9,7 @@ mod bandit;
 #[cfg(test)]
 mod bandit_bounds;
 mod bandit_retention;
+mod bandit_weights;
 #[cfg(test)]
 mod covariates;
 #[cfg(test)]
