@@ -67,10 +67,11 @@ pub struct BanditArmBody {
     pub rate_root_weighted: f64,
     /// Its 95 % interval.
     pub rate_root_weighted_interval: Range,
-    /// Probability of being the best variant.
-    pub probability_best: f64,
-    /// What choosing it costs on average.
-    pub expected_loss: f64,
+    /// Probability of being the best of the variants with traffic, from the time in which all of them had some; null for one
+    /// that is retired.
+    pub probability_best: Option<f64>,
+    /// What choosing it costs on average, against the same variants over the same time.
+    pub expected_loss: Option<f64>,
     /// Rate minus the control's; none for the control.
     pub difference: Option<f64>,
     /// 95 % interval of the difference with a fixed horizon.
