@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use podium_bandit::order::{self, Placed};
 use podium_domain::bandit::{ArmType, BanditOptions, Draw, INPUT_ORDER};
 use podium_storage::bandit::learning;
@@ -102,7 +101,6 @@ impl Serving {
         &self,
         request: &RankRequest<'_>,
         chance: Chance,
-        now: DateTime<Utc>,
     ) -> Result<Ranked, AssignError> {
         let unit = request.visitor.unit().ok_or(AssignError::NoUnit)?;
         let (experiment, version) = {
@@ -121,7 +119,7 @@ impl Serving {
         };
         let standing = match self.standing_in_memory(&experiment, version, unit) {
             Some(standing) => standing,
-            None => Box::pin(self.standing(&experiment, version, unit, request.visitor, now)).await,
+            None => Box::pin(self.standing(&experiment, version, unit, request.visitor)).await,
         };
         let (variant, excluded) = match standing {
             Standing::Has { variant, excluded } => (variant, excluded),
@@ -218,7 +216,7 @@ impl Serving {
         key: u128,
         known: Known,
     ) -> Option<Standing> {
-        let stored = known.stored?;
+        let stored = known.stored;
         let (told, _) = self.reason(experiment, version, unit, key, known)?;
         let excluded = stored.is_bot || experiment.promotion().is_some();
         Some(standing_in(experiment, told.id, excluded))
@@ -231,23 +229,16 @@ impl Serving {
         version: i64,
         unit: &str,
         visitor: Visitor<'_>,
-        now: DateTime<Utc>,
     ) -> Standing {
         let key = self.known.key(experiment.id, unit);
         if !self.database.is_reachable() {
             return Standing::Unknown;
         }
-        if visitor.login_session().is_none() && self.known.is_absent(key, now) {
-            return Standing::Nothing;
-        }
         let asked = self.ask(crate::assign::lookup(experiment, unit, visitor, None));
         let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
         match wait(asked.ok(), deadline).await {
             None => Standing::Unknown,
-            Some(None) => {
-                self.known.put_absent(key, now);
-                Standing::Nothing
-            }
+            Some(None) => Standing::Nothing,
             Some(Some(stored)) => {
                 let known = self.remember(experiment, version, unit, key, stored);
                 self.standing_of(experiment, version, unit, key, known)
