@@ -7,7 +7,7 @@ use podium_tests::{Experiment, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const ID: &str = "00000000-0000-0000-0000-00000000000a";
+pub(crate) const ID: &str = "00000000-0000-0000-0000-00000000000a";
 
 pub(crate) fn origin() -> Origin {
     Origin {

@@ -18,6 +18,8 @@ mod bad_input;
 mod bandit;
 mod bandit_arms;
 mod bandit_drift;
+mod bandit_kinds;
+mod bandit_pictures;
 mod bandit_truth;
 mod bulk;
 mod checklist;
@@ -62,6 +64,7 @@ mod tokens;
 mod traceparent;
 mod track;
 mod transport;
+mod watch;
 mod worker;
 
 /// The program that [`podium_tests::ApiProcess`] starts.

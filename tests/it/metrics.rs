@@ -216,3 +216,34 @@ async fn a_scrape_tells_no_secrets() {
     assert!(!text.contains("somebody"), "{text}");
     assert!(!text.contains("postgres"), "{text}");
 }
+
+/// Every metric that the handbook lists is exported under that name and has its place on the dashboard.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_of_the_handbook_is_on_the_dashboard() {
+    let app = TestApp::start().await;
+    app.experiment("e").running().await;
+    app.variant_of("e", "u").await;
+    app.fold().await;
+    let (database, metrics) = (&app.state().database, &app.state().metrics);
+    let counted = "INSERT INTO notification_counts VALUES ('slack', 'dead', 1);
+                   INSERT INTO ab_promotion_audit_log (action, triggered_by) VALUES ('rolled_back', 'auto');
+                   UPDATE promotion_scans SET last_success_at = now()";
+    app.database().execute(counted).await;
+    metrics.refresh(database).await.unwrap();
+    let exported = app.get("/metrics").await.text();
+    assert!(exported.contains("podium_notifications_total{channel=\"slack\",result=\"dead\"} 1"));
+    let handbook = include_str!("../../docs/operations.md");
+    let dashboard = include_str!("../../docs/grafana/podium.json");
+    let rows = handbook
+        .lines()
+        .filter(|line| line.starts_with("| `podium_"));
+    let names: Vec<&str> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split('`'))
+        .filter(|word| word.starts_with("podium_"))
+        .collect();
+    assert!(names.len() > 25, "{names:?}");
+    for name in names {
+        assert!(dashboard.contains(name), "{name} has no panel");
+        assert!(exported.contains(name), "{name} is not exported");
+    }
+}

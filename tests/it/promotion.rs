@@ -8,6 +8,8 @@ use podium_tests::{Answer, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::worker;
+
 pub(crate) const ROUTE: &str = "/api/experiments/auto-promote";
 const BESIDE: &str = "/api/v1/experiments/auto-promote";
 /// Every table that a promotion writes to.
@@ -121,20 +123,31 @@ async fn state(app: &TestApp) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_calls_of_the_earlier_system_work_as_they_are_written() {
+    for path in [ROUTE, BESIDE] {
+        the_calls_work_under(path).await;
+    }
+}
+
+async fn the_calls_work_under(path: &str) {
     let app = start().await;
     experiment(&app, 1, "homepage-cta-test", &CLEAR).await;
     // curl without a header of its own calls every body a form.
     let call = async |body: &str| {
         let request = app
-            .request(Method::POST, ROUTE)
+            .request(Method::POST, path)
             .bearer_auth(podium_tests::token::valid("1"))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(body.to_owned());
         Answer::of(request).await
     };
-    let scan = call(r#"{"action": "scan", "preset": "balanced", "dryRun": true}"#)
-        .await
-        .ok();
+    let scan = r#"{"action": "scan", "preset": "balanced", "dryRun": true}"#;
+    // The first call says what it sends, the others do not.
+    let said = app
+        .request(Method::POST, path)
+        .bearer_auth(podium_tests::token::valid("1"));
+    let said = said.header("content-type", "application/json").body(scan);
+    assert_eq!(Answer::of(said).await.data()["eligible"], 1);
+    let scan = call(scan).await.ok();
     assert_eq!(
         (&scan["success"], &scan["action"], &scan["config"]),
         (
@@ -373,6 +386,61 @@ async fn a_dry_run_answers_like_a_live_run_and_writes_nothing() {
         answer["data"]["criteria"][6] = Value::Null;
     }
     assert!(alike(&refused, &as_well), "{refused} is not {as_well}");
+}
+
+/// Whoever asks for a promotion while one is in force is refused, and that he asked is written down.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_while_a_promotion_is_in_force_is_noted() {
+    let app = start().await;
+    experiment(&app, 1, "cta", &CLEAR).await;
+    let promote = json!({"action": "promote", "experimentName": "cta"});
+    post(&app, &promote).await.data();
+    let forced =
+        json!({"action": "promote", "experimentName": "cta", "force": true, "reason": "I know"});
+    for body in [&promote, &forced] {
+        post(&app, body).await.problem(409, "not_eligible");
+    }
+    let row = app
+        .database()
+        .rows("SELECT action, triggered_by, user_id, reason LIKE '%active promotion%' FROM ab_promotion_audit_log ORDER BY id")
+        .await;
+    let refused = ["promotion_attempted", "manual", "1", "t"];
+    assert_eq!(row[1..], [refused, refused]);
+    assert_eq!(row[0][..3], ["promoted", "manual", "1"]);
+    assert_eq!(count(&app, "experiment_promotions").await, 1);
+}
+
+/// Under `AUTO_PROMOTION_DRY_RUN` a rollback over HTTP and one by the worker answer, and change nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_in_a_dry_run_is_one_for_api_and_worker() {
+    let app = start().await;
+    experiment(&app, 1, "cta", &CLEAR).await;
+    let promoted = post(&app, &json!({"action": "promote", "experimentName": "cta"}))
+        .await
+        .data();
+    let id = promoted["promotionId"].as_str().unwrap();
+    let rollback = json!({"action": "rollback", "promotionId": id, "reason": "r"});
+    let before = state(&app).await;
+    let dry = app.replica_with("AUTO_PROMOTION_DRY_RUN", "true").await;
+    let would = post(&dry, &rollback).await.data();
+    assert_eq!(
+        (&would["promotionId"], &would["rollbackAt"]),
+        (&json!(id), &Value::Null)
+    );
+    let arguments = ["rollback", id, "--reason", "r"];
+    let variables = [("AUTO_PROMOTION_DRY_RUN", "true")];
+    let url = app.database().url();
+    let (code, text) = worker::run(url, &arguments, &variables).await;
+    assert!(code == 0 && text.contains("would be rolled back"), "{text}");
+    let asked = [&arguments[..], &["--dry-run", "--json"]].concat();
+    let (code, text) = worker::run(url, &asked, &[]).await;
+    assert!(code == 0 && text.contains("\"dryRun\": true"), "{text}");
+    assert_eq!(state(&app).await, before);
+    let (code, text) = worker::run(url, &arguments, &[]).await;
+    assert!(code == 0 && text.contains("rolled back"), "{text}");
+    // Done before is done before, in a dry run too.
+    post(&dry, &rollback).await.problem(409, "conflict");
+    assert_eq!(worker::run(url, &arguments, &variables).await.0, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -889,12 +957,56 @@ async fn what_holds_a_winner_back_is_recorded_once() {
         .await;
     post(&app, &json!({"action": "scan"})).await.data();
     assert_eq!(count(&app, held).await, 1);
+    assert_eq!(count(&app, RESOLVED).await, 0);
     // Two days later nothing holds it any more.
     app.database()
         .execute("UPDATE alerts SET opened_at = opened_at - interval '2 days', closed_at = now() - interval '25 hours'")
         .await;
     let scan = post(&app, &json!({"action": "scan"})).await.data();
     assert_eq!(scan["promoted"], 1, "{scan}");
+}
+
+/// What closes the incident of a hold.
+const RESOLVED: &str = "notification_logs WHERE action = 'resolve' AND dedup_key = 'experiment:1'";
+
+/// The page about a hold is closed when the hold is over without a promotion, and when the experiment ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_incident_of_a_hold_ends_with_it() {
+    let app = start().await;
+    experiment(&app, 1, "cta", &CLEAR).await;
+    app.database()
+        .execute(
+            "INSERT INTO notification_configs (user_id, channel, routing_key) VALUES ('1', 'pagerduty', 'k');
+             INSERT INTO alerts (experiment_id, experiment_name, variant_id, variant_name, kind, level, message)
+             VALUES (1, 'cta', 12, 'variant-b', 'error_rate', 'critical', 'too many')",
+        )
+        .await;
+    let scan = json!({"action": "scan"});
+    let held = async || {
+        post(&app, &scan).await.data();
+        count(&app, "promotion_verdicts WHERE held_by IS NOT NULL").await == 1
+    };
+    assert!(held().await);
+    let paged = "notification_logs WHERE action = 'trigger' AND dedup_key = 'experiment:1'";
+    assert_eq!(count(&app, paged).await, 1);
+    // It is not going to be promoted at all.
+    app.change(
+        r#"UPDATE experiments SET config = '{"autoPromotion": {"excludedExperiments": ["cta"]}}'"#,
+    )
+    .await;
+    assert!(!held().await);
+    assert_eq!(count(&app, RESOLVED).await, 1);
+    post(&app, &scan).await.data();
+    assert_eq!(count(&app, RESOLVED).await, 1, "once");
+    app.change("UPDATE experiments SET config = '{}'").await;
+    assert!(held().await);
+    let stop = "/api/v1/admin/experiments/cta/stop";
+    app.admin(Method::POST, stop, None).await.ok();
+    assert_eq!(count(&app, RESOLVED).await, 2);
+    assert_eq!(
+        count(&app, "promotion_verdicts WHERE held_by IS NOT NULL").await,
+        0
+    );
 }
 
 /// Where clients name the variants of more than a twentieth of the units, the split is not ours: nothing is promoted,

@@ -6,43 +6,15 @@ use podium_api::config::Config;
 use podium_api::server::{StartError, start};
 use podium_storage::StorageError;
 use podium_tests::app::{SECRET, Variables};
+use podium_tests::certificates::Authority;
 use podium_tests::{OwnPostgres, TestApp, TestDatabase, eventually};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
-
-/// A certificate authority.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-fn authority(name: &str) -> Authority {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, name);
-    let pem = params.self_signed(&key).unwrap().pem();
-    Authority {
-        pem,
-        issuer: Issuer::new(params, key),
-    }
-}
 
 /// Gives the server a certificate for these names.
 async fn certify(postgres: &OwnPostgres, authority: &Authority, names: &[&str]) {
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<Vec<_>>(),
-    )
-    .unwrap();
-    let certificate = params.signed_by(&key, &authority.issuer).unwrap();
-    let certificate = postgres.private_file("server.crt", &certificate.pem());
-    let key = postgres.private_file("server.key", &key.serialize_pem());
+    let identity = authority.certify(names);
+    let certificate = postgres.private_file("server.crt", &identity.pem);
+    let key = postgres.private_file("server.key", &identity.key_pem);
     let quoted = |path: &Path| path.display().to_string().replace('\'', "''");
     let session = podium_tests::database::connect(&with(&postgres.url(), "disable", None)).await;
     for setting in [
@@ -133,8 +105,8 @@ async fn every_mode_means_what_it_says() {
     );
     drop(serves(with(&url, "prefer", None)).await);
 
-    let right = authority("the right authority");
-    let wrong = authority("another authority");
+    let right = Authority::new("the right authority");
+    let wrong = Authority::new("another authority");
     let roots: [PathBuf; 2] = [
         postgres.file("right.pem", &right.pem),
         postgres.file("wrong.pem", &wrong.pem),

@@ -4,9 +4,11 @@ use std::process::{Child, Command, Stdio};
 
 use podium_tests::process::{ApiProcess, signal};
 use podium_tests::{TestApp, TestDatabase, eventually};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::guard::promote;
+use crate::promotion::{CLEAR, ROUTE, statements};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_promotion-worker-under-test");
 
@@ -72,6 +74,21 @@ async fn commands_answer_people_and_programs() {
     let (code, text) = run(url, &["replay", &id], &[]).await;
     assert!(code == 0 && text.contains("the same"), "{text}");
 
+    promote(&app, &experiment, "'{100}', 5, 24, 0").await;
+    let collapse = "INSERT INTO promotion_units (experiment_id, unit, promotion_id, converted_step, converted_arm)
+                    SELECT p.experiment_id, 'u' || n, p.id, 0, 2 FROM experiment_promotions p, generate_series(1, 60) n";
+    app.database().execute(collapse).await;
+    json_of(&app, &["scan", "--json"]).await;
+    let id = "SELECT id::text FROM promotion_decisions WHERE kind = 'rolled_back'";
+    let id = app.database().text(id).await;
+    let (code, text) = run(url, &["replay", &id], &[]).await;
+    assert!(code == 0 && text.contains("the same"), "{text}");
+
+    app.database().execute("DELETE FROM promotion_units").await;
+    app.database()
+        .execute("DELETE FROM promotion_rollouts")
+        .await;
+    app.change("DELETE FROM experiment_promotions").await;
     promote(&app, &experiment, "'{100}', 0, 24, 0").await;
     let promotion = app
         .database()
@@ -128,6 +145,10 @@ async fn exit_codes_tell_what_is_wrong() {
         .await
         .unwrap();
     assert_eq!(run(url, &["scan"], &[]).await.0, 4);
+    let scan = json!({"action": "scan"});
+    let busy = app.admin(Method::POST, ROUTE, Some(&scan)).await;
+    let busy = busy.problem(409, "conflict");
+    assert_eq!(busy["detail"], "another scan is running");
     drop(lock);
 }
 
@@ -209,4 +230,49 @@ async fn one_daemon_works_and_another_takes_over() {
         "",
         "the lease was given back"
     );
+}
+
+/// SIGTERM in the middle of a promotion: the daemon ends at once, nothing of the promotion stays, and the next one makes it
+/// whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_stopped_in_a_promotion_leaves_nothing_half_done() {
+    let app = TestApp::start().await;
+    app.change(&statements(1, "cta", &CLEAR)).await;
+    let variables = [("AUTO_PROMOTION_ENABLED", "true")];
+    // Behind the promotion itself, its audit rows and its record; before the rollout, the messages and the commit.
+    let other = app.database().connect().await;
+    other
+        .batch_execute("BEGIN; LOCK TABLE promotion_rollouts IN EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let mut daemon = Daemon::start_with(app.database(), &variables);
+    eventually("the promotion waits", async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                       AND wait_event_type = 'Lock' AND query LIKE '%rollouts::begin%'";
+        app.database().number(waiting).await > 0
+    })
+    .await;
+    signal("TERM", &[daemon.0.id()]);
+    let mut status = None;
+    eventually("the daemon ends", async || {
+        status = daemon.0.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert!(status.unwrap().success());
+    other.batch_execute("COMMIT").await.unwrap();
+    let traces = "SELECT (SELECT count(*) FROM experiment_promotions) + (SELECT count(*) FROM promotion_rollouts)
+        + (SELECT count(*) FROM ab_promotion_audit_log) + (SELECT count(*) FROM promotion_decisions)
+        + (SELECT count(*) FROM experiments WHERE status <> 'running')";
+    eventually("the database has rolled it back", async || {
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%rollouts::begin%'
+                    AND state <> 'idle' AND pid <> pg_backend_pid()";
+        app.database().number(open).await == 0
+    })
+    .await;
+    assert_eq!(app.database().number(traces).await, 0);
+    let (code, text) = run(app.database().url(), &["scan", "--json"], &variables).await;
+    assert!(code == 0 && text.contains("\"promoted\": 1"), "{text}");
+    // Promotion, rollout, audit row, record and a completed experiment.
+    assert_eq!(app.database().number(traces).await, 5);
 }

@@ -17,6 +17,7 @@
 //! | [`raw`] | requests that no HTTP library would send |
 //! | [`process`], [`postgres`] | the program and a database server to kill, freeze and restart |
 //! | [`sink`], [`postbox`] | HTTP and SMTP servers that take notifications, and misbehave when they are told to |
+//! | [`certificates`] | certificates for servers, and authorities that sign them |
 //! | [`wire`] | a connection to the database that breaks behind a chosen statement |
 //! | [`load`] | many clients that keep a ledger of what was acknowledged |
 //! | [`entry_points`] | what must hold for any bytes, for tests and fuzzers |
@@ -30,6 +31,7 @@
 )]
 
 pub mod app;
+pub mod certificates;
 pub mod client;
 pub mod clock;
 pub mod database;

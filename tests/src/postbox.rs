@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+
+use crate::certificates::Identity;
 
 /// What differs from a friendly server on an unprotected line.
 #[derive(Clone, Debug, Default)]
@@ -17,10 +19,12 @@ pub struct Manners {
     pub drops_after_data: bool,
     /// Whether the first mail gets no reply after its final dot, and the connection stays open.
     pub hangs_once: bool,
+    /// Whether no mail ever gets one.
+    pub hangs: bool,
     /// How the line is protected.
     pub tls: Protection,
-    /// Names in the certificate.
-    pub names: Vec<String>,
+    /// Its certificate; without one it makes one for `localhost` that is its own authority.
+    pub identity: Option<Identity>,
 }
 
 /// How a line is protected.
@@ -40,8 +44,8 @@ pub enum Protection {
 pub struct Postbox {
     /// Its port on 127.0.0.1.
     pub port: u16,
-    /// Its certificate, which is its own authority.
-    pub certificate: Vec<u8>,
+    /// Its certificate, for clients who trust it alone.
+    pub root: CertificateDer<'static>,
     mails: Arc<Mutex<Vec<String>>>,
     commands: Arc<Mutex<Vec<String>>>,
     accepting: JoinHandle<()>,
@@ -61,23 +65,14 @@ impl Postbox {
     pub async fn start(manners: Manners) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let made = rcgen::generate_simple_self_signed(manners.names.clone()).unwrap();
-        let certificate = made.cert.der().to_vec();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let identity = manners.identity.clone();
+        let identity = identity.unwrap_or_else(|| Identity::self_signed(&["localhost"]));
         let (mails, commands) = (Arc::default(), Arc::default());
         let session = Session {
             manners,
             mails: Arc::clone(&mails),
             commands: Arc::clone(&commands),
-            acceptor,
+            acceptor: identity.acceptor(),
         };
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -86,7 +81,7 @@ impl Postbox {
         });
         Self {
             port,
-            certificate,
+            root: identity.root(),
             mails,
             commands,
             accepting,
@@ -195,7 +190,7 @@ impl Session {
             mails.push(mail);
             mails.len()
         };
-        if self.manners.hangs_once && mails == 1 {
+        if self.manners.hangs || self.manners.hangs_once && mails == 1 {
             std::future::pending::<()>().await;
         }
         if let Some((_, reply)) = self.manners.replies.iter().find(|(verb, _)| *verb == ".") {

@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::certificates::Identity;
+
 /// A request that arrived whole.
 #[derive(Clone, Debug)]
 pub struct Received {
@@ -118,6 +120,50 @@ impl Sink {
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
+    }
+}
+
+/// A server in front of a [`Sink`] that speaks TLS.
+#[derive(Debug)]
+pub struct Front {
+    /// `https://localhost:port`
+    pub url: String,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Front {
+    /// A server with this certificate that hands what it hears to `sink`.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    pub async fn start(identity: &Identity, sink: &Sink) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let behind = sink.url.trim_start_matches("http://").to_owned();
+        let acceptor = identity.acceptor();
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, behind) = (acceptor.clone(), behind.clone());
+                tokio::spawn(async move {
+                    // A client that does not trust the certificate goes away.
+                    let Ok(mut client) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let mut server = TcpStream::connect(behind).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self {
+            url: format!("https://localhost:{port}"),
+            accepting,
+        }
     }
 }
 

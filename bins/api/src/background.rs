@@ -269,21 +269,27 @@ async fn watch_for_ever(engine: Engine, database: Database) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        match leases::is_held(&database, leases::WORKER).await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(error = %error.chain(), "it is not known whether a worker lives");
-                continue;
-            }
+        watch_if_nobody_does(&engine, &database).await;
+    }
+}
+
+/// One look at alerts, guards and rollouts, unless a worker lives that does it. What failed is logged, and looked at again
+/// a minute later.
+pub async fn watch_if_nobody_does(engine: &Engine, database: &Database) {
+    match leases::is_held(database, leases::WORKER).await {
+        Ok(true) => return,
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(error = %error.chain(), "it is not known whether a worker lives");
+            return;
         }
-        let origin = Origin {
-            actor: "podium-api".to_owned(),
-            request_id: format!("{:032x}", ids::random()),
-            address: None,
-        };
-        if let Err(error) = engine.watch(&origin).await {
-            tracing::warn!(%error, "alerts and guards were not looked at and will be in a minute");
-        }
+    }
+    let origin = Origin {
+        actor: "podium-api".to_owned(),
+        request_id: format!("{:032x}", ids::random()),
+        address: None,
+    };
+    if let Err(error) = engine.watch(&origin).await {
+        tracing::warn!(%error, "alerts and guards were not looked at and will be in a minute");
     }
 }

@@ -73,6 +73,9 @@ enum Command {
         /// Why: 1 to 1,000 characters.
         #[arg(long, value_parser = parse_reason)]
         reason: String,
+        /// Answer as if, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Count promotions.
     Stats,
@@ -186,7 +189,17 @@ async fn execute(
             variant,
             asked,
         } => commands::promote(&worker, &name, variant, asked.request()).await,
-        Command::Rollback { id, reason } => commands::roll_back(&worker, id, &reason).await,
+        Command::Rollback {
+            id,
+            reason,
+            dry_run,
+        } => {
+            let request = Request {
+                dry_run: dry_run.then_some(true),
+                ..Request::default()
+            };
+            commands::roll_back(&worker, id, &reason, &request).await
+        }
         Command::Stats => commands::stats(&worker).await,
         Command::Replay { id } => commands::replay(&worker, id).await,
     }

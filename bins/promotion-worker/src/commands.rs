@@ -98,12 +98,17 @@ pub(crate) async fn promote(
     }
 }
 
-pub(crate) async fn roll_back(worker: &Worker, id: Uuid, reason: &str) -> Result<(), WorkerError> {
-    let promotion = worker
+pub(crate) async fn roll_back(
+    worker: &Worker,
+    id: Uuid,
+    reason: &str,
+    request: &Request,
+) -> Result<(), WorkerError> {
+    let taken = worker
         .engine
-        .roll_back(id, reason, true, None, &origin())
+        .take_back(id, reason, request, &origin())
         .await?;
-    show::rolled_back(worker.json, &promotion)
+    show::rolled_back(worker.json, &taken)
 }
 
 pub(crate) async fn stats(worker: &Worker) -> Result<(), WorkerError> {

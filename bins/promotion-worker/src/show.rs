@@ -3,9 +3,8 @@
 use std::io::Write as _;
 
 use podium_promotion::decide::Decision;
-use podium_promotion::engine::{Checked, Item, Promoted, Scan};
+use podium_promotion::engine::{Checked, Item, Promoted, Scan, TakenBack};
 use podium_promotion::replay::Replay;
-use podium_storage::promotions::model::Promotion;
 use podium_storage::promotions::read::Stats;
 use serde_json::{Value, json};
 
@@ -232,18 +231,28 @@ pub(crate) fn promoted(as_json: bool, promoted: &Promoted) -> Result<(), WorkerE
     answer(as_json, to_json, to_text)
 }
 
-pub(crate) fn rolled_back(as_json: bool, promotion: &Promotion) -> Result<(), WorkerError> {
-    answer(
-        as_json,
-        || Ok(serde_json::to_value(promotion)?),
-        || {
-            format!(
-                "{}: {} rolled back",
-                plain(&promotion.experiment_name),
-                plain(&promotion.promoted_variant_name)
-            )
-        },
-    )
+pub(crate) fn rolled_back(as_json: bool, taken: &TakenBack) -> Result<(), WorkerError> {
+    let promotion = &taken.promotion;
+    let dry_run = taken.effective.config.dry_run;
+    let to_json = || {
+        let mut shown = serde_json::to_value(promotion)?;
+        if let Value::Object(members) = &mut shown {
+            members.insert("dryRun".to_owned(), dry_run.into());
+        }
+        Ok(shown)
+    };
+    answer(as_json, to_json, || {
+        format!(
+            "{}: {} {}",
+            plain(&promotion.experiment_name),
+            plain(&promotion.promoted_variant_name),
+            if dry_run {
+                "would be rolled back"
+            } else {
+                "rolled back"
+            }
+        )
+    })
 }
 
 pub(crate) fn stats(as_json: bool, stats: &Stats) -> Result<(), WorkerError> {

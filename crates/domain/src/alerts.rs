@@ -3,8 +3,11 @@
 //! Shares are judged by their one-sided 99.9 % limits over units, and latencies by the limit of an order statistic: a point
 //! estimate over a quiet hour cries wolf, and a hundred requests of one broken client are one unit.
 
+use serde::{Deserialize, Serialize};
+
+use crate::guard::is_site_wide;
 use crate::notification::Level;
-use crate::outcomes::Outcomes;
+use crate::outcomes::{LATENCY_QUANTILE, Outcomes};
 use crate::stats::proportion::{Proportion, wilson};
 use crate::stats::srm;
 use crate::words::wire_names;
@@ -46,6 +49,8 @@ pub enum Kind {
     GuardErrors,
     /// After a promotion errors have risen, and not only with the winner.
     SiteErrors,
+    /// After a promotion fewer convert than in the same hour before it.
+    ConversionBefore,
 }
 
 wire_names!(Kind {
@@ -59,6 +64,7 @@ wire_names!(Kind {
     GuardConversion => "guard_conversion",
     GuardErrors => "guard_errors",
     SiteErrors => "site_errors",
+    ConversionBefore => "conversion_before_after",
 });
 
 /// Whether an alert is still open.
@@ -93,7 +99,8 @@ pub struct Finding {
 }
 
 /// A variant within the last hour.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct VariantHour {
     /// Its id.
     pub id: i64,
@@ -152,9 +159,63 @@ fn level(value: f64, levels: &[(f64, Level)]) -> Option<(f64, Level)> {
     levels.find(|(threshold, _)| value >= *threshold).copied()
 }
 
-fn errors(variant: &VariantHour) -> Option<Finding> {
+/// What is critical about a promoted variant and not about the whole site. It is the site's where the control, which the
+/// held-back units see, fails as well: not where another variant does, and not where nothing is known of the control.
+#[must_use]
+pub fn critical_on_winner(winner: &VariantHour, control: Option<&VariantHour>) -> Option<Finding> {
+    let of_site = |finding: &Finding| {
+        let share = |of: &VariantHour| match finding.kind {
+            Kind::ErrorRate => failed(of),
+            _ => of.outcomes.slower_than(finding.threshold?).ok(),
+        };
+        let limit = match finding.kind {
+            Kind::ErrorRate => finding.threshold?,
+            _ => 1.0 - LATENCY_QUANTILE,
+        };
+        Some(is_site_wide(share(winner)?, share(control?)?, limit))
+    };
+    let found = [errors(winner), latency(winner)].into_iter().flatten();
+    let mut critical = found.filter(|finding| finding.level == Level::Critical);
+    critical.find(|finding| !of_site(finding).unwrap_or(false))
+}
+
+/// That fewer of the units that are shown the winner convert than in the same hour before its promotion: the upper 99.9 %
+/// limit of the share now lies below the lower one of the share then. No test, because weekdays and sales move shares as
+/// well: it warns, and takes nothing back. `None` below 20 units in either hour.
+#[must_use]
+pub fn conversion_fell(winner_id: i64, before: Proportion, now: Proportion) -> Option<Finding> {
+    if before.units().min(now.units()) < MIN_UNITS {
+        return None;
+    }
+    let (then, since) = (
+        wilson(before, CONFIDENCE).ok()?,
+        wilson(now, CONFIDENCE).ok()?,
+    );
+    let (old, new) = (before.rate().ok()?, now.rate().ok()?);
+    (since.upper < then.lower).then(|| Finding {
+        variant_id: Some(winner_id),
+        kind: Kind::ConversionBefore,
+        level: Level::Warning,
+        message: format!(
+            "{:.1} % of {} active units converted within an hour, {:.1} % of {} in the same hour before the promotion",
+            100.0 * new,
+            now.units(),
+            100.0 * old,
+            before.units()
+        ),
+        value: Some(new),
+        threshold: Some(old),
+    })
+}
+
+/// Units whose requests fail, a unit of which a part fails as that part.
+fn failed(variant: &VariantHour) -> Option<Proportion> {
     let units = variant.outcomes.units;
-    let failed = Proportion::new(floor(variant.error_shares).min(units), units).ok()?;
+    Proportion::new(floor(variant.error_shares).min(units), units).ok()
+}
+
+fn errors(variant: &VariantHour) -> Option<Finding> {
+    let (failed, units) = (failed(variant)?, variant.outcomes.units);
     let lower = lower_limit(failed)?;
     let (threshold, level) = level(lower, &ERROR_RATE)?;
     Some(Finding {
@@ -361,6 +422,46 @@ mod tests {
             ..bad
         };
         assert_eq!(open(&promoted).len(), 4);
+    }
+
+    #[test]
+    fn what_the_control_suffers_as_well_is_the_sites() {
+        let on_winner = |winner: &VariantHour, control: Option<&VariantHour>| {
+            critical_on_winner(winner, control).map(|finding| finding.kind)
+        };
+        let erring = variant(1, 500, 100.0, 300.0);
+        let with = |units, failed| variant(2, units, failed, 300.0);
+        // Nothing is known of the control, or too little.
+        assert_eq!(on_winner(&erring, None), Some(Kind::ErrorRate));
+        for (units, failed) in [(0, 0.0), (1, 1.0), (2, 1.0), (30, 1.0), (30, 3.0)] {
+            let control = with(units, failed);
+            let found = on_winner(&erring, Some(&control));
+            assert_eq!(found, Some(Kind::ErrorRate), "{failed} of {units}");
+        }
+        // Too few units for an alert of their own, and enough to tell.
+        assert_eq!(on_winner(&erring, Some(&with(15, 5.0))), None);
+        let slow = variant(1, 500, 0.0, 6_000.0);
+        assert_eq!(on_winner(&slow, None), Some(Kind::Latency));
+        assert_eq!(on_winner(&slow, Some(&with(200, 0.0))), Some(Kind::Latency));
+        let slow_too = variant(2, 15, 0.0, 6_000.0);
+        assert_eq!(on_winner(&slow, Some(&slow_too)), None);
+        // One thing is the site's, the other the winner's.
+        let both = variant(1, 500, 100.0, 6_000.0);
+        assert_eq!(on_winner(&both, Some(&slow_too)), Some(Kind::ErrorRate));
+        assert_eq!(on_winner(&variant(1, 500, 50.0, 2_500.0), None), None);
+    }
+
+    #[test]
+    fn conversion_that_falls_warns() {
+        let share = |x, n| Proportion::new(x, n).unwrap();
+        let fell = |before, now| conversion_fell(1, before, now).map(|f| (f.kind, f.level));
+        let warning = Some((Kind::ConversionBefore, Level::Warning));
+        assert_eq!(fell(share(100, 1_000), share(30, 1_000)), warning);
+        // Chance of an hour, more instead of fewer, and few units.
+        assert_eq!(fell(share(100, 1_000), share(80, 1_000)), None);
+        assert_eq!(fell(share(30, 1_000), share(100, 1_000)), None);
+        assert_eq!(fell(share(1_000, 1_000), share(0, 19)), None);
+        assert_eq!(fell(share(19, 19), share(0, 1_000)), None);
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //!
 //! **Error rate.** The share of units with an error, against the winner's own level in the experiment.
 
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
 use crate::event::EventType;
 use crate::metric::{Metric, MetricKind};
 use crate::stats::StatsError;
@@ -18,13 +21,16 @@ use crate::stats::proportion::{Proportion, wilson};
 pub const ROLL_BACK: f64 = 100.0;
 /// Evidence from which is warned.
 pub const WARN: f64 = 20.0;
+/// Likelihood ratio from which errors of the held back count as the site's: that nothing is known of them is no evidence.
+pub const SITE: f64 = 3.0;
 /// Log risk ratio that the alternative expects.
 const EFFECT: f64 = 0.3;
 /// Both-sided confidence whose upper limit holds with 99 %.
 const UPPER_99: f64 = 0.98;
 
 /// Units that converted for the first time while one step of a rollout was in force.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct StepConverters {
     /// Of those that had moved to the winner.
     pub moved: i64,
@@ -69,8 +75,8 @@ pub fn error_limit(in_experiment: Proportion) -> Result<Option<f64>, StatsError>
     Ok((limit < 1.0).then_some(limit))
 }
 
-/// Whether the held-back units err as much as the winner's: then it is the site, not the winner. Their errors are likelier
-/// at the winner's present level than at the limit; without held-back units nothing speaks for the site.
+/// Whether the held-back units err as much as the winner's: then it is the site, not the winner. Their errors are
+/// [`SITE`] times as likely at the winner's present level as at the limit; few held-back units prove nothing.
 #[must_use]
 pub fn is_site_wide(winner: Proportion, held_back: Proportion, limit: f64) -> bool {
     let Ok(level) = winner.rate() else {
@@ -83,7 +89,7 @@ pub fn is_site_wide(winner: Proportion, held_back: Proportion, limit: f64) -> bo
     let level = level.min(1.0 - f64::EPSILON);
     let towards_winner =
         errors * (level / limit).ln() + fine * ((-level).ln_1p() - (-limit).ln_1p());
-    level > limit && towards_winner > 0.0
+    level > limit && towards_winner >= SITE.ln()
 }
 
 /// The events that count as a conversion for the guard of a promotion by a metric, and whether they need a value: the
@@ -100,17 +106,75 @@ pub const fn conversion(metric: Metric) -> (EventType, bool) {
     }
 }
 
+/// The end of the hour before a promotion that the last hour is held against: of the same weekday where the experiment ran by
+/// then, else of the last day before. `None` within the first hour, and where it had not run for an hour at such a time.
+#[must_use]
+pub fn hour_before(
+    started_at: DateTime<Utc>,
+    promoted_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let (hour, since) = (TimeDelta::hours(1), now - promoted_at);
+    if since < hour {
+        return None;
+    }
+    let back = [TimeDelta::weeks(1), TimeDelta::days(1)].map(|period| {
+        let periods = since.num_seconds() / period.num_seconds() + 1;
+        let end = now.checked_sub_signed(period.checked_mul(i32::try_from(periods).ok()?)?)?;
+        (end - started_at >= hour).then_some(end)
+    });
+    back.into_iter().flatten().next()
+}
+
 /// Everything that the guard looks at.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GuardEvidence {
     /// First conversions by rollout step, without steps in which one of the groups was empty.
     pub steps: Vec<StepConverters>,
     /// Units of the winner with an error, of those with a request, in the experiment; `None` without requests.
+    #[serde(with = "erring")]
     pub errors_before: Option<Proportion>,
     /// The same since the promotion, of all units that are shown the winner.
+    #[serde(with = "erring")]
     pub errors_winner: Option<Proportion>,
     /// The same of the units that are held back.
+    #[serde(with = "erring")]
     pub errors_held_back: Option<Proportion>,
+}
+
+/// How shares of units with an error are kept.
+mod erring {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Proportion;
+
+    #[derive(Serialize, Deserialize)]
+    struct Share {
+        erring: i64,
+        units: i64,
+    }
+
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(
+        share: &Option<Proportion>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let share = share.map(|share| Share {
+            erring: share.successes(),
+            units: share.units(),
+        });
+        share.serialize(to)
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(
+        from: D,
+    ) -> Result<Option<Proportion>, D::Error> {
+        let share = Option::<Share>::deserialize(from)?;
+        let checked = share.map(|share| Proportion::new(share.erring, share.units));
+        checked.transpose().map_err(D::Error::custom)
+    }
 }
 
 /// What the guard found.
@@ -341,6 +405,9 @@ mod tests {
         assert_eq!(reading.finding, Finding::ErrorHarm, "{reading:?}");
         let site = read(&erring((30, 600), (3, 40))).unwrap();
         assert_eq!(site.finding, Finding::SiteErrors);
+        // Two of forty are likelier on a site that fails, but not three times as likely.
+        let doubtful = read(&erring((30, 600), (2, 40))).unwrap();
+        assert_eq!(doubtful.finding, Finding::ErrorHarm);
         let alone = GuardEvidence {
             errors_held_back: None,
             ..erring((30, 600), (0, 0))
@@ -372,6 +439,36 @@ mod tests {
         assert!(many.unwrap() < 0.2, "{many:?}");
         assert_eq!(detectable_drop(10.0, 0.01, 0.05), None);
         assert_eq!(detectable_drop(f64::NAN, 0.1, 0.05), None);
+    }
+
+    #[test]
+    fn the_hour_before_is_of_the_same_weekday_if_it_can_be() {
+        let at = |hours| DateTime::UNIX_EPOCH + TimeDelta::hours(hours);
+        let promoted = at(1_000);
+        let ago = |started, now| {
+            let end = hour_before(at(started), promoted, at(now))?;
+            assert!(end <= promoted);
+            Some((at(now) - end).num_hours())
+        };
+        assert_eq!(ago(0, 1_000), None);
+        assert_eq!(ago(0, 1_001), Some(168));
+        assert_eq!(ago(0, 1_169), Some(336));
+        // It ran for three days only, or for less than the hour.
+        assert_eq!(ago(928, 1_001), Some(24));
+        assert_eq!(ago(928, 1_025), Some(48));
+        assert_eq!(ago(977, 1_001), None);
+    }
+
+    #[test]
+    fn evidence_survives_its_journey_through_json() {
+        let kept = serde_json::to_value(evidence()).unwrap();
+        assert_eq!(kept["errorsBefore"]["erring"], 100);
+        assert_eq!(kept["steps"][0]["heldBack"], 50);
+        let back: GuardEvidence = serde_json::from_value(kept.clone()).unwrap();
+        assert_eq!(back, evidence());
+        let mut impossible = kept;
+        impossible["errorsWinner"]["units"] = 3.into();
+        serde_json::from_value::<GuardEvidence>(impossible).unwrap_err();
     }
 
     #[test]

@@ -211,6 +211,14 @@ pub enum Audience {
     Only(Uuid),
 }
 
+impl Audience {
+    /// Nobody hears the news; what it ends is ended all the same.
+    #[must_use]
+    pub const fn nobody() -> Self {
+        Self::Channels(Vec::new())
+    }
+}
+
 impl Default for Audience {
     fn default() -> Self {
         Self::Channels(Channel::ALL.to_vec())
@@ -306,15 +314,16 @@ impl Message {
     pub fn key(&self) -> String {
         let (subject, event) = (self.subject.dedup_key(), self.event.name());
         match self.event {
-            Event::Hold | Event::PromotionFailed | Event::Test => {
+            Event::Hold | Event::Test => {
                 format!("{subject}:{event}:{}", self.occurred_at.timestamp_micros())
             }
-            // That a target was disabled is always news; one that refuses everything is, once an hour.
+            // That a target was disabled is always news; one that refuses everything is, once an hour, and so is an
+            // experiment whose promotion fails at every scan.
             Event::DeadLetter if matches!(self.audience, Audience::LeftBy(_)) => format!(
                 "{subject}:{event}:disabled:{}",
                 self.occurred_at.timestamp_micros()
             ),
-            Event::DeadLetter => {
+            Event::DeadLetter | Event::PromotionFailed => {
                 let hour = self.occurred_at.timestamp().div_euclid(3_600);
                 format!("{subject}:{event}:{hour}")
             }

@@ -3,6 +3,8 @@
 //! Units are what was randomised, and requests of one unit are alike: a client that fails fails again and again. So
 //! intervals count units, weighted down where a few units make most of the requests.
 
+use serde::{Deserialize, Serialize};
+
 use crate::stats::proportion::Proportion;
 use crate::stats::quantile::QuantileEstimate;
 use crate::stats::sketch::{GROWTH, Sketch};
@@ -15,7 +17,8 @@ pub const LATENCY_QUANTILE: f64 = 0.95;
 const CONFIDENCE: f64 = 0.95;
 
 /// Request outcomes of a group of units.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Outcomes {
     /// Units with at least one request.
     pub units: i64,
@@ -78,6 +81,27 @@ impl Outcomes {
             return 0;
         }
         (requests * requests / self.squared_requests).min(self.units as f64) as usize
+    }
+
+    /// Requests slower than `milliseconds`, in effective units ([`Self::effective_units`]), rounded to whole ones.
+    ///
+    /// # Errors
+    /// [`StatsError::NotEnoughData`] without latencies; [`StatsError::InvalidInput`] for a limit that is negative or not
+    /// finite.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "not above the number of units, which stays far below 2^53"
+    )]
+    pub fn slower_than(&self, milliseconds: f64) -> Result<Proportion, StatsError> {
+        if self.latencies.count() == 0 {
+            return Err(StatsError::NotEnoughData);
+        }
+        let slow = self.latencies.count_above(milliseconds)? as f64;
+        let share = slow / self.latencies.count() as f64;
+        let units = self.effective_units();
+        let slow = (share * units as f64).round() as i64;
+        Proportion::new(slow, i64::try_from(units).unwrap_or(i64::MAX))
     }
 
     /// The 95 % point of latencies in milliseconds, with a two-sided interval at `confidence`.

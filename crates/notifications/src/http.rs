@@ -26,19 +26,23 @@ pub struct TimeLimits {
     pub webhook: Duration,
     /// To the reply to a command of SMTP.
     pub mail_command: Duration,
-    /// To the end of a whole e-mail, connection included.
+    /// To the end of a whole e-mail, with the wait for a connection and its making.
     pub mail: Duration,
+}
+
+impl TimeLimits {
+    pub(crate) const DEFAULT: Self = Self {
+        connect: Duration::from_secs(3),
+        total: Duration::from_secs(10),
+        webhook: Duration::from_secs(15),
+        mail_command: Duration::from_secs(10),
+        mail: Duration::from_secs(50),
+    };
 }
 
 impl Default for TimeLimits {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(3),
-            total: Duration::from_secs(10),
-            webhook: Duration::from_secs(15),
-            mail_command: Duration::from_secs(10),
-            mail: Duration::from_secs(60),
-        }
+        Self::DEFAULT
     }
 }
 

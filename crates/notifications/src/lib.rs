@@ -13,9 +13,8 @@
 //! | [`guard`], [`http`] | requests that never reach a private address |
 //! | [`smtp`] | conversations with the mail relay |
 //! | [`retry`] | when to try again |
-//! | [`sender`], [`counters`] | sending, and how much of it |
+//! | [`sender`] | sending |
 
-pub mod counters;
 pub mod email;
 pub mod escape;
 pub mod guard;

@@ -14,9 +14,8 @@ use podium_storage::{Database, StorageError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::counters::{self, Counters};
 use crate::email::Mail;
-use crate::http::{Http, HttpError, Reply};
+use crate::http::{Http, HttpError, Reply, TimeLimits};
 use crate::settings::Settings;
 use crate::verdict::Verdict;
 use crate::{Links, escape, pagerduty, retry, slack, tls, webhook};
@@ -28,8 +27,8 @@ const AT_ONCE: usize = 16;
 const PROMPT: Duration = Duration::from_millis(200);
 /// Messages that may be on their way in all; each holds a connection.
 const IN_ALL: usize = 512;
-/// Longer than any try takes, which is an e-mail that waits for a connection and then for the relay.
-const LEASE: Duration = Duration::from_secs(90);
+/// Longer than any try and its record take, so that nobody sends what is still on its way.
+const LEASE: Duration = Duration::from_secs(60);
 /// How often the outbox is looked at when nothing happens.
 const POLL: Duration = Duration::from_secs(1);
 /// Failures in a row after which a target is only probed.
@@ -39,6 +38,17 @@ const PROBE: Duration = Duration::from_secs(60);
 /// Tries to record what was sent, and the pause between them.
 const RECORDS: u32 = 5;
 const RECORD_AGAIN: Duration = Duration::from_millis(500);
+/// Least time that a lease leaves to record what a try came to.
+const TO_RECORD: Duration = Duration::from_secs(10);
+const _: () = {
+    let limits = TimeLimits::DEFAULT;
+    let least = LEASE.as_secs() - TO_RECORD.as_secs();
+    assert!(limits.total.as_secs() <= least, "longer than the lease");
+    assert!(limits.webhook.as_secs() <= least, "longer than the lease");
+    assert!(limits.mail.as_secs() <= least, "longer than the lease");
+};
+// Eighty targets that hang at once keep the others waiting for a second.
+const _: () = assert!(PROMPT.as_millis() * 80 <= 1_000 * AT_ONCE as u128);
 /// How long the end waits for what is on its way.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -67,7 +77,6 @@ pub struct Sender {
     world: World,
     http: Http,
     mail: Option<Mail>,
-    counters: Counters,
     wake: Notify,
     places: Arc<Semaphore>,
 }
@@ -101,7 +110,6 @@ impl Sender {
             world,
             http,
             mail,
-            counters: Counters::default(),
             wake: Notify::new(),
             places: Arc::new(Semaphore::new(AT_ONCE)),
         }))
@@ -110,12 +118,6 @@ impl Sender {
     /// Says that something was queued, so that it need not wait for the next look.
     pub fn wake(&self) {
         self.wake.notify_one();
-    }
-
-    /// How much was sent.
-    #[must_use]
-    pub const fn counters(&self) -> &Counters {
-        &self.counters
     }
 
     /// What is in force.
@@ -145,7 +147,6 @@ impl Sender {
 
     /// Records how a try went. The database may be away for a moment; beyond that the lease runs out.
     pub async fn record(&self, delivery: &Delivery, outcome: &Outcome) {
-        self.count(delivery.channel, outcome);
         let limits = Limits {
             failures: FAILURES,
             probe_every: self.probe_every(),
@@ -160,17 +161,6 @@ impl Sender {
                 }
             }
             tokio::time::sleep(RECORD_AGAIN).await;
-        }
-    }
-
-    fn count(&self, channel: Channel, outcome: &Outcome) {
-        let results: &[counters::Result] = match outcome {
-            Outcome::Sent { .. } => &[counters::Result::Sent],
-            Outcome::Retry { .. } => &[counters::Result::Failed, counters::Result::Retried],
-            Outcome::Dead { .. } => &[counters::Result::Failed, counters::Result::Dead],
-        };
-        for result in results {
-            self.counters.add(channel, *result);
         }
     }
 

@@ -17,7 +17,7 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use lettre::transport::smtp::response::{Response, Severity};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::http::TimeLimits;
 use crate::sender::StartError;
@@ -29,7 +29,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 /// Connections to the relay.
 const CONNECTIONS: usize = 2;
-/// How long a message waits for one of them. A delivery's lease is longer than this and a whole message.
+/// How long a message waits for one of them; the rest of its time is for the conversation.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a mail was not taken.
@@ -113,12 +113,14 @@ impl Relay {
     /// [`SmtpError`]. When it is [`SmtpError::Silent`], or the line broke behind the final dot, nobody knows whether the
     /// relay took it.
     pub(crate) async fn send(&self, mail: &lettre::Message) -> Result<Response, SmtpError> {
-        let place = timeout(PATIENCE, self.places.acquire()).await;
+        let end = Instant::now() + self.limits.mail;
+        let patience = PATIENCE.min(self.limits.mail);
+        let place = timeout(patience, self.places.acquire()).await;
         // The places are never closed.
         let _place = place
             .map_err(|_| SmtpError::Busy)?
             .map_err(|_| SmtpError::Busy)?;
-        let conversation = timeout(self.limits.mail, self.converse(mail));
+        let conversation = timeout_at(end.into(), self.converse(mail));
         conversation.await.map_err(|_| SmtpError::Silent)?
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Layers are merged field by field, later ones win: the preset of the environment, thresholds of the environment, the
 //! experiment's own settings (`config.autoPromotion`), the preset that a request names, its `config`, its `dryRun`.
-//! Three fields are exceptions: `dryRun` is true when it is true anywhere, the exclusion list is the union of all lists,
-//! and no preset changes `enabled`. What comes out may not be weaker than the floor.
+//! Some fields are exceptions: `dryRun` is true when it is true anywhere, the exclusion list is the union of all lists,
+//! no preset changes `enabled`, and no request switches a safety check off that is on without it. What comes out may not
+//! be weaker than the floor.
 //!
 //! To add a setting: a field of [`PromotionConfig`], its row in `fields`, and its values in [`Preset::config`].
 

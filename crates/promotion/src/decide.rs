@@ -25,8 +25,8 @@ use crate::safety::SafetyCheck;
 pub(crate) use criteria::MOST_LAG_SECONDS;
 use standing::Stood;
 
-/// Changes when the same evidence could give another verdict.
-pub const DECISION_VERSION: &str = "3";
+/// Changes when the same evidence could give another verdict, the guard's included.
+pub const DECISION_VERSION: &str = "4";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -142,6 +142,15 @@ pub struct Promoted {
     pub record_id: Option<i64>,
 }
 
+/// What came of a person's request to take a promotion back.
+#[derive(Clone, Debug)]
+pub struct TakenBack {
+    /// The promotion; in a dry run as it stands, in force.
+    pub promotion: Promotion,
+    /// The configuration in force.
+    pub effective: Effective,
+}
+
 /// What came of a restart.
 #[derive(Clone, Debug)]
 pub struct Restarted {
@@ -345,6 +354,35 @@ impl Engine {
     pub async fn promote(&self, asked: &Asked, origin: &Origin) -> Result<Promoted, EngineError> {
         self.refresh().await;
         self.promote_fresh(asked, origin).await
+    }
+
+    /// Takes a promotion back because a person asks for it. A dry run, of the request or of the environment, answers what a
+    /// live run would have, and writes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`], and those of [`Self::roll_back`].
+    pub async fn take_back(
+        &self,
+        id: Uuid,
+        reason: &str,
+        request: &Request,
+        origin: &Origin,
+    ) -> Result<TakenBack, EngineError> {
+        let effective = self.environment.resolve(None, request)?;
+        let promotion = if effective.config.dry_run {
+            let found = read::by_id(&mut self.database.serve().await?, id).await?;
+            let found = found.ok_or(EngineError::NotFound("this promotion"))?;
+            if found.rollback_at.is_some() {
+                return Err(EngineError::RolledBack(Box::new(found)));
+            }
+            found
+        } else {
+            self.roll_back(id, reason, true, None, origin).await?
+        };
+        Ok(TakenBack {
+            promotion,
+            effective,
+        })
     }
 
     /// Takes a promotion back. It asks nothing of statistics or notifications.

@@ -8,6 +8,7 @@
 //! | [`decide`] | evidence and configuration to a verdict with all its reasons; pure |
 //! | [`safety`] | the four safety checks; pure |
 //! | [`engine`] | check, promote, roll back, scan, restart |
+//! | [`harm`] | what the guard of a promotion decides; pure |
 //! | [`replay`] | a stored decision computed again; pure |
 //! | [`watch`] | alerts, guards, rollout steps: what is looked at all the time |
 //!
@@ -20,6 +21,7 @@ pub mod decide;
 pub mod engine;
 pub mod evidence;
 pub mod gather;
+pub mod harm;
 mod message;
 pub mod replay;
 pub mod safety;

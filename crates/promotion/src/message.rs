@@ -5,8 +5,10 @@ use podium_domain::notification::{
     Audience, Channel, Check, Event, Evidence, IntervalPercent, Level, Message, Named, Subject,
 };
 use podium_storage::promotions::model::{Metadata, Promotion};
+use podium_storage::rollouts::Watched;
+use serde_json::Value;
 
-use crate::config::{Notifications, PromotionConfig};
+use crate::config::{Environment, Notifications, PromotionConfig};
 use crate::decide::Decision;
 use crate::engine::Checked;
 use crate::safety::SafetyCheck;
@@ -21,6 +23,32 @@ fn audience(notifications: &Notifications, level: Level) -> Option<Audience> {
         .collect();
     let heard = notifications.enabled && level >= least && !channels.is_empty();
     heard.then_some(Audience::Channels(channels))
+}
+
+/// As [`audience`], where the message also ends something: who was told of that is told of its end.
+fn heard(notifications: &Notifications, level: Level) -> Audience {
+    audience(notifications, level).unwrap_or_else(Audience::nobody)
+}
+
+/// Who hears what happens to a promotion later on: whom its own configuration names.
+fn heard_of(config: Value, level: Level) -> Audience {
+    let config: Option<PromotionConfig> = serde_json::from_value(config).ok();
+    config.map_or_else(Audience::default, |config| {
+        heard(&config.notifications, level)
+    })
+}
+
+/// Who hears of an alert of this level about an experiment with this configuration as JSON.
+pub(crate) fn alert_audience(
+    environment: &Environment,
+    level: Level,
+    config: Option<&str>,
+) -> Audience {
+    let config: Option<Value> = config.and_then(|config| serde_json::from_str(config).ok());
+    let layer = config
+        .as_ref()
+        .and_then(|config| config.get("autoPromotion"));
+    heard(&environment.standing(layer).notifications, level)
 }
 
 /// The channels on which a promotion is told, with its level; `None` when nobody is to hear of it.
@@ -73,7 +101,7 @@ fn about(event: Event, level: Level, promotion: &Promotion, at: DateTime<Utc>) -
     }
 }
 
-/// That a winner was promoted.
+/// That a winner was promoted. It ends a hold, also where nobody hears the news.
 pub(crate) fn promoted(
     config: &PromotionConfig,
     promotion: &Promotion,
@@ -81,8 +109,8 @@ pub(crate) fn promoted(
     metric: &str,
     by: Option<&str>,
     reason: Option<&str>,
-) -> Option<Message> {
-    let audience = audience(&config.notifications, Level::Info)?;
+) -> Message {
+    let audience = heard(&config.notifications, Level::Info);
     let details = Evidence {
         metric: Some(metric.to_owned()),
         confidence_percent: promotion.confidence,
@@ -91,7 +119,7 @@ pub(crate) fn promoted(
         sample_size: promotion.sample_size,
     };
     let detailed = config.notifications.include_detailed_metrics;
-    Some(Message {
+    Message {
         evidence: if detailed {
             details
         } else {
@@ -107,7 +135,7 @@ pub(crate) fn promoted(
             promotion,
             promotion.promoted_at,
         )
-    })
+    }
 }
 
 /// That a safety check keeps a proved winner from its promotion.
@@ -167,27 +195,29 @@ pub(crate) fn failed(
 
 /// That a promotion was taken back: by a person a warning, by the engine critical. Who was told of the promotion is told
 /// of this.
-pub(crate) fn rolled_back(
-    promotion: &Promotion,
-    by: Option<&str>,
-    reason: &str,
-) -> Option<Message> {
+pub(crate) fn rolled_back(promotion: &Promotion, by: Option<&str>, reason: &str) -> Message {
     let level = if by.is_some() {
         Level::Warning
     } else {
         Level::Critical
     };
     let metadata: Metadata = serde_json::from_value(promotion.metadata.clone()).unwrap_or_default();
-    let config: Option<PromotionConfig> = serde_json::from_value(metadata.config).ok();
-    let audience = match config {
-        Some(config) => audience(&config.notifications, level)?,
-        None => Audience::default(),
-    };
     let at = promotion.rollback_at.unwrap_or(promotion.promoted_at);
-    Some(Message {
+    Message {
         actor: by.map(str::to_owned),
         reason: Some(reason.to_owned()),
-        audience,
+        audience: heard_of(metadata.config, level),
         ..about(Event::Rollback, level, promotion, at)
-    })
+    }
+}
+
+/// That a promotion was watched to its end and stands.
+pub(crate) fn watch_ended(promotion: &Watched) -> Message {
+    let subject = Subject::Promotion(promotion.promotion_id);
+    Message {
+        experiment: Some(named(promotion.experiment_id, &promotion.experiment_name)),
+        variant: Some(named(promotion.winner_id, &promotion.winner_name)),
+        audience: heard_of(promotion.config.clone(), Level::Info),
+        ..Message::new(Event::WatchEnded, Level::Info, subject, promotion.now)
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::config::PromotionConfig;
 use crate::decide::{DECISION_VERSION, Question, decide};
 use crate::evidence::Evidence;
+use crate::harm;
 
 /// How a stored decision compares with what its evidence gives now.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,8 +32,8 @@ pub struct Replay {
 /// Why a record cannot be computed again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// It holds no evidence: it was not the decision function that decided.
-    #[error("record {0} was decided by a person or the guard and holds nothing to compute again")]
+    /// It holds no evidence: a person decided.
+    #[error("record {0} was decided by a person and holds nothing to compute again")]
     NothingToReplay(i64),
     /// Its evidence was written by another version and cannot be read.
     #[error("record {id} cannot be read by this version")]
@@ -45,7 +46,7 @@ pub enum ReplayError {
     },
 }
 
-/// Computes a decision again from what was stored with it.
+/// Computes a decision again from what was stored with it, the guard's as well.
 ///
 /// # Errors
 /// [`ReplayError`].
@@ -54,6 +55,11 @@ pub fn replay(record: &Record) -> Result<Replay, ReplayError> {
         id: record.id,
         source,
     };
+    if let (None, Some(kept)) = (&record.question, &record.evidence) {
+        let (decision, guard) = harm::again(kept).map_err(unreadable)?;
+        let read_alike = kept.get("guard").is_some_and(|kept| equal(&guard, kept));
+        return Ok(compared(record, decision, read_alike));
+    }
     let (Some(question), Some(config), Some(evidence)) =
         (&record.question, &record.config, &record.evidence)
     else {
@@ -64,15 +70,20 @@ pub fn replay(record: &Record) -> Result<Replay, ReplayError> {
     let evidence: Evidence = serde_json::from_value(evidence.clone()).map_err(unreadable)?;
     let decision = decide(&config, &evidence, &question);
     let recomputed = serde_json::to_value(decision).map_err(unreadable)?;
-    Ok(Replay {
+    Ok(compared(record, recomputed, true))
+}
+
+/// `read_alike`: whether what lies between evidence and decision comes out the same.
+fn compared(record: &Record, recomputed: Value, read_alike: bool) -> Replay {
+    Replay {
         id: record.id,
         kind: record.kind.clone(),
-        same: equal(&recomputed, &record.decision),
+        same: read_alike && equal(&recomputed, &record.decision),
         version: record.version.clone(),
         present_version: DECISION_VERSION,
         stored: record.decision.clone(),
         recomputed,
-    })
+    }
 }
 
 /// Equal as values: the database writes `1.0` as `1.0` and `1e2` as `100`, and numbers are compared as floats.

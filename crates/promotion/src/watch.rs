@@ -10,15 +10,18 @@ use std::collections::BTreeSet;
 
 use podium_domain::alerts::{self as rules, Finding as AlertFinding, Kind};
 use podium_domain::guard::{self, Finding, GuardReading};
-use podium_domain::notification::{Event, Level, Message, Named, Subject};
-use podium_storage::alerts::{self, Observed, Reconciled, Wanted};
+use podium_domain::notification::{Level, Named};
+use podium_storage::alerts::{self, Listeners, Observed, Reconciled, Wanted};
 use podium_storage::analytics::context;
 use podium_storage::rollouts::{self, Watched};
 use podium_storage::{Database, StorageError, outbox};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
+use crate::config::Environment;
 use crate::decide::MOST_LAG_SECONDS;
+use crate::harm::{self, LastHour};
+use crate::message;
 
 /// A promotion that does harm and wants to be taken back.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,19 +103,31 @@ async fn observe(database: &Database) -> Result<Vec<Observed>, StorageError> {
     alerts::observe(&mut database.work().await?).await
 }
 
-/// Writes what follows from what was seen. `notify` says whether alerts are sent, or only listed.
+/// Writes what follows from what was seen. The environment says whether alerts are sent, or only listed, and to whom where
+/// the experiment says nothing.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer, or the last hour could not be read. What was done until then stays.
-pub async fn settle(database: &Database, seen: Seen, notify: bool) -> Result<Ticked, StorageError> {
-    let mut wanted = of_hour(&seen.observed?);
-    wanted.extend(seen.wanted);
+pub async fn settle(
+    database: &Database,
+    mut seen: Seen,
+    environment: &Environment,
+) -> Result<Ticked, StorageError> {
     let mut ticked = Ticked {
         failed: seen.unread.len(),
         ..Ticked::default()
     };
+    look_back(database, &mut seen).await;
+    let mut wanted = of_hour(&seen.observed?);
+    wanted.extend(seen.wanted);
+    let listeners =
+        |level: Level, config: Option<&str>| message::alert_audience(environment, level, config);
+    let tell = environment
+        .notify_alerts
+        .then_some(&listeners as &Listeners<'_>);
+    // Each of many alerts takes a few statements.
     ticked.alerts = database
-        .transaction(async |tx| alerts::reconcile(tx, &wanted, &seen.unread, notify).await)
+        .background_transaction(async |tx| alerts::reconcile(tx, &wanted, &seen.unread, tell).await)
         .await?;
     // What the guards have read says nothing of what is not folded, and where nobody knows how far that is, nothing moves.
     let freshness = context::freshness(&mut database.work().await?).await;
@@ -133,6 +148,20 @@ pub async fn settle(database: &Database, seen: Seen, notify: bool) -> Result<Tic
     Ok(ticked)
 }
 
+/// Compares with the time before. It comes after the rollbacks, because it reads many events and takes nothing back.
+async fn look_back(database: &Database, seen: &mut Seen) {
+    for promotion in &seen.watched {
+        match conversion_before(database, promotion).await {
+            Ok(found) => seen.wanted.extend(found),
+            Err(error) => {
+                seen.unread.push(promotion.experiment_id);
+                tracing::warn!(promotion.id = %promotion.promotion_id, error = %error.chain(),
+                    "conversion was not compared with the time before the promotion");
+            }
+        }
+    }
+}
+
 /// The step and the end that are due.
 async fn move_on(
     database: &Database,
@@ -147,7 +176,7 @@ async fn move_on(
             .transaction(async |tx| {
                 let ended = rollouts::end_watch(tx, id).await?;
                 if ended {
-                    outbox::enqueue(tx, &end_of_watch(promotion)).await?;
+                    outbox::enqueue(tx, &message::watch_ended(promotion)).await?;
                 }
                 Ok(ended)
             })
@@ -157,15 +186,10 @@ async fn move_on(
     Ok(())
 }
 
-fn end_of_watch(promotion: &Watched) -> Message {
-    let subject = Subject::Promotion(promotion.promotion_id);
-    Message {
-        experiment: Some(Named {
-            id: promotion.experiment_id,
-            name: promotion.experiment_name.clone(),
-        }),
-        variant: Some(winner(promotion)),
-        ..Message::new(Event::WatchEnded, Level::Info, subject, promotion.now)
+fn experiment(promotion: &Watched) -> Named {
+    Named {
+        id: promotion.experiment_id,
+        name: promotion.experiment_name.clone(),
     }
 }
 
@@ -208,76 +232,57 @@ async fn of_promotion(
     }
     let mut link = database.work().await?;
     let evidence = rollouts::evidence(&mut link, promotion).await?;
-    let reading = guard::read(&evidence).map_err(|error| {
+    let (winner, hour) = (&promotion.winner_name, last_hour(promotion, observed));
+    let judged = harm::judge(winner, &evidence, &hour).map_err(|error| {
         StorageError::Analytics(format!("the guard's counts make no sense: {error}"))
     })?;
-    rollouts::note(&mut link, promotion, &evidence, &reading).await?;
-    let hour = observed
-        .iter()
-        .find(|one| one.experiment.id == promotion.experiment_id);
-    let critical = hour.and_then(|hour| critical_on_winner(promotion, hour));
-    let reason = if reading.finding.is_harm() {
-        Some(reason(promotion, &reading))
-    } else {
-        // Errors of the whole site are not the winner's; anything else is.
-        let of_site = |alert: &AlertFinding| {
-            reading.finding == Finding::SiteErrors && alert.kind == Kind::ErrorRate
-        };
-        critical.filter(|alert| !of_site(alert)).map(|alert| {
-            format!(
-                "critical alert on {}: {}",
-                promotion.winner_name, alert.message
-            )
-        })
-    };
+    rollouts::note(&mut link, promotion, &evidence, &judged.reading).await?;
+    let reason = judged.reason.clone();
     let harm = reason
         .filter(|_| promotion.auto_rollback)
         .map(|reason| Harm {
             promotion_id: promotion.promotion_id,
             experiment_name: promotion.experiment_name.clone(),
-            evidence: json!({"guard": rollouts::record(&evidence, &reading), "reason": reason}),
+            evidence: harm::keep(winner, &evidence, hour, &judged),
             reason,
         });
     Ok(Found {
-        alert: guard_alert(promotion, &reading),
+        alert: guard_alert(promotion, &judged.reading),
         harm,
-        is_harmful: reading.finding.is_harm(),
+        is_harmful: judged.reading.finding.is_harm(),
     })
 }
 
-/// A critical alert on the winner that is not one on the whole site: the control, which the held-back units see, has none
-/// of its kind.
-fn critical_on_winner(promotion: &Watched, observed: &Observed) -> Option<AlertFinding> {
-    let critical: Vec<AlertFinding> = rules::findings(&observed.hour)
-        .into_iter()
-        .filter(|finding| finding.level == Level::Critical)
-        .collect();
-    let elsewhere = |kind: Kind| {
-        critical.iter().any(|other| {
-            other.kind == kind && other.variant_id.is_some_and(|id| id != promotion.winner_id)
-        })
+/// The last hour of those whom the guard compares.
+fn last_hour(promotion: &Watched, observed: &[Observed]) -> LastHour {
+    let mut all = observed.iter();
+    let experiment = all.find(|one| one.experiment.id == promotion.experiment_id);
+    let of = |id: i64| {
+        let mut variants = experiment?.hour.variants.iter();
+        variants.find(|variant| variant.id == id).cloned()
     };
-    let on_winner = critical
-        .iter()
-        .find(|found| found.variant_id == Some(promotion.winner_id) && !elsewhere(found.kind));
-    on_winner.cloned()
+    LastHour {
+        winner: of(promotion.winner_id),
+        control: promotion.control_id.and_then(of),
+    }
 }
 
-fn reason(promotion: &Watched, reading: &GuardReading) -> String {
-    let winner = &promotion.winner_name;
-    let e = |ln_e: Option<f64>| {
-        ln_e.map_or_else(String::new, |ln_e| format!(" (e = {:.3e})", ln_e.exp()))
-    };
-    match reading.finding {
-        Finding::ErrorHarm => format!(
-            "{winner} errs more than it did in the experiment{}",
-            e(reading.ln_e_errors)
-        ),
-        _ => format!(
-            "{winner} converts worse than the control since its promotion{}",
-            e(reading.ln_e_conversion)
-        ),
+/// What warns without being a test: fewer convert than in the same hour before the promotion.
+async fn conversion_before(
+    database: &Database,
+    promotion: &Watched,
+) -> Result<Option<Wanted>, StorageError> {
+    if !promotion.is_watched {
+        return Ok(None);
     }
+    let hours = rollouts::hours(&mut database.work().await?, promotion).await?;
+    let fell = hours
+        .and_then(|hours| rules::conversion_fell(promotion.winner_id, hours.before, hours.now));
+    Ok(fell.map(|finding| Wanted {
+        experiment: experiment(promotion),
+        variant: Some(winner(promotion)),
+        finding,
+    }))
 }
 
 /// What the guard says short of a rollback, or with one that nobody wants to be automatic.
@@ -319,10 +324,7 @@ fn guard_alert(promotion: &Watched, reading: &GuardReading) -> Option<Wanted> {
     };
     let variant = (kind != Kind::SiteErrors).then_some(winner);
     Some(Wanted {
-        experiment: Named {
-            id: promotion.experiment_id,
-            name: promotion.experiment_name.clone(),
-        },
+        experiment: experiment(promotion),
         finding: AlertFinding {
             variant_id: variant.as_ref().map(|variant| variant.id),
             kind,

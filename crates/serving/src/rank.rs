@@ -309,7 +309,8 @@ impl Choice {
         let numbers: Vec<Option<usize>> = request.candidates.iter().map(number).collect();
         let full = picture.is_some_and(Picture::is_full);
         let unknown = (0..numbers.len()).filter(|at| !full && numbers.get(*at) == Some(&None));
-        let (mut order, propensities) = match (request.draw.unwrap_or(options.draw), picture) {
+        let draw = request.draw.unwrap_or(options.draw);
+        let (mut order, propensities) = match (draw, picture) {
             (Draw::Posterior, Some(picture)) => (by_posterior(picture, &numbers, rng), None),
             (_, picture) => {
                 let weight = |number: &Option<usize>| picture.map_or(1.0, |p| p.weight(*number));
@@ -317,6 +318,10 @@ impl Choice {
                 let drawn = order::draw(&weights, rng).unwrap_or_default();
                 (drawn, Some(order::first_place(&weights)))
             }
+        };
+        let algorithm = match propensities {
+            Some(_) => options.algorithm,
+            None => options.algorithm.drawn_from_posteriors(),
         };
         order.truncate(request.limit);
         let place = |placed: &Placed| Place {
@@ -327,7 +332,7 @@ impl Choice {
                 .and_then(|all| all.get(placed.candidate).copied()),
         };
         Self {
-            policy: options.algorithm.name(),
+            policy: algorithm.name(),
             version: picture.map(Picture::version),
             order: order.iter().map(place).collect(),
             unknown: unknown.collect(),

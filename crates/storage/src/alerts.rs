@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
 use podium_domain::alerts::{ExperimentHour, Finding, Kind, VariantHour};
 use podium_domain::analysis::{self, EpochSplit};
-use podium_domain::notification::{self, Event, Level, Message, Named, Subject};
+use podium_domain::notification::{self, Audience, Event, Level, Message, Named, Subject};
 use podium_domain::outcomes::Outcomes;
 use tokio_postgres::Row;
 
@@ -318,8 +318,15 @@ WHERE experiment_id = $1 AND level = 'critical' ORDER BY id DESC LIMIT 1000";
 const COUNTS: &str = "-- alerts::counts
 SELECT level, count(*) AS alerts FROM alerts WHERE closed_at IS NULL GROUP BY 1";
 
-/// Opens what is wanted and not open, closes what is open and not wanted any more, and queues the news of both where
-/// `notify` is set. What the guards said of the experiments `unread` stays as it is, because nobody knows better.
+const CONFIGS: &str = "-- alerts::configs
+SELECT id, config::text AS config FROM experiments WHERE id = ANY ($1)";
+
+/// Who is to hear of an alert of this level, by the configuration of its experiment as JSON; `None` for one that is gone.
+pub type Listeners<'l> = dyn Fn(Level, Option<&str>) -> Audience + Sync + 'l;
+
+/// Opens what is wanted and not open, closes what is open and not wanted any more, and queues the news of both for those
+/// whom `tell` names; without it they are only listed. What the guards said of the experiments `unread` stays as it is,
+/// because nobody knows better.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read; nothing changed then.
@@ -327,7 +334,7 @@ pub async fn reconcile(
     transaction: &Transaction<'_>,
     wanted: &[Wanted],
     unread: &[i64],
-    notify: bool,
+    tell: Option<&Listeners<'_>>,
 ) -> Result<Reconciled, StorageError> {
     const LOCK: &str = "-- alerts::lock\nSELECT pg_try_advisory_xact_lock($1) AS locked";
     let locked = fetch(transaction, LOCK, &[&LOCK_KEY]).await?;
@@ -376,22 +383,49 @@ pub async fn reconcile(
         .await?;
         done.opened.extend(read_all(&rows)?);
     }
-    if notify {
-        for closed in &done.closed {
-            outbox::enqueue(transaction, &closed.message(Event::AlertClosed)).await?;
-        }
-        for opened in &done.opened {
-            outbox::enqueue(transaction, &opened.message(Event::AlertOpened)).await?;
-        }
+    if let Some(tell) = tell {
+        announce(transaction, &done, tell).await?;
     }
     Ok(done)
 }
 
+async fn announce(
+    transaction: &Transaction<'_>,
+    done: &Reconciled,
+    tell: &Listeners<'_>,
+) -> Result<(), StorageError> {
+    let closed = done.closed.iter().map(|alert| (alert, Event::AlertClosed));
+    let opened = done.opened.iter().map(|alert| (alert, Event::AlertOpened));
+    let news: Vec<(&Alert, Event)> = closed.chain(opened).collect();
+    let ids: Vec<i64> = news.iter().map(|(alert, _)| alert.experiment.id).collect();
+    let mut configs: BTreeMap<i64, String> = BTreeMap::new();
+    if !ids.is_empty() {
+        for row in fetch(transaction, CONFIGS, &[&ids]).await? {
+            let id = column(&row, "experiments", "id")?;
+            configs.insert(id, column(&row, "experiments", "config")?);
+        }
+    }
+    for (alert, event) in news {
+        let message = alert.message(event);
+        let config = configs.get(&alert.experiment.id).map(String::as_str);
+        let message = Message {
+            audience: tell(message.level, config),
+            ..message
+        };
+        outbox::enqueue(transaction, &message).await?;
+    }
+    Ok(())
+}
+
 /// Whether an alert comes from the guard of a promotion, and not from the last hour.
 fn of_guard(alert: &Alert) -> bool {
-    [Kind::GuardConversion, Kind::GuardErrors, Kind::SiteErrors]
-        .iter()
-        .any(|kind| alert.kind == kind.name())
+    let of_guard = [
+        Kind::GuardConversion,
+        Kind::GuardErrors,
+        Kind::SiteErrors,
+        Kind::ConversionBefore,
+    ];
+    of_guard.iter().any(|kind| alert.kind == kind.name())
 }
 
 fn same(old: &Alert, new: &Wanted) -> bool {

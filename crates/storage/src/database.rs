@@ -271,7 +271,21 @@ impl Database {
         E: From<StorageError> + AsStorageError,
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
     {
-        self.tried(IsolationLevel::ReadCommitted, body).await
+        let serve = async || self.serve().await;
+        tried(serve, IsolationLevel::ReadCommitted, body).await
+    }
+
+    /// As [`Self::transaction`], for background work on many rows: it may take as long as such work may.
+    ///
+    /// # Errors
+    /// As [`Self::transaction`].
+    pub async fn background_transaction<T, E, F>(&self, body: F) -> Result<T, E>
+    where
+        E: From<StorageError> + AsStorageError,
+        F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
+    {
+        let work = async || self.work().await;
+        tried(work, IsolationLevel::ReadCommitted, body).await
     }
 
     /// As [`Self::transaction`], where every statement sees the same moment. What somebody else has changed since then
@@ -284,7 +298,8 @@ impl Database {
         E: From<StorageError> + AsStorageError,
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
     {
-        self.tried(IsolationLevel::RepeatableRead, body).await
+        let serve = async || self.serve().await;
+        tried(serve, IsolationLevel::RepeatableRead, body).await
     }
 
     /// Runs `body` in a transaction that only reads, and whose statements all see the same moment.
@@ -300,27 +315,33 @@ impl Database {
         link.transaction_once(IsolationLevel::RepeatableRead, true, &body)
             .await
     }
+}
 
-    async fn tried<T, E, F>(&self, isolation: IsolationLevel, body: F) -> Result<T, E>
-    where
-        E: From<StorageError> + AsStorageError,
-        F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
-    {
-        let mut attempt = 1;
-        loop {
-            let mut link = self.serve().await?;
-            let outcome = link.transaction_once(isolation, false, &body).await;
-            match outcome {
-                Err(error) if error.as_storage().is_some_and(StorageError::is_contention) => {
-                    if attempt == ATTEMPTS {
-                        return Err(error);
-                    }
+/// Runs `body` in a transaction on connections that `link` hands out, anew after contention.
+async fn tried<T, E, F>(
+    link: impl AsyncFn() -> Result<Link, StorageError>,
+    isolation: IsolationLevel,
+    body: F,
+) -> Result<T, E>
+where
+    E: From<StorageError> + AsStorageError,
+    F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
+{
+    let mut attempt = 1;
+    loop {
+        let mut link = link().await?;
+        let outcome = link.transaction_once(isolation, false, &body).await;
+        match outcome {
+            Err(error) if error.as_storage().is_some_and(StorageError::is_contention) => {
+                if attempt == ATTEMPTS {
+                    return Err(error);
                 }
-                other => return other,
             }
-            tokio::time::sleep(pause()).await;
-            attempt += 1;
+            other => return other,
         }
+        drop(link);
+        tokio::time::sleep(pause()).await;
+        attempt += 1;
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Facts {
     pub promotions_active: i64,
     /// Entries of the promotion log.
     pub decisions: Vec<Count>,
-    /// Notifications that have left, or will never.
+    /// Tries to send notifications, by channel and result.
     pub notifications: Vec<Count>,
     /// Seconds for which the oldest notification has waited that should have left; 0 without one.
     pub notification_age_seconds: f64,
@@ -78,8 +78,7 @@ const DECISIONS: &str = "-- monitoring::decisions
 SELECT action AS what, triggered_by AS how, count(*) AS count FROM ab_promotion_audit_log GROUP BY 1, 2 ORDER BY 1, 2";
 
 const NOTIFICATIONS: &str = "-- monitoring::notifications
-SELECT channel AS what, status AS how, count(*) AS count FROM notification_logs WHERE status <> 'pending'
-GROUP BY 1, 2 ORDER BY 1, 2";
+SELECT channel AS what, result AS how, count FROM notification_counts ORDER BY channel, result";
 
 /// Reads everything.
 ///
@@ -109,7 +108,7 @@ pub async fn read(database: &Database) -> Result<Facts, StorageError> {
         units,
         promotions_active: active.unwrap_or(Ok(0))?,
         decisions: counts(&mut link, DECISIONS, "ab_promotion_audit_log").await?,
-        notifications: counts(&mut link, NOTIFICATIONS, "notification_logs").await?,
+        notifications: counts(&mut link, NOTIFICATIONS, "notification_counts").await?,
         notification_age_seconds: oldest.unwrap_or_default().as_secs_f64(),
     })
 }

@@ -201,7 +201,7 @@ UPDATE notification_configs SET enabled = $2, disabled_reason = $3, alert_levels
     previous_api_key = CASE WHEN $10 <> api_key THEN api_key ELSE previous_api_key END,
     previous_api_key_until = CASE WHEN $10 <> api_key THEN now() + interval '1 day' ELSE previous_api_key_until END,
     api_key = coalesce($10, api_key), routing_key = coalesce($11, routing_key),
-    failures_in_row = 0, refusals_in_row = 0, failing_since = NULL, paused_until = NULL,
+    failures_in_row = 0, refusals_in_row = 0, failing_since = NULL, paused_until = NULL, probe_at = NULL,
     updated_at = greatest(now(), updated_at + interval '1 microsecond')
 WHERE id = $1
 RETURNING ",

@@ -97,6 +97,28 @@ RETURNING ",
     columns!()
 );
 
+/// What was closed while its page lay dead would stay open with PagerDuty for ever once the page is sent again: a copy of the
+/// end follows it, unless something was opened anew under the same key.
+const END_AGAIN: &str = "-- notification_logs::end_again
+WITH ended AS (
+    SELECT r.* FROM notification_logs l
+    JOIN notification_logs r ON r.config_id = l.config_id AND r.dedup_key = l.dedup_key AND r.channel = 'pagerduty'
+        AND r.action = 'resolve' AND r.created_at >= l.created_at
+    WHERE l.id = $1 AND l.channel = 'pagerduty' AND l.action = 'trigger'
+      AND NOT EXISTS (SELECT 1 FROM notification_logs t WHERE t.config_id = l.config_id AND t.dedup_key = l.dedup_key
+                      AND t.channel = 'pagerduty' AND t.action = 'trigger' AND t.id <> l.id AND t.created_at >= r.created_at)
+    ORDER BY r.created_at DESC, r.id LIMIT 1),
+logged AS (
+    INSERT INTO notification_logs (user_id, config_id, channel, alert_level, alert_type, title, message,
+        experiment_name, variant_name, message_key, dedup_key, action, metadata)
+    SELECT user_id, config_id, channel, alert_level, alert_type, title, message, experiment_name, variant_name,
+           message_key || ':' || gen_random_uuid(), dedup_key, action, metadata FROM ended
+    RETURNING id, config_id, dedup_key)
+INSERT INTO notification_outbox (id, config_id, dedup_key, action, urgency, payload, next_attempt_at)
+SELECT n.id, n.config_id, n.dedup_key, 'resolve', o.urgency, o.payload, now()
+FROM logged n, notification_outbox o WHERE o.id = $1
+RETURNING id";
+
 /// At most `limit` entries older than the entry `before`, newest first.
 ///
 /// # Errors
@@ -140,7 +162,8 @@ pub async fn read(
     row.as_ref().map(entry).transpose()
 }
 
-/// Queues a notification again that was given up, with all its tries anew and the same id.
+/// Queues a notification again that was given up, with all its tries anew and the same id; behind a page about what is over
+/// its end as well.
 ///
 /// # Errors
 /// [`ChangeError::NotFound`], [`Conflict::NotDead`], [`Conflict::TargetGone`], [`Conflict::TargetDisabled`].
@@ -164,6 +187,7 @@ pub async fn resend(
             }
             let rows = fetch(tx, AGAIN, &[&id]).await?;
             let again = entry(rows.first().ok_or(Conflict::NotDead(status))?)?;
+            fetch(tx, END_AGAIN, &[&id]).await?;
             let subject = audit::Subject::new("notification", "resend", &id, None);
             audit::append(tx, origin, &subject, None, None).await?;
             Ok(again)

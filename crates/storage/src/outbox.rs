@@ -13,6 +13,7 @@ use crate::database::Query;
 use crate::experiments::rows::fetch;
 
 mod claim;
+mod counts;
 mod record;
 
 pub use claim::{Delivery, Target, claim};
@@ -100,7 +101,9 @@ async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, 
         Audience::Only(target) => (Some(*target), None),
     };
     let key = message.subject.dedup_key();
-    let (channels, urgency) = (channels(message), urgency(message.level));
+    // Whoever tries a target out waits for the answer.
+    let urgency = only.map_or_else(|| urgency(message.level), |_| TRIED_OUT);
+    let channels = channels(message);
     let payload = payload(message)?;
     let also_owner = matches!(message.audience, Audience::LeftBy(_));
     let rest: [&(dyn ToSql + Sync); 7] = [
@@ -113,6 +116,15 @@ async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, 
         &also_owner,
     ];
     insert(tx, ENQUEUE, message, &rest).await
+}
+
+/// Closes the incident about the message's subject where one was opened, and tells nobody else.
+///
+/// # Errors
+/// As [`enqueue`].
+pub async fn close(tx: &Transaction<'_>, message: &Message) -> Result<(), StorageError> {
+    resolve(tx, message, &message.subject.dedup_key()).await?;
+    Ok(())
 }
 
 async fn resolve(
@@ -162,6 +174,9 @@ fn channels(message: &Message) -> Vec<&'static str> {
         .map(|channel| channel.name())
         .collect()
 }
+
+/// Above every level: it passes the backlog of its target, and the pauses that we make on our own.
+const TRIED_OUT: i16 = 3;
 
 const fn urgency(level: Level) -> i16 {
     match level {

@@ -11,13 +11,17 @@ use podium_domain::guard::{self, GuardEvidence, GuardReading, StepConverters};
 use podium_domain::metric::Metric;
 use podium_domain::rollout::{Rollout, ShareBefore};
 use podium_domain::stats::proportion::Proportion;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::database::{Link, Query};
 use crate::rows::{column, decimal};
 use crate::{Database, StorageError};
+
+mod hours;
+
+pub use hours::{Hours, hours};
 
 /// How a promotion is to be rolled out and watched.
 #[derive(Clone, Debug, PartialEq)]
@@ -248,8 +252,14 @@ pub struct Watched {
     pub winner_id: i64,
     /// Its name.
     pub winner_name: String,
-    /// When.
+    /// What the held-back units are shown; `None` where the experiment had no control.
+    pub control_id: Option<i64>,
+    /// When the experiment started, if that is known.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it was promoted.
     pub promoted_at: DateTime<Utc>,
+    /// The configuration that it was promoted by, as JSON; null where nobody noted it.
+    pub config: Value,
     /// Steps.
     pub steps: Vec<Allocation>,
     /// Share that is held back.
@@ -269,7 +279,8 @@ pub struct Watched {
 }
 
 const WATCHED: &str = "-- rollouts::watched
-SELECT p.id, p.experiment_id, p.experiment_name, p.promoted_variant_id, p.promoted_variant_name, p.promoted_at,
+SELECT p.id, p.experiment_id, p.experiment_name, p.promoted_variant_id, p.promoted_variant_name, p.control_variant_id, p.promoted_at,
+       e.start_date, coalesce(p.metadata -> 'config', 'null') AS config,
        r.steps::text[] AS steps, r.holdback::text AS holdback, e.traffic_allocation::text AS traffic_allocation,
        w.weight::text AS weight, w.total::text AS total, r.auto_rollback, r.requesting_units_before, r.erring_units_before,
        now() AS now, r.watch_ended_at IS NULL AND r.watch_hours > 0 AS open,
@@ -306,7 +317,10 @@ fn read(row: &Row) -> Result<Watched, StorageError> {
         experiment_name: column(row, P, "experiment_name")?,
         winner_id: column(row, P, "promoted_variant_id")?,
         winner_name: column(row, P, "promoted_variant_name")?,
+        control_id: column(row, P, "control_variant_id")?,
+        started_at: column(row, "experiments", "start_date")?,
         promoted_at: column(row, P, "promoted_at")?,
+        config: column(row, P, "config")?,
         steps: steps.ok_or(StorageError::CorruptRow {
             table: R,
             column: "steps",
@@ -535,25 +549,21 @@ pub async fn note(
     Ok(())
 }
 
-/// Evidence and reading as they are kept.
+/// Evidence and reading as they are kept: the members of both in one object.
 #[must_use]
-pub fn record(evidence: &GuardEvidence, reading: &GuardReading) -> serde_json::Value {
-    let share = |share: Option<Proportion>| {
-        share.map(|share| json!({"erring": share.successes(), "units": share.units()}))
-    };
-    let steps = evidence.steps.iter().map(|step| {
-        json!({"moved": step.moved, "heldBack": step.held_back, "heldBackShare": step.held_back_share})
-    });
-    json!({
+pub fn record(evidence: &GuardEvidence, reading: &GuardReading) -> Value {
+    // Evidence of plain numbers always has a form in JSON.
+    let mut kept = serde_json::to_value(evidence).unwrap_or_default();
+    let read = json!({
         "finding": reading.finding.name(),
         "lnEConversion": reading.ln_e_conversion,
         "lnEErrors": reading.ln_e_errors,
         "errorLimit": reading.error_limit,
-        "steps": steps.collect::<Vec<_>>(),
-        "errorsBefore": share(evidence.errors_before),
-        "errorsWinner": share(evidence.errors_winner),
-        "errorsHeldBack": share(evidence.errors_held_back),
-    })
+    });
+    if let (Value::Object(kept), Value::Object(read)) = (&mut kept, read) {
+        kept.extend(read);
+    }
+    kept
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]

@@ -2,7 +2,7 @@
 
 use podium_domain::notification::{Event, Level, Message, Subject};
 use podium_notifications::{Links, slack, webhook as webhooks};
-use podium_tests::sink::{Reaction, Received, Sink};
+use podium_tests::sink::{Reaction, Sink};
 use podium_tests::{TestDatabase, eventually};
 
 use super::*;
@@ -63,13 +63,7 @@ async fn a_crash_between_sending_and_recording_costs_one_duplicate() {
     let_time_pass(&database).await;
     assert_eq!(deliver_once(&heir).await, 1);
     assert_eq!(deliver_once(&heir).await, 0);
-    let received = sink.received();
-    assert_eq!(received.len(), 2);
-    assert_eq!(
-        received[0].header("webhook-id"),
-        received[1].header("webhook-id")
-    );
-    assert_eq!(received[0].body, received[1].body);
+    assert_one_repeat(&sink.received());
     assert_eq!(states(&database).await, "sent 1");
 }
 
@@ -133,6 +127,35 @@ async fn many_targets_that_hang_delay_nobody() {
     .await;
     let given_up = "SELECT count(*) FROM notification_logs WHERE error_message IS NOT NULL";
     assert_eq!(app.database().number(given_up).await, 0, "all still hang");
+}
+
+/// The other target has its message while neighbours hang who are given all the time that a test has.
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_that_hang_are_not_waited_for() {
+    let sink = Sink::friendly().await;
+    let slow = Sink::start(|_, _| Reaction::Hang).await;
+    let database = TestDatabase::migrated().await;
+    for user in 0..20 {
+        webhook(&database, &format!("slow{user}"), &slow.url).await;
+    }
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    webhook(&database, "well", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(2)]).await;
+    // As long as a test waits for anything: whoever waited for them would never come to the other one.
+    let mut settings = settings();
+    settings.time_limits.webhook = podium_tests::PATIENCE;
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let running = tokio::spawn(podium_notifications::run(
+        sender(&database, settings),
+        stopped,
+    ));
+    becomes(&database, "pending 40, sent 1").await;
+    assert_eq!(sink.received().len(), 1);
+    eventually("each of them was tried, once", async || {
+        slow.received().len() == 20
+    })
+    .await;
+    running.abort();
 }
 
 /// What is about one thing arrives in order, also when the first message has to be sent again.

@@ -157,8 +157,9 @@ async fn a_dead_letter_can_be_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_target_is_only_probed() {
     let sink = Sink::start(|_, _| Reaction::Answer(500, "", "")).await;
+    let friendly = Sink::friendly().await;
     let database = TestDatabase::migrated().await;
-    webhook(&database, "a", &sink.url).await;
+    let a = webhook(&database, "a", &sink.url).await;
     let messages: Vec<_> = (0..7).map(promotion).collect();
     enqueue(&storage(&database), &messages).await;
     let mut settings = settings();
@@ -168,8 +169,134 @@ async fn a_failing_target_is_only_probed() {
         assert_eq!(deliver_once(&sender).await, 1);
     }
     assert_eq!(deliver_once(&sender).await, 0, "the breaker is open");
-    let pause = "SELECT extract(epoch FROM paused_until - now())::bigint FROM notification_configs";
+    let pause = "SELECT extract(epoch FROM probe_at - now())::bigint FROM notification_configs WHERE user_id = 'a'";
     assert!((55..=60).contains(&database.number(pause).await));
+    // Nobody else's.
+    webhook(&database, "b", &friendly.url).await;
+    enqueue(&storage(&database), &[promotion(8)]).await;
+    assert_eq!(deliver_once(&sender).await, 1);
+    assert_eq!(friendly.received().len(), 1);
+    assert_eq!(sink.received().len(), 5);
+    // Whoever tries it out does not wait for the probe, nor for what stands before it.
+    try_out(&database, a).await;
+    assert_eq!(deliver_once(&sender).await, 1);
+    let tested = sink.received().pop().unwrap().json();
+    assert_eq!(tested["type"], "notification.test");
+}
+
+async fn try_out(database: &TestDatabase, target: Uuid) {
+    let (storage, now) = (storage(database), SystemClock.now());
+    let queued = notification_configs::test(&storage, &person(), (None, target), now).await;
+    queued.unwrap();
+}
+
+/// A target that asked for patience is not even tried out before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_waits_for_a_target_that_wants_nothing() {
+    for status in [429, 503] {
+        let sink =
+            Sink::start(move |_, _| Reaction::Answer(status, "retry-after: 120\r\n", "")).await;
+        let database = TestDatabase::migrated().await;
+        let target = webhook(&database, "a", &sink.url).await;
+        enqueue(&storage(&database), &[promotion(1)]).await;
+        let sender = sender(&database, settings());
+        assert_eq!(deliver_once(&sender).await, 1);
+        try_out(&database, target).await;
+        assert_eq!(deliver_once(&sender).await, 0);
+        let_time_pass(&database).await;
+        assert_eq!(deliver_once(&sender).await, 1);
+        let order: Vec<_> = sink
+            .received()
+            .iter()
+            .map(|r| r.json()["type"].clone())
+            .collect();
+        assert_eq!(
+            order,
+            ["experiment.promoted", "notification.test"],
+            "the trial goes first"
+        );
+    }
+}
+
+/// A page that was given up and is sent again when its matter is over is followed by the end of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_sent_again_too_late_is_closed_again() {
+    for (over, told) in [(true, "trigger, resolve"), (false, "trigger")] {
+        let sink = Sink::start(|_, before| match before {
+            0 => Reaction::Answer(400, "", "no"),
+            _ => Reaction::success("/pagerduty"),
+        })
+        .await;
+        let database = TestDatabase::migrated().await;
+        let key = "routing_key='0123456789abcdef0123456789abcdef'";
+        target(&database, "a", "pagerduty", key).await;
+        let mut settings = settings();
+        settings.pagerduty_url = format!("{}/pagerduty", sink.url);
+        let sender = sender(&database, settings);
+        enqueue(&storage(&database), &[promotion(1)]).await;
+        deliver_once(&sender).await;
+        let id =
+            "SELECT id::text FROM notification_logs WHERE status = 'failed' AND action = 'trigger'";
+        let id: Uuid = database.text(id).await.parse().unwrap();
+        let end = Message {
+            // A rollback ends the incident, and opens another one, which must stay open.
+            event: if over {
+                Event::WatchEnded
+            } else {
+                Event::Rollback
+            },
+            ..promotion(1)
+        };
+        enqueue(&storage(&database), &[end]).await;
+        for _ in 0..4 {
+            let_time_pass(&database).await;
+            deliver_once(&sender).await;
+        }
+        let before = sink.received().len();
+        notification_logs::resend(&storage(&database), &person(), (None, id))
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            let_time_pass(&database).await;
+            deliver_once(&sender).await;
+        }
+        let events: Vec<String> = sink.received()[before..]
+            .iter()
+            .map(|received| received.json()["event_action"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(events.join(", "), told);
+    }
+}
+
+/// Every try is counted by what became of it, whoever sent it, and whatever is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn tries_are_counted_by_what_became_of_them() {
+    let sink = Sink::start(|_, before| match before {
+        0 | 1 => Reaction::Answer(500, "", ""),
+        2 => Reaction::Answer(200, "", ""),
+        _ => Reaction::Answer(410, "", ""),
+    })
+    .await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    let sender = sender(&database, settings());
+    for _ in 0..3 {
+        let_time_pass(&database).await;
+        assert_eq!(deliver_once(&sender).await, 1);
+    }
+    let counts = "SELECT string_agg(channel || ' ' || result || ' ' || count, ', ' ORDER BY result) FROM notification_counts";
+    assert_eq!(
+        database.text(counts).await,
+        "webhook failed 2, webhook retried 2, webhook sent 1"
+    );
+    // The second one ends the target, and what waited behind it is given up without a try.
+    enqueue(&storage(&database), &[promotion(2), promotion(3)]).await;
+    assert_eq!(deliver_once(&sender).await, 1);
+    assert_eq!(
+        database.text(counts).await,
+        "webhook dead 2, webhook failed 3, webhook retried 2, webhook sent 1"
+    );
 }
 
 /// A target that is gone is disabled, with what waits for it; its owner can see why.

@@ -2,9 +2,9 @@
 
 use podium_notifications::settings::{Smtp, SmtpMode};
 use podium_settings::Secret;
+use podium_storage::outbox::Outcome;
 use podium_tests::TestDatabase;
 use podium_tests::postbox::{Manners, Postbox, Protection};
-use rustls::pki_types::CertificateDer;
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn mailer(database: &TestDatabase, postbox: &Postbox, mode: SmtpMode) -> Arc<Sen
     sender(database, mail_settings(postbox, mode))
 }
 
-fn mail_settings(postbox: &Postbox, mode: SmtpMode) -> Settings {
+pub(super) fn mail_settings(postbox: &Postbox, mode: SmtpMode) -> Settings {
     let mut settings = settings();
     let password = ("podium".to_owned(), Secret::new("correct horse"));
     settings.smtp = Some(Smtp {
@@ -25,7 +25,7 @@ fn mail_settings(postbox: &Postbox, mode: SmtpMode) -> Settings {
         login: (mode != SmtpMode::None).then_some(password),
         from: "Podium <podium@example.com>".parse().unwrap(),
     });
-    settings.extra_roots = vec![CertificateDer::from(postbox.certificate.clone())];
+    settings.extra_roots = vec![postbox.root.clone()];
     settings
 }
 
@@ -36,15 +36,14 @@ fn replying(command: &'static str, reply: &'static str) -> Manners {
     }
 }
 
-fn protected(tls: Protection, name: &str) -> Manners {
+fn protected(tls: Protection) -> Manners {
     Manners {
         tls,
-        names: vec![name.into()],
         ..Manners::default()
     }
 }
 
-async fn one_message(channel_user: &str) -> TestDatabase {
+pub(super) async fn one_message(channel_user: &str) -> TestDatabase {
     let database = TestDatabase::migrated().await;
     target(&database, channel_user, "email", TO).await;
     enqueue(&storage(&database), &[promotion(1)]).await;
@@ -145,7 +144,7 @@ async fn a_reply_that_comes_late_is_nobody_elses() {
 async fn a_connection_serves_many_and_no_answer_shows_the_password() {
     let manners = Manners {
         replies: vec![(".", "250 ok correct horse Y29ycmVjdCBob3JzZQ==")],
-        ..protected(Protection::Tls, "localhost")
+        ..protected(Protection::Tls)
     };
     let postbox = Postbox::start(manners).await;
     let database = one_message("a").await;
@@ -181,7 +180,7 @@ async fn an_address_that_refuses_is_disabled() {
 async fn a_refused_account_ends_all_mail() {
     let manners = Manners {
         replies: vec![("AUTH", "535 5.7.8 who are you")],
-        ..protected(Protection::Tls, "localhost")
+        ..protected(Protection::Tls)
     };
     let postbox = Postbox::start(manners).await;
     let database = one_message("a").await;
@@ -205,7 +204,7 @@ async fn mail_is_protected() {
         (Protection::Tls, SmtpMode::Tls),
         (Protection::StartTls, SmtpMode::StartTls),
     ] {
-        let postbox = Postbox::start(protected(tls, "localhost")).await;
+        let postbox = Postbox::start(protected(tls)).await;
         let database = one_message("a").await;
         deliver_once(&mailer(&database, &postbox, mode)).await;
         assert_eq!(
@@ -235,22 +234,35 @@ async fn without_starttls_nothing_is_said() {
     );
 }
 
-/// A certificate for another name is no certificate.
+/// A mail that finds every connection taken waits no longer than a mail may take: its lease holds until it is recorded.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_name_in_the_certificate_counts() {
-    for (tls, mode) in [
-        (Protection::Tls, SmtpMode::Tls),
-        (Protection::StartTls, SmtpMode::StartTls),
-    ] {
-        let postbox = Postbox::start(protected(tls, "elsewhere.example.com")).await;
-        let database = one_message("a").await;
-        deliver_once(&mailer(&database, &postbox, mode)).await;
-        assert_eq!(states(&database).await, "pending 1");
-        assert!(postbox.mails().is_empty());
-        let commands = postbox.commands();
-        assert!(
-            !commands.iter().any(|c| c.starts_with("AUTH")),
-            "{commands:?}"
-        );
+async fn a_mail_waits_for_a_connection_within_its_own_time() {
+    let manners = Manners {
+        hangs: true,
+        ..Manners::default()
+    };
+    let postbox = Postbox::start(manners).await;
+    let database = one_message("a").await;
+    for user in ["b", "c"] {
+        target(
+            &database,
+            user,
+            "email",
+            &format!("email_address='{user}@example.com'"),
+        )
+        .await;
     }
+    enqueue(&storage(&database), &[promotion(2)]).await;
+    let mut settings = mail_settings(&postbox, SmtpMode::None);
+    settings.time_limits.mail = SOON;
+    let sender = sender(&database, settings);
+    let taken = sender.claim(16).await.unwrap();
+    let sending = taken.iter().map(|delivery| sender.send(delivery));
+    let outcomes = futures_util::future::join_all(sending).await;
+    let later = |outcome: &Outcome| matches!(outcome, Outcome::Retry { .. });
+    assert!(
+        outcomes.len() == 3 && outcomes.iter().all(later),
+        "{outcomes:?}"
+    );
+    assert_eq!(postbox.mails().len(), 2, "the third one had no time left");
 }

@@ -8,9 +8,11 @@ use podium_domain::notification::{Event, Evidence, Level, Message, Named, Subjec
 use podium_notifications::{Sender, Settings, World};
 use podium_storage::{Database, StorageError, outbox};
 use podium_tests::app::Setup;
+use podium_tests::sink::Received;
 use podium_tests::{TestApp, TestDatabase, eventually};
 use uuid::Uuid;
 
+mod certificates;
 mod delivery;
 mod failures;
 mod links;
@@ -123,9 +125,17 @@ async fn let_time_pass(database: &TestDatabase) {
     database
         .execute(
             "UPDATE notification_outbox SET next_attempt_at = now(), leased_until = now();
-             UPDATE notification_configs SET paused_until = NULL, leased_until = NULL",
+             UPDATE notification_configs SET paused_until = NULL, probe_at = NULL, leased_until = NULL",
         )
         .await;
+}
+
+/// That what arrived is one message and its repeat, by which the receiver knows it.
+fn assert_one_repeat(received: &[Received]) {
+    assert_eq!(received.len(), 2);
+    let ids = [0, 1].map(|at| received[at].header("webhook-id"));
+    assert!(!ids[0].is_empty() && ids[0] == ids[1], "{ids:?}");
+    assert_eq!(received[0].body, received[1].body);
 }
 
 /// `status: count` of the log.

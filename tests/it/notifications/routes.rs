@@ -305,4 +305,12 @@ async fn a_promotion_that_fails_is_told() {
     assert_eq!(app.database().number(promotions).await, 0);
     let told = "SELECT count(*) FROM notification_logs WHERE alert_type = 'promotion_failed'";
     assert_eq!(app.database().number(told).await, 1);
+    // An attempt a minute would page all night: one message an hour says it.
+    for _ in 0..2 {
+        app.admin(Method::POST, crate::promotion::ROUTE, Some(&body))
+            .await;
+    }
+    let most = "SELECT count(*) <= 1 + (extract(hour FROM max(created_at)) <> extract(hour FROM min(created_at)))::int
+                FROM notification_logs WHERE alert_type = 'promotion_failed'";
+    assert_eq!(app.database().text(most).await, "t");
 }

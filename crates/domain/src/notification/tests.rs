@@ -99,8 +99,10 @@ fn what_can_happen_again_has_another_key_each_time() {
     };
     assert_eq!(at(Event::Promotion, 1), at(Event::Promotion, 2));
     assert_ne!(at(Event::Hold, 1), at(Event::Hold, 2));
-    assert_eq!(at(Event::DeadLetter, 1), at(Event::DeadLetter, 3_599));
-    assert_ne!(at(Event::DeadLetter, 1), at(Event::DeadLetter, 3_600));
+    for hourly in [Event::DeadLetter, Event::PromotionFailed] {
+        assert_eq!(at(hourly, 1), at(hourly, 3_599));
+        assert_ne!(at(hourly, 1), at(hourly, 3_600));
+    }
 }
 
 #[test]

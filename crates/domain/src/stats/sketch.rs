@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::quantile::{QuantileEstimate, RankedLimit, limits};
 use super::{StatsError, check_level};
 
@@ -19,10 +21,29 @@ pub const GROWTH: f64 = 1.02;
 pub const LOWEST_BUCKET: i32 = -232;
 
 /// Counts by bucket.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<i32, i64>", into = "BTreeMap<i32, i64>")]
 pub struct Sketch {
     counts: BTreeMap<i32, i64>,
     total: i64,
+}
+
+impl TryFrom<BTreeMap<i32, i64>> for Sketch {
+    type Error = StatsError;
+
+    fn try_from(counts: BTreeMap<i32, i64>) -> Result<Self, StatsError> {
+        let mut sketch = Self::default();
+        for (bucket, count) in counts {
+            sketch.add_bucket(bucket, count)?;
+        }
+        Ok(sketch)
+    }
+}
+
+impl From<Sketch> for BTreeMap<i32, i64> {
+    fn from(sketch: Sketch) -> Self {
+        sketch.counts
+    }
 }
 
 impl Sketch {
@@ -61,6 +82,15 @@ impl Sketch {
     #[must_use]
     pub const fn count(&self) -> i64 {
         self.total
+    }
+
+    /// How many values lie in higher buckets than `value`.
+    ///
+    /// # Errors
+    /// [`StatsError::InvalidInput`] for a value that is negative or not finite.
+    pub fn count_above(&self, value: f64) -> Result<i64, StatsError> {
+        let above = self.counts.range(bucket(value)?.saturating_add(1)..);
+        Ok(above.map(|(_, count)| count).sum())
     }
 
     /// The value of a rank, from 1; the largest beyond the end. `None` without values.

@@ -68,6 +68,11 @@ impl Field {
         }
     }
 
+    /// Whether it switches a safety check on.
+    pub(super) fn is_switch(&self) -> bool {
+        self.weaker == Some(Weaker::Off)
+    }
+
     /// Whether presets say anything about it.
     pub(super) fn in_presets(&self) -> bool {
         !matches!(self.path, "enabled" | "dryRun" | "excludedExperiments")

@@ -97,6 +97,10 @@ impl Merged {
         let value = match (field.path, get(&self.values, field.path)) {
             ("dryRun", Some(Value::Bool(true))) => return,
             ("excludedExperiments", Some(Value::Array(known))) => union(known, &value),
+            // The preset of a request brings thresholds; it switches no safety check off.
+            (_, Some(Value::Bool(true))) if layer == Layer::RequestPreset && field.is_switch() => {
+                return;
+            }
             _ => value,
         };
         if let Some(at) = FIELDS.iter().position(|known| known.path == field.path)
@@ -119,6 +123,14 @@ impl Merged {
                 }
             }
         }
+    }
+
+    /// Paths of the safety checks that are on.
+    fn switched_on(&self) -> Vec<&'static str> {
+        let on = |field: &&Field| {
+            field.is_switch() && get(&self.values, field.path) == Some(&Value::Bool(true))
+        };
+        FIELDS.iter().filter(on).map(|field| field.path).collect()
     }
 
     fn sources(&self) -> Value {
@@ -182,6 +194,7 @@ impl Environment {
                 merged.set(field, value, Layer::Experiment);
             }
         }
+        let standing = merged.switched_on();
         let mut preset = self.preset;
         if let Some(name) = &request.preset {
             match Preset::parse(name) {
@@ -202,7 +215,16 @@ impl Environment {
         if let Some(layer) = &request.config {
             let at = Pointer::root().member("config");
             for (field, value) in check_layer(layer, &at, &mut faults) {
-                merged.set(field, value, Layer::Request);
+                if field.is_switch() && value == false && standing.contains(&field.path) {
+                    let detail = format!("{} is on, and no request switches it off", field.path);
+                    faults.push(
+                        Layer::Request.pointer(field.path),
+                        code::OUT_OF_RANGE,
+                        detail,
+                    );
+                } else {
+                    merged.set(field, value, Layer::Request);
+                }
             }
         }
         if let (Some(dry_run), Some(field)) = (request.dry_run, field_of("dryRun")) {

@@ -195,6 +195,43 @@ fn nobody_goes_below_the_floor() {
 }
 
 #[test]
+fn no_request_switches_a_safety_check_off() {
+    let path = "/safetyChecks/requireNonInferiority";
+    let strict = json!({"safetyChecks": {"requireNonInferiority": true}});
+    let off = json!({"safetyChecks": {"requireNonInferiority": false}});
+    let conservative = &[("AUTO_PROMOTION_PRESET", "conservative")][..];
+    for (variables, experiment) in [(conservative, &json!({})), (&[], &strict)] {
+        let required = |request: Value| {
+            let effective = resolve(variables, experiment, request);
+            effective.map(|effective| effective.config.safety_checks.require_non_inferiority)
+        };
+        assert_eq!(required(json!({})), Ok(true));
+        // Above the floor, which does not ask for it.
+        for request in [
+            json!({"config": off}),
+            json!({"preset": "aggressive", "config": off}),
+        ] {
+            let refused = required(request).unwrap_err();
+            assert_eq!(refused.len(), 1, "{refused:?}");
+            assert!(
+                refused[0].starts_with(&format!("/config{path}: ")),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(required(json!({"preset": "aggressive"})), Ok(true));
+    }
+    // The experiment itself may, down to the floor, and so may a request take back what only its own preset asks for.
+    let own = resolve(conservative, &off, json!({})).unwrap();
+    assert!(!own.config.safety_checks.require_non_inferiority);
+    let own = resolve(
+        &[],
+        &json!({}),
+        json!({"preset": "conservative", "config": off}),
+    );
+    assert!(!own.unwrap().config.safety_checks.require_non_inferiority);
+}
+
+#[test]
 fn a_variable_that_cannot_be_read_is_named() {
     for (name, value) in [
         ("AUTO_PROMOTION_ENABLED", "yes"),

@@ -1,5 +1,6 @@
 //! The last step: everything is read again under a lock, decided again, and written, all in one transaction.
 
+use podium_domain::notification::Named;
 use podium_storage::audit::Origin;
 use podium_storage::database::Query;
 use podium_storage::experiments::Precondition;
@@ -7,7 +8,7 @@ use podium_storage::experiments::model::ExperimentRef;
 use podium_storage::outbox;
 use podium_storage::promotions::commands::{self, Attempt, Made, NewPromotion};
 use podium_storage::promotions::model::Metadata;
-use podium_storage::promotions::records::{self, LastVerdict, NewRecord};
+use podium_storage::promotions::records::{self, Hold, LastVerdict, NewRecord};
 use podium_storage::promotions::{read, scan};
 use podium_storage::rollouts;
 
@@ -168,11 +169,9 @@ impl Engine {
                 (!by_engine).then_some(origin.actor.as_str()),
                 asked.force.as_deref(),
             );
-            if let Some(message) = message {
-                outbox::enqueue(tx, &message).await?;
-                let mut link = tx;
-                promoted.notifications = listeners(&mut link, config).await?;
-            }
+            outbox::enqueue(tx, &message).await?;
+            let mut link = tx;
+            promoted.notifications = listeners(&mut link, config).await?;
             Ok(Applied::Made(Box::new(made), Box::new(promoted)))
         });
         done.await
@@ -192,10 +191,20 @@ impl Engine {
             held_by: checked.decision.held_by(),
         };
         let done = self.database.transaction(async |tx| {
-            if records::keep_verdict(tx, &verdict).await? {
-                records::insert(tx, &record("held", checked, origin)?).await?;
-                if let Some(message) = message::held(checked) {
-                    outbox::enqueue(tx, &message).await?;
+            match records::keep_verdict(tx, &verdict).await? {
+                Hold::Same => {}
+                Hold::News => {
+                    records::insert(tx, &record("held", checked, origin)?).await?;
+                    if let Some(message) = message::held(checked) {
+                        outbox::enqueue(tx, &message).await?;
+                    }
+                }
+                Hold::Over => {
+                    let experiment = Named {
+                        id: checked.experiment.id,
+                        name: checked.experiment.name.clone(),
+                    };
+                    records::end_hold(tx, experiment, checked.evidence.now).await?;
                 }
             }
             Ok::<_, EngineError>(())
@@ -203,15 +212,16 @@ impl Engine {
         done.await
     }
 
-    /// Writes down that a promotion was wanted and why nothing came of it. Where a promotion is active already somebody
-    /// was faster, and his is the entry.
+    /// Writes down that a promotion was wanted and why nothing came of it. Where a promotion is active already and the engine
+    /// wanted another, somebody was faster, and his is the entry; what a person asks for is always one.
     pub(super) async fn note_attempt(
         &self,
         checked: &Checked,
         reason: Option<&str>,
         origin: &Origin,
     ) -> Result<(), EngineError> {
-        if checked.evidence.history.active.is_some() {
+        let by_engine = checked.question.requester == Requester::Engine;
+        if by_engine && checked.evidence.history.active.is_some() {
             return Ok(());
         }
         let reasons = checked.decision.reasons.join("; ");

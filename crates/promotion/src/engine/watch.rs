@@ -47,7 +47,7 @@ impl Engine {
                 }
             }
         }
-        let ticked = watch::settle(&self.database, seen, self.environment.notify_alerts).await?;
+        let ticked = watch::settle(&self.database, seen, &self.environment).await?;
         Ok(Watch {
             ticked,
             rolled_back,

@@ -2,6 +2,7 @@
 
 use deadpool_postgres::Transaction;
 use podium_domain::experiment::Action;
+use podium_domain::notification::Named;
 use tokio_postgres::types::Json;
 
 use super::change::{ChangeError, Conflict, Precondition};
@@ -12,6 +13,7 @@ use super::rows::{
 use super::rules::{self, Step};
 use crate::Database;
 use crate::audit::{self, Origin, Subject};
+use crate::promotions::records;
 
 const INSERT: &str = concat!(
     "-- experiments::insert
@@ -129,7 +131,20 @@ pub async fn step(
             if step == Step::Archive && !fetch(tx, WATCHED, &[&after.id]).await?.is_empty() {
                 return Err(Conflict::PromotionWatched.into());
             }
-            replace(tx, origin, step.action().name(), &locked.experiment, after).await
+            let after =
+                replace(tx, origin, step.action().name(), &locked.experiment, after).await?;
+            // A pause keeps what it is held for; an end does not.
+            if matches!(
+                step,
+                Step::Stop | Step::DeclareWinner { .. } | Step::Archive
+            ) {
+                let named = Named {
+                    id: after.id,
+                    name: after.name.clone(),
+                };
+                records::end_hold(tx, named, locked.now).await?;
+            }
+            Ok(after)
         })
         .await
 }

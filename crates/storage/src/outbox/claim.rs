@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::counts::count_dead;
 use super::record::DISABLED;
 use crate::experiments::rows::fetch;
 use crate::rows::column;
@@ -62,18 +63,20 @@ pub struct Delivery {
     pub version: DateTime<Utc>,
 }
 
-/// Targets with something due that no sender is at work on and that may be sent to now: first those that took their last
-/// message, so that the others do not hold them up, then by the oldest message. A lease is a column, not a lock, because
-/// nothing is locked while a message is sent.
+/// Targets with something due that no sender is at work on and that may be sent to now: first those that somebody tries out,
+/// then those that took their last message, so that the others do not hold them up, then by the oldest message. Who tries a
+/// target out does not wait for our own probing either. A lease is a column, not a lock, because nothing is locked while a
+/// message is sent.
 const FREE: &str = "-- outbox::free
 SELECT c.id FROM notification_configs c
-CROSS JOIN LATERAL (SELECT min(o.next_attempt_at) AS since FROM notification_outbox o
+CROSS JOIN LATERAL (SELECT min(o.next_attempt_at) AS since, max(o.urgency) = 3 AS is_tried_out FROM notification_outbox o
                     WHERE o.config_id = c.id AND o.dead_at IS NULL AND o.next_attempt_at <= now()) due
 WHERE c.enabled AND due.since IS NOT NULL
   AND (c.leased_until IS NULL OR c.leased_until <= now()) AND (c.paused_until IS NULL OR c.paused_until <= now())
+  AND (c.probe_at IS NULL OR c.probe_at <= now() OR due.is_tried_out)
   AND (SELECT count(*) FROM notification_logs l
        WHERE l.user_id = c.user_id AND l.sent_at > now() - interval '1 minute') < $2
-ORDER BY c.failures_in_row > 0, due.since LIMIT $1 FOR UPDATE OF c SKIP LOCKED";
+ORDER BY due.is_tried_out DESC, c.failures_in_row > 0, due.since LIMIT $1 FOR UPDATE OF c SKIP LOCKED";
 
 /// The most urgent message that is due for each target, or an older one about the same thing that must go before it. A
 /// statement of its own: it must see what others had committed by the time the targets were locked.
@@ -106,7 +109,7 @@ WITH lost AS (
     FOR UPDATE OF o SKIP LOCKED),
 gone AS (UPDATE notification_outbox o SET dead_at = now() FROM lost WHERE o.id = lost.id RETURNING o.id)
 UPDATE notification_logs l SET status = 'failed', error_message = $1 FROM gone WHERE l.id = gone.id
-RETURNING l.id";
+RETURNING l.channel";
 
 /// What nobody can read is given up at once, or it would stop its target for ever.
 const GIVE_UP: &str = "-- outbox::give_up
@@ -115,7 +118,7 @@ WITH gone AS (
     RETURNING id, config_id),
 freed AS (UPDATE notification_configs c SET leased_until = NULL FROM gone WHERE c.id = gone.config_id)
 UPDATE notification_logs l SET status = 'failed', error_message = 'the message cannot be read' FROM gone WHERE l.id = gone.id
-RETURNING l.id";
+RETURNING l.channel";
 
 /// Takes at most `room` deliveries, at most one for each target, for `lease`; nobody else takes them or sends to their
 /// targets until then, or until [`super::record`]. Users who got `per_user` messages within a minute wait.
@@ -132,7 +135,7 @@ pub async fn claim(
     let mut link = database.serve().await?;
     let outcome = timeout(link.limit(), async {
         let tx = link.object_mut()?.transaction().await?;
-        fetch(&tx, BURY_DISABLED, &[&DISABLED]).await?;
+        count_dead(&tx, &fetch(&tx, BURY_DISABLED, &[&DISABLED]).await?).await?;
         let free = fetch(&tx, FREE, &[&room, &i64::from(per_user)]).await?;
         if free.is_empty() {
             tx.commit().await?;
@@ -162,7 +165,7 @@ async fn take(
             Err(error) => {
                 let id: Uuid = column(&row, T, "id")?;
                 tracing::error!(delivery = %id, error = %error.chain(), "a message was given up");
-                fetch(tx, GIVE_UP, &[&id]).await?;
+                count_dead(tx, &fetch(tx, GIVE_UP, &[&id]).await?).await?;
             }
         }
     }

@@ -7,10 +7,11 @@ use deadpool_postgres::Transaction;
 use podium_domain::notification::{Audience, Event, Level, Message, Subject, text};
 use serde::Serialize;
 use tokio::time::timeout;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
 use super::Delivery;
+use super::counts::{TryResult, count, count_dead};
 use crate::audit::{self, Origin};
 use crate::experiments::rows::fetch;
 use crate::rows::column;
@@ -93,7 +94,7 @@ logged AS (
     FROM gone WHERE l.id = gone.id),
 freed AS (
     UPDATE notification_configs c SET failures_in_row = 0, refusals_in_row = 0, failing_since = NULL, leased_until = NULL,
-        paused_until = now() + make_interval(secs => $4)
+        probe_at = NULL, paused_until = now() + make_interval(secs => $4)
     FROM gone WHERE c.id = gone.config_id)
 SELECT id FROM gone";
 
@@ -115,8 +116,9 @@ logged AS (
     FROM again WHERE l.id = again.id)
 UPDATE notification_configs c
 SET failures_in_row = c.failures_in_row + 1, failing_since = coalesce(c.failing_since, now()), leased_until = NULL,
-    paused_until = CASE WHEN c.updated_at <> $9 THEN c.paused_until ELSE greatest(now() + make_interval(secs => $6),
-        CASE WHEN c.failures_in_row + 1 >= $7 THEN now() + make_interval(secs => $8) END) END
+    paused_until = CASE WHEN c.updated_at <> $9 THEN c.paused_until ELSE now() + make_interval(secs => $6) END,
+    probe_at = CASE WHEN c.updated_at <> $9 THEN c.probe_at
+                    WHEN c.failures_in_row + 1 >= $7 THEN now() + make_interval(secs => $8) END
 FROM again WHERE c.id = again.config_id
 RETURNING c.enabled, c.channel = 'webhook' AND c.failing_since < now() - interval '5 days' AS hopeless";
 
@@ -130,7 +132,7 @@ logged AS (
 UPDATE notification_configs c
 SET failures_in_row = c.failures_in_row + 1, failing_since = coalesce(c.failing_since, now()), leased_until = NULL,
     refusals_in_row = c.refusals_in_row + $5,
-    paused_until = CASE WHEN c.failures_in_row + 1 >= $6 THEN now() + make_interval(secs => $7) END
+    probe_at = CASE WHEN c.failures_in_row + 1 >= $6 THEN now() + make_interval(secs => $7) END
 FROM gone WHERE c.id = gone.config_id
 RETURNING c.refusals_in_row";
 
@@ -146,7 +148,7 @@ WITH gone AS (
     UPDATE notification_outbox SET dead_at = now(), lease = NULL, leased_until = NULL
     WHERE config_id = $1 AND dead_at IS NULL AND ($3 OR leased_until IS NULL OR leased_until <= now()) RETURNING id)
 UPDATE notification_logs l SET status = 'failed', error_message = $2 FROM gone WHERE l.id = gone.id
-RETURNING l.id";
+RETURNING l.channel";
 
 const BURY_MAIL: &str = "-- outbox::bury_mail
 WITH gone AS (
@@ -155,7 +157,7 @@ WITH gone AS (
     WHERE c.id = o.config_id AND c.channel = 'email' AND o.dead_at IS NULL
       AND (o.leased_until IS NULL OR o.leased_until <= now()) RETURNING o.id)
 UPDATE notification_logs l SET status = 'failed', error_message = $1 FROM gone WHERE l.id = gone.id
-RETURNING l.id";
+RETURNING l.channel";
 
 /// Ends a try and frees its target. A try whose lease was taken over has nothing to say any more.
 ///
@@ -210,13 +212,11 @@ async fn sent(
     gap: Duration,
 ) -> Result<(), StorageError> {
     let gap = gap.as_secs_f64();
-    fetch(
-        tx,
-        SENT,
-        &[&delivery.id, &delivery.lease, &Json(answer), &gap],
-    )
-    .await?;
-    Ok(())
+    let sent: [&(dyn ToSql + Sync); 4] = [&delivery.id, &delivery.lease, &Json(answer), &gap];
+    if fetch(tx, SENT, &sent).await?.is_empty() {
+        return Ok(());
+    }
+    count(tx, delivery.channel, &[TryResult::Sent]).await
 }
 
 struct Later<'a> {
@@ -254,21 +254,16 @@ async fn retry(
     };
     if !column::<bool>(row, "notification_configs", "enabled")? {
         // Whoever disabled it gave up what waited, and left this one to its sender.
-        return bury(tx, delivery.config_id, DISABLED, false).await;
+        bury(tx, delivery.config_id, DISABLED, false).await?;
+        return count(tx, delivery.channel, &[TryResult::Failed]).await;
     }
     if column(row, "notification_configs", "hopeless")? {
         let reason = format!("five days without a success; last: {}", later.reason);
-        give_up(
-            tx,
-            delivery,
-            None,
-            (&reason, later.answer, End::Target),
-            limits,
-            now,
-        )
-        .await?;
+        let why = (reason.as_str(), later.answer, End::Target);
+        return give_up(tx, delivery, None, why, limits, now).await;
     }
-    Ok(())
+    let results = [TryResult::Failed, TryResult::Retried];
+    count(tx, delivery.channel, &results).await
 }
 
 async fn give_up(
@@ -303,11 +298,13 @@ async fn give_up(
         End::Target => disable(tx, delivery, reason).await?,
         End::Refusal if refusals >= REFUSALS => disable(tx, delivery, reason).await?,
         End::Account => {
-            fetch(tx, BURY_MAIL, &[&reason]).await?;
+            count_dead(tx, &fetch(tx, BURY_MAIL, &[&reason]).await?).await?;
             false
         }
         End::Message | End::Refusal => false,
     };
+    let results = [TryResult::Dead, TryResult::Failed];
+    count(tx, delivery.channel, &results).await?;
     tell(tx, delivery, answer.status, disabled, now).await
 }
 
@@ -344,8 +341,8 @@ pub(crate) async fn bury(
     reason: &str,
     in_hand: bool,
 ) -> Result<(), StorageError> {
-    fetch(tx, BURY, &[&config_id, &reason, &in_hand]).await?;
-    Ok(())
+    let buried = fetch(tx, BURY, &[&config_id, &reason, &in_hand]).await?;
+    count_dead(tx, &buried).await
 }
 
 /// Tells the others. Neither a trial nor this very news is worth a message of its own, unless a target ends with it. What

@@ -342,7 +342,7 @@ pub async fn roll_back(
     tx: &Transaction<'_>,
     origin: &Origin,
     rollback: &Rollback<'_>,
-    message: impl Fn(&Promotion) -> Option<Message> + Send,
+    message: impl Fn(&Promotion) -> Message + Send,
 ) -> Result<Promotion, RollbackError> {
     let mut link = tx;
     let found = super::read::by_id(&mut link, rollback.id).await?;
@@ -366,9 +366,7 @@ pub async fn roll_back(
     let taken_back = promotion(row)?;
     let after = rows::store(tx, &before, restored(&before, &found)).await?;
     note_rollback(tx, origin, rollback, &taken_back, (&before, &after)).await?;
-    if let Some(message) = message(&taken_back) {
-        tell_if_possible(tx, &message).await?;
-    }
+    tell_if_possible(tx, &message(&taken_back)).await?;
     Ok(taken_back)
 }
 

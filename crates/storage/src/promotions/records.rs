@@ -2,15 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
+use podium_domain::notification::{Event, Level, Message, Named, Subject};
 use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use crate::StorageError;
 use crate::database::Query;
 use crate::experiments::rows::{fetch, one};
 use crate::rows::column;
+use crate::{StorageError, outbox};
 
 const T: &str = "promotion_decisions";
 
@@ -176,17 +177,28 @@ ON CONFLICT (experiment_id) DO UPDATE SET verdict = EXCLUDED.verdict, reasons = 
     variant_id = EXCLUDED.variant_id, confidence = EXCLUDED.confidence, improvement = EXCLUDED.improvement,
     held_by = EXCLUDED.held_by, scanned_at = now(),
     since = CASE WHEN v.verdict = EXCLUDED.verdict THEN v.since ELSE now() END
-RETURNING v.held_by IS NOT NULL AND v.held_by IS DISTINCT FROM (SELECT held_by FROM before) AS is_news";
+RETURNING v.held_by IS NOT NULL AND v.held_by IS DISTINCT FROM (SELECT held_by FROM before) AS is_news,
+    v.held_by IS NULL AND (SELECT held_by FROM before) IS NOT NULL AS is_over";
 
-/// Keeps the verdict of a scan in the place of the one before. Answers whether a winner is held, and was not held by the
-/// same checks in the scan before.
+/// How a winner that safety checks hold back stands since the scan before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// As it stood, held or not.
+    Same,
+    /// Held, and not by the same checks as before.
+    News,
+    /// Not held any more.
+    Over,
+}
+
+/// Keeps the verdict of a scan in the place of the one before, and answers what became of a hold.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer.
 pub async fn keep_verdict(
     tx: &Transaction<'_>,
     verdict: &LastVerdict,
-) -> Result<bool, StorageError> {
+) -> Result<Hold, StorageError> {
     const V: &str = "promotion_verdicts";
     let rows = fetch(
         tx,
@@ -202,5 +214,31 @@ pub async fn keep_verdict(
         ],
     )
     .await?;
-    column(one(&rows, V)?, V, "is_news")
+    let row = one(&rows, V)?;
+    let (is_news, is_over) = (column(row, V, "is_news")?, column(row, V, "is_over")?);
+    Ok(match (is_news, is_over) {
+        (true, _) => Hold::News,
+        (_, true) => Hold::Over,
+        _ => Hold::Same,
+    })
+}
+
+/// Ends the hold of an experiment, and the incident about it wherever one was opened.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer.
+pub async fn end_hold(
+    tx: &Transaction<'_>,
+    experiment: Named,
+    now: DateTime<Utc>,
+) -> Result<(), StorageError> {
+    const END: &str = "-- records::end_hold
+UPDATE promotion_verdicts SET held_by = NULL WHERE experiment_id = $1 AND held_by IS NOT NULL";
+    fetch(tx, END, &[&experiment.id]).await?;
+    let subject = Subject::Experiment(experiment.id);
+    let over = Message {
+        experiment: Some(experiment),
+        ..Message::new(Event::Hold, Level::Info, subject, now)
+    };
+    outbox::close(tx, &over).await
 }

@@ -46,7 +46,8 @@ pub struct AlertBody {
     /// Its name.
     pub variant_name: Option<String>,
     /// What it is about: `error_rate`, `p95_latency_ms`, `traffic`, `sample_ratio_mismatch`, `no_events`,
-    /// `assignment_failures`, `few_units`, `guard_conversion`, `guard_errors` or `site_errors`.
+    /// `assignment_failures`, `few_units`, `guard_conversion`, `guard_errors`, `site_errors` or
+    /// `conversion_before_after`.
     pub kind: String,
     /// `info`, `warning` or `critical`.
     pub level: &'static str,

@@ -166,40 +166,26 @@ async fn roll_back(
     granted: &Granted<Viewer>,
     command: Command,
 ) -> Result<HttpResponse, ApiError> {
-    let effective = ctx
-        .state
-        .engine
-        .configuration(None, &command.request)
-        .await?;
-    let in_force = InForce::of(&effective);
-    let missing = || ApiError::not_found("this promotion");
-    let id = command.promotion.ok_or_else(missing)?;
-    let reason = command.reason.clone().unwrap_or_default();
-    if effective.config.dry_run {
-        let found = list::found(ctx, id).await?;
-        if found.rollback_at.is_some() {
-            return Err(EngineError::RolledBack(Box::new(found)).into());
-        }
-        return done(
-            ctx,
-            command.action,
-            RolledBackBody::would(&found, &reason),
-            in_force,
-        );
-    }
-    let promotion = run(ctx, granted, async move |state, origin| {
-        state
-            .engine
-            .roll_back(id, &reason, true, None, &origin)
-            .await
+    let (action, reason) = (command.action, command.reason.unwrap_or_default());
+    let Some(id) = command.promotion else {
+        // Whatever else is wrong is told first.
+        let engine = &ctx.state.engine;
+        engine.configuration(None, &command.request).await?;
+        return Err(ApiError::not_found("this promotion"));
+    };
+    let why = reason.clone();
+    let taken = run(ctx, granted, async move |state, origin| {
+        let engine = &state.engine;
+        engine.take_back(id, &why, &command.request, &origin).await
     })
     .await?;
-    done(
-        ctx,
-        command.action,
-        RolledBackBody::from(&promotion),
-        in_force,
-    )
+    let (promotion, in_force) = (&taken.promotion, InForce::of(&taken.effective));
+    let body = if taken.effective.config.dry_run {
+        RolledBackBody::would(promotion, &reason)
+    } else {
+        RolledBackBody::from(promotion)
+    };
+    done(ctx, action, body, in_force)
 }
 
 /// What is in force, where it comes from, and what could be. `experimentName` shows it for one experiment, `preset` as a

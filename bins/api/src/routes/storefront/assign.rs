@@ -11,7 +11,7 @@ use podium_domain::text;
 use podium_serving::assign::{Agent, AssignError, AssignRequest};
 
 use super::bodies::{AssignBody, Assignment, BulkAssignments, BulkBody};
-use super::{KEY, experiment, quick, visitor};
+use super::{KEY, experiment, usual_assign, visitor};
 use crate::bots::is_bot;
 use crate::json::{self, Fields, Node};
 use crate::problem::{ApiError, Problem};
@@ -31,7 +31,7 @@ pub async fn assign(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(ONE, Media::Beacon).await?;
     let is_bot = || asks_a_bot(&ctx);
     let agent = Agent::Asked(&is_bot);
-    let answer = match quick::read(&body, agent) {
+    let answer = match usual_assign::read(&body, agent) {
         Some(request) => ctx.state.serving.assign(request).await,
         None => {
             let node = json::parse(&body)?;
