@@ -229,14 +229,20 @@ async fn a_client_may_assign_a_unit_that_has_no_variant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_of_the_experiment_decides() {
     let app = TestApp::start().await;
-    assigned(&app).await;
+    let experiment = assigned(&app).await;
     let event = |id: &str| json!({"event_id": id, "user_id": "u", "experiment_id": "e"});
     for status in ["draft", "archived"] {
         app.change(&format!("UPDATE experiments SET status = '{status}'"))
             .await;
-        app.track("click", event(status))
-            .await
-            .problem(409, "conflict");
+        // By its experiment, by its variant alone, and by both.
+        let mut events = [event(status), event(status), event(status)];
+        for event in &mut events[1..] {
+            event["variant_id"] = json!(experiment.variant("b"));
+        }
+        events[1]["experiment_id"] = json!(null);
+        for event in events {
+            app.track("click", event).await.problem(409, "conflict");
+        }
     }
     assert_eq!(events(&app).await.len(), 0);
     app.change("UPDATE experiments SET status = 'paused'").await;

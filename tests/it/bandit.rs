@@ -65,16 +65,8 @@ async fn shop(app: &TestApp, answers: &[Value], rng: &mut Rng) -> Vec<Value> {
             events.push(click);
         }
     }
-    track(app, &events).await;
+    app.track_all(&events).await;
     events
-}
-
-async fn track(app: &TestApp, events: &[Value]) {
-    for batch in events.chunks(1_000) {
-        let answer = app.track_any(json!({"events": batch})).await.ok();
-        let results = answer["results"].as_array().unwrap();
-        assert!(results.iter().all(|r| r["success"] == true), "{answer}");
-    }
 }
 
 /// Folds, and waits until the rows of arms have caught up, whoever folded.
@@ -200,7 +192,7 @@ async fn late_and_repeated_events_count_once() {
     learn(&app).await;
     let arms = "SELECT string_agg(concat_ws(' ', alpha, beta, total_pulls, total_reward, average_reward), ', ' ORDER BY arm_id) FROM bandit_arms";
     let before = app.database().text(arms).await;
-    track(&app, &events).await;
+    app.track_all(&events).await;
     learn(&app).await;
     assert_eq!(app.database().text(arms).await, before);
 
@@ -230,7 +222,7 @@ async fn late_and_repeated_events_count_once() {
     let decided = json!({"event_type": "click", "user_id": user, "experiment_id": id});
     let due = "UPDATE bandit_pulls SET due_at = now() + interval '1 minute'";
     app.database().execute(due).await;
-    track(&app, &[decided.clone(), decided]).await;
+    app.track_all(&[decided.clone(), decided]).await;
     learn(&app).await;
     assert_eq!(app.database().number(successes).await, known + 1);
     assert_eq!(app.database().number(pulls).await, 200);

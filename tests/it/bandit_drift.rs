@@ -54,14 +54,6 @@ fn day(experiment: i64, at: DateTime<Utc>, clicks: [usize; 2]) -> Vec<Value> {
     events
 }
 
-async fn track(app: &TestApp, events: &[Value]) {
-    for batch in events.chunks(1_000) {
-        let answer = app.track_any(json!({"events": batch})).await.ok();
-        let results = answer["results"].as_array().unwrap();
-        assert!(results.iter().all(|r| r["success"] == true), "{answer}");
-    }
-}
-
 /// `a` was liked for three days, `b` is today. What forgets follows, what does not forget stays with `a`.
 #[tokio::test(flavor = "multi_thread")]
 async fn days_of_drift_are_followed_by_what_forgets() {
@@ -84,10 +76,10 @@ async fn days_of_drift_are_followed_by_what_forgets() {
             .map(|unit| json!({"event_type": "engagement", "user_id": format!("u{unit}"), "value": 0, "experiment_id": id,
                 "variant_id": variant, "occurred_at": begin}))
             .collect();
-        track(&app, &admit).await;
+        app.track_all(&admit).await;
         for (ago, clicks) in [(3, [40, 10]), (2, [40, 10]), (1, [40, 10]), (0, [5, 40])] {
             let at = SystemClock.now() - TimeDelta::days(ago) - TimeDelta::hours(1);
-            track(&app, &day(id, at, clicks)).await;
+            app.track_all(&day(id, at, clicks)).await;
         }
     }
     app.fold().await;

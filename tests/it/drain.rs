@@ -1,5 +1,7 @@
 //! The program is asked to stop.
 
+use std::time::{Duration, Instant};
+
 use podium_tests::load::Plan;
 use podium_tests::raw::{Connection, post_head};
 use podium_tests::{ApiProcess, Rng, TestApp, eventually, scaled};
@@ -49,14 +51,18 @@ async fn a_stop_under_load_loses_nothing() {
         users: 200,
     }
     .start(&experiment, vec![process.client()]);
+    let mut slowest = Duration::ZERO;
     for moment in load.moments(scaled(3, 20), &mut rng) {
         load.reaches(moment).await;
+        let begin = Instant::now();
         process.terminate();
         let next = ApiProcess::start(PROGRAM, &variables).await;
         load.aim_at(vec![next.client()]);
         assert_eq!(process.ended().await.code(), Some(0));
+        slowest = slowest.max(begin.elapsed());
         process = next;
     }
+    println!("a stop, and the start of the next process, in at most {slowest:?}");
     load.finish().await;
     app.fold().await;
     load.verify(app.database()).await;

@@ -18,6 +18,8 @@ mod bad_input;
 mod bandit;
 mod bandit_arms;
 mod bandit_drift;
+mod bandit_kinds;
+mod bandit_pictures;
 mod bandit_truth;
 mod bulk;
 mod checklist;

@@ -111,6 +111,29 @@ async fn events_are_counted() {
     assert_eq!(samples["podium_evaluations_total{reason=\"SPLIT\"}"], 1.0);
 }
 
+/// The split that is tested is the server's: units whose variants clients name follow no weights, and harm no figure.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_split_is_that_of_units_which_the_server_drew() {
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").running().await;
+    for n in 0..20 {
+        app.variant_of("e", &format!("u{n}")).await;
+    }
+    let named = |n: usize| json!({"event_type": "click", "user_id": format!("named{n}"), "experiment_id": "e", "variant_id": experiment.variant("b")});
+    let events: Vec<_> = (0..200).map(named).collect();
+    let track = "/api/v1/experiments/track";
+    app.post(track, &json!({"events": events})).await.ok();
+    app.fold().await;
+    let state = app.state();
+    state.metrics.refresh(&state.database).await.unwrap();
+    let samples = scrape(&app).await;
+    assert_eq!(sum(&samples, "podium_experiment_units{"), 220.0);
+    let of_b = "podium_experiment_expected_units{experiment=\"e\",variant=\"b\"}";
+    assert_eq!(samples[of_b], 210.0, "half of those drawn, and all named");
+    let p = samples["podium_experiment_srm_pvalue{experiment=\"e\"}"];
+    assert!(p > 0.01, "{p}");
+}
+
 /// What only the database knows: lag, units against their weights, promotions.
 #[tokio::test(flavor = "multi_thread")]
 async fn facts_of_the_database_are_told() {

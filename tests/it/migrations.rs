@@ -130,6 +130,31 @@ async fn processes_may_start_together_on_an_empty_database() {
     works(database).await;
 }
 
+/// A replica of the version before may start again on the schema of the one after it, and says when that is of another line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_schema_is_left_alone() {
+    let database = TestDatabase::migrated().await;
+    let later = "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
+                 VALUES (9999, 'of_the_version_after', '2027-01-01T00:00:00Z', '1')";
+    database.execute(later).await;
+    assert_eq!(
+        migrate(&database.settings()).await.unwrap(),
+        Vec::<String>::new()
+    );
+    let process = ApiProcess::start(PROGRAM, &[("DATABASE_URL", database.url())]).await;
+    assert_eq!(process.get("/readyz").await.status, 200);
+    drop(process);
+    database
+        .execute("DELETE FROM refinery_schema_history WHERE version = 19")
+        .await;
+    let error = migrate(&database.settings()).await.unwrap_err().chain();
+    assert!(error.contains("lacks migration 19"), "{error}");
+    database
+        .execute("INSERT INTO refinery_schema_history (version, name, applied_on, checksum) VALUES (19, 'x', '', '')")
+        .await;
+    works(database).await;
+}
+
 /// A table of an earlier system stops the migration before anything is made, and the message says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_table_stops_the_migration() {

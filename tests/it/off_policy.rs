@@ -205,6 +205,16 @@ async fn decisions_of_our_own() {
     );
     let first = ask(json!("input_order")).await;
     assert_eq!(first["replay"]["reward"], 0.0);
+    // Who is not named is never shown; where nobody is, there is nothing to evaluate.
+    let named = ask(json!({"weights": {"x": 3}})).await;
+    assert_eq!(named["estimates"], got["estimates"]);
+    let stranger = json!({"target": {"weights": {"z": 1}}});
+    let refused = app.admin(Method::POST, path, Some(&stranger)).await;
+    let problem = refused.problem(422, "validation_failed");
+    assert!(
+        problem.to_string().contains("no weight to any candidate"),
+        "{problem}"
+    );
     // What was credited is what the arms show.
     let arms = app
         .admin(
@@ -258,6 +268,8 @@ async fn wrong_requests_are_refused() {
         json!({"target": {"order": "a"}}),
         json!({"target": {"weights": {"a": -1}}}),
         json!({"target": {"order": ["a"], "weights": {}}}),
+        json!({"target": {"weights": {}}, "log": [row]}),
+        json!({"target": {"weights": {"a": 0}}, "log": [row]}),
         json!({"target": "input_order", "log": [row]}),
         json!({"target": {"probabilities": {"a": [0.5]}}, "log": [row]}),
         json!({"target": "uniform", "log": [{"arm": "a", "reward": 1, "propensity": 0}]}),

@@ -1,8 +1,15 @@
 //! The database goes away, or stands still, and comes back.
 
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 use podium_tests::load::Plan;
-use podium_tests::{Client, OwnPostgres, Rng, TestApp, TestDatabase, eventually};
+use podium_tests::{
+    ApiProcess, Client, OwnPostgres, Rng, TestApp, TestDatabase, eventually, scaled,
+};
 use serde_json::{Value, json};
+
+use crate::PROGRAM;
 
 const BULK: &str = "/api/v1/experiments/assign/bulk";
 
@@ -203,6 +210,46 @@ async fn a_frozen_database_holds_nobody_up() {
     load.finish().await;
     app.fold().await;
     load.verify(app.database()).await;
+}
+
+/// While a server stands still requests end one after the other and leave nothing behind: memory does not grow with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_database_costs_no_memory() {
+    let (mut postgres, app) = scene().await;
+    app.experiment("e").running().await;
+    let process = ApiProcess::start(PROGRAM, &[("DATABASE_URL", app.database().url())]).await;
+    process.variant_of("e", "u").await;
+    let before = process.peak_memory_mib();
+    postgres.freeze();
+    let until = Instant::now() + Duration::from_secs(scaled(4, 30).try_into().unwrap());
+    let clients = (0..64).map(async |client| {
+        let (mut done, mut slowest) = (0, Duration::ZERO);
+        while Instant::now() < until {
+            let begin = Instant::now();
+            let event = json!({"user_id": "u", "experiment_id": "e"});
+            let refused = process.track("click", event).await;
+            refused.problem(503, "unavailable");
+            let new = json!({"experiment": "e", "user_id": format!("{client}-{done}")});
+            assert_eq!(process.assign(new).await["degraded"], true);
+            slowest = slowest.max(begin.elapsed());
+            done += 2;
+        }
+        (done, slowest)
+    });
+    let answered = join_all(clients).await;
+    let growth = process.peak_memory_mib() - before;
+    println!(
+        "{} answers from a frozen database, two of them in at most {:?}, {growth} MiB more than {before} MiB",
+        answered.iter().map(|(done, _)| done).sum::<i32>(),
+        answered.iter().map(|(_, slowest)| slowest).max().unwrap(),
+    );
+    assert!(growth < 64, "{growth} MiB");
+    postgres.thaw();
+    eventually("events are taken again", async || {
+        let event = json!({"user_id": "u", "experiment_id": "e"});
+        process.track("click", event).await.status == 200
+    })
+    .await;
 }
 
 /// The server crashes again and again under load: the program lives on, and nothing acknowledged is lost.

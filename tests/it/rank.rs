@@ -55,15 +55,6 @@ fn propensities(answer: &Value) -> BTreeMap<String, Option<f64>> {
     candidates.iter().map(pair).collect()
 }
 
-/// Reports pulls and successes of an arm, as others' code does.
-async fn teach(app: &TestApp, arm: &str, pulls: u32, successes: u32) {
-    let sql = format!(
-        "SELECT update_bandit_arm_performance(id, (n <= {successes})::integer, n <= {successes})
-         FROM bandit_arms, generate_series(1, {pulls}) AS n WHERE arm_id = '{arm}'"
-    );
-    app.database().execute(&sql).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn control_and_unassigned_units_get_the_input_order() {
     let app = TestApp::start().await;
@@ -150,7 +141,7 @@ async fn first_places_follow_the_propensities() {
     let unit = unit_of(&app, &experiment, "b").await;
     rank(&app, &unit, &["a", "b", "c", "d"]).await;
     for (arm, successes) in [("a", 20), ("b", 26), ("c", 30), ("d", 5)] {
-        teach(&app, arm, 200, successes).await;
+        app.teach(arm, 200, successes).await;
     }
     let ids = ["a", "b", "c"];
     let mut wanted = BTreeMap::new();
@@ -230,14 +221,17 @@ async fn decisions_are_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn posterior_draws_have_no_propensity() {
     let app = TestApp::start().await;
-    let experiment = ranking(&app, &thompson()).await;
+    let imed = json!({"itemOrdering": "bandit", "banditAlgorithm": "imed"});
+    let experiment = ranking(&app, &imed).await;
     let unit = unit_of(&app, &experiment, "b").await;
-    rank(&app, &unit, &["good", "bad"]).await;
-    teach(&app, "good", 400, 100).await;
-    teach(&app, "bad", 400, 4).await;
+    // What was drawn from posteriors was drawn by Thompson sampling, whatever is configured.
+    assert_eq!(rank(&app, &unit, &["good", "bad"]).await["policy"], "imed");
+    app.teach("good", 400, 100).await;
+    app.teach("bad", 400, 4).await;
     let body = json!({"experiment": "order", "user_id": unit, "draw": "posterior", "candidates": items(&["bad", "good"])});
     eventually("the better one comes first", async || {
         let answer = app.post(RANK, &body).await.ok();
+        assert_eq!(answer["policy"], "thompson");
         let first = &answer["candidates"][0];
         first["propensity"].is_null()
             && first["arm_id"] == "good"
@@ -292,6 +286,53 @@ async fn rules_of_learning_stand_once_somebody_was_ranked_for() {
     }
 }
 
+/// The arms of an experiment are counted once, whoever ranked them: a second variant that asks for other rewards is refused
+/// when it is defined, also before anybody was ranked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn variants_that_rank_count_rewards_alike() {
+    let app = TestApp::start().await;
+    let experiment = ranking(&app, &thompson()).await;
+    let path = "/api/v1/admin/experiments/order/variants";
+    let options = |options: Value| json!({"itemOrdering": "bandit", "banditOptions": options});
+    let add = async |name: &str, config: Value| {
+        let variant = json!({"name": name, "config": config});
+        app.admin(Method::POST, path, Some(&variant)).await
+    };
+    for (wrong, names) in [
+        (json!({"rewards": "purchase"}), "by other rewards than"),
+        (
+            json!({"attributionMinutes": 5}),
+            "by other attributionMinutes than",
+        ),
+    ] {
+        let refused = add("c", options(wrong)).await;
+        let problem = refused.problem(409, "conflict");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("variant c") && detail.contains(names) && detail.contains("variant b"),
+            "{detail}"
+        );
+    }
+    let none = "SELECT count(*) FROM experiment_variants WHERE name = 'c'";
+    assert_eq!(app.database().number(none).await, 0);
+    // Another policy over the same arms is what a second variant is for; and one that does not rank may say anything.
+    let added = add("c", options(json!({"floor": 0.2}))).await;
+    assert_eq!(added.status, 201, "{}", added.text());
+    let other = json!({"itemOrdering": "newest", "banditOptions": {"rewards": "purchase"}});
+    assert_eq!(add("d", other).await.status, 201);
+    let one = |name: &str| format!("{path}/{name}");
+    let id = added.data()["id"].to_string();
+    let patch = json!({"config": options(json!({"rewards": "purchase"}))});
+    app.patch(&one(&id), &patch).await.problem(409, "conflict");
+    let b = experiment.variant("b").to_string();
+    app.patch(&one(&b), &patch).await.problem(409, "conflict");
+    // What both take from the experiment may change for both.
+    let all = json!({"config": {"banditOptions": {"rewards": "purchase"}}});
+    app.patch("/api/v1/admin/experiments/order", &all)
+        .await
+        .ok();
+}
+
 /// An impression counts as a play while its window is open: otherwise an arm would look the better the more it is shown.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_pending_counts_as_plays() {
@@ -300,7 +341,7 @@ async fn what_is_pending_counts_as_plays() {
     let unit = unit_of(&app, &experiment, "b").await;
     rank(&app, &unit, &["shown", "rested"]).await;
     for arm in ["shown", "rested"] {
-        teach(&app, arm, 50, 10).await;
+        app.teach(arm, 50, 10).await;
     }
     let events: Vec<Value> = (0..400)
         .map(|_| json!({"event_type": "impression", "user_id": unit, "experiment_id": experiment.id, "item_id": "shown"}))
@@ -357,7 +398,7 @@ async fn many_at_once_on_two_replicas() {
             == 40
     })
     .await;
-    teach(&app, "7", 300, 90).await;
+    app.teach("7", 300, 90).await;
     for replica in [&app, &other] {
         eventually(
             "the replica knows better than to treat all alike",

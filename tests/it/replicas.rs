@@ -89,6 +89,30 @@ async fn two_replicas_are_one_service() {
     .await;
 }
 
+/// That a unit has nothing is believed for no moment: what one replica stores counts on the other one at once, also for a unit
+/// that the weights leave out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_had_nothing_is_known_at_once() {
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").allocation("0").running().await;
+    let variables = [("DATABASE_URL", app.database().url())];
+    let a = ApiProcess::start(PROGRAM, &variables).await;
+    let b = ApiProcess::start(PROGRAM, &variables).await;
+    for unit in ["u", "v", "w"] {
+        // It has nothing, and the first replica has just found that out on every route.
+        assert_eq!(variant(&a, unit).await, "default");
+        let purchase = json!({"user_id": unit, "value": 1});
+        let nothing = a.track("purchase", purchase.clone()).await.ok();
+        assert_eq!(nothing["recorded"], json!([]));
+        // An SDK that evaluates locally names the variant to the second one.
+        let click = json!({"user_id": unit, "variant_id": experiment.variant("b")});
+        b.track("click", click).await.ok();
+        assert_eq!(variant(&a, unit).await, "b");
+        let recorded = a.track("purchase", purchase).await.ok();
+        assert_eq!(recorded["recorded"], json!([experiment.id]));
+    }
+}
+
 /// A rolling restart under the balancer: while each replica is replaced the other one serves, and nobody's variant changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_are_replaced_one_by_one() {

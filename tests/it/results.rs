@@ -4,10 +4,8 @@
     reason = "these figures are exact, or the same figure twice"
 )]
 
-use std::time::Duration;
+mod covariates_and_caps;
 
-use podium_domain::stats::winsorize::winsorize;
-use podium_storage::winsorize::refresh;
 use podium_tests::{Answer, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -154,6 +152,21 @@ async fn a_winner_that_harms_is_not_to_be_shipped() {
         verdict(&report),
         "Do not ship bold: it is ahead in conversion_rate (+20.0 %), and worse in error_rate by more than its margin."
     );
+    let metrics = report["metrics"].as_array().unwrap();
+    let errors = metrics
+        .iter()
+        .find(|m| m["metric"] == "error_rate")
+        .unwrap();
+    // Ten times as many errors are no proof of "better", by any figure.
+    let bold = &errors["comparisons"][0];
+    assert_eq!(bold["guardrail"]["verdict"], "inferior");
+    assert!(
+        number(bold, "/bayesian/chanceToBeatControl") < 1e-9,
+        "{bold}"
+    );
+    exactly(bold, "/anytime/closedPValue", 1.0);
+    assert!(number(bold, "/anytime/lnEValueBetter") < 0.0, "{bold}");
+    assert!(number(bold, "/anytime/pValue") < 1e-9, "{bold}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,271 +243,6 @@ async fn a_loser_is_to_be_stopped() {
         report["metrics"][0]["comparisons"][0]["sequential"]["eligible"],
         false
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn samples_are_planned() {
-    let app = TestApp::start().await;
-    let path = "/api/v1/admin/sample-size";
-    let plan = |body: Value| {
-        let app = &app;
-        async move { app.admin(Method::POST, path, Some(&body)).await }
-    };
-    let rate = json!({"baseline": 0.1, "minimumDetectableEffect": 0.1, "unitsPerDay": 1000});
-    let answer = plan(rate.clone()).await.data();
-    assert!((number(&answer, "/unitsPerVariant") - 14_749.0).abs() < 2.0);
-    exactly(
-        &answer,
-        "/totalUnits",
-        2.0 * number(&answer, "/unitsPerVariant"),
-    );
-    exactly(&answer, "/days", 30.0);
-    let mut uneven = rate.clone();
-    uneven["ratio"] = json!(0.25);
-    let uneven = plan(uneven).await.data();
-    let control = number(&uneven, "/unitsInControl");
-    assert!((number(&uneven, "/unitsPerTreatment") - control / 4.0).abs() < 1.0);
-    assert!(number(&uneven, "/totalUnits") > number(&answer, "/totalUnits"));
-    exactly(&uneven, "/unitsPerVariant", control);
-    let mut three = rate.clone();
-    three["variants"] = 3.into();
-    let three = plan(three).await.data();
-    exactly(&three, "/alphaPerTreatment", 0.025);
-    assert!(number(&three, "/unitsPerVariant") > number(&answer, "/unitsPerVariant"));
-    // 16 s²/d², roughly: 2 (1.96 + 0.84)² 30² / 1².
-    let mean =
-        plan(json!({"baseline": 10, "standardDeviation": 30, "minimumDetectableEffect": 0.1}))
-            .await
-            .data();
-    assert!((number(&mean, "/unitsPerVariant") - 14_128.0).abs() < 2.0);
-    assert_eq!(mean["days"], Value::Null);
-    for (body, pointer) in [
-        (json!({"minimumDetectableEffect": 0.1}), "/baseline"),
-        (
-            json!({"baseline": 0, "minimumDetectableEffect": 0.1}),
-            "/baseline",
-        ),
-        (
-            json!({"baseline": 1, "minimumDetectableEffect": 0.1}),
-            "/baseline",
-        ),
-        (
-            json!({"baseline": 0.1, "minimumDetectableEffect": 0}),
-            "/minimumDetectableEffect",
-        ),
-        (
-            json!({"baseline": 0.9, "minimumDetectableEffect": 0.2}),
-            "/minimumDetectableEffect",
-        ),
-        (
-            json!({"baseline": 0.1, "minimumDetectableEffect": 0.1, "variants": 1}),
-            "/variants",
-        ),
-        (
-            json!({"baseline": 0.1, "minimumDetectableEffect": 0.1, "sides": 3}),
-            "/sides",
-        ),
-        (
-            json!({"baseline": 0.1, "minimumDetectableEffect": 0.1, "extra": 3}),
-            "/extra",
-        ),
-    ] {
-        let problem = plan(body.clone()).await.problem(422, "validation_failed");
-        assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
-    }
-}
-
-/// A treatment that joined later is adjusted by the units of the epochs in which both had traffic.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_covariate_is_that_of_the_units_compared() {
-    let epochs = [
-        (r#"{"11": "1", "12": "0"}"#, [(11, 9_000, 900), (12, 0, 0)]),
-        (EVEN, [(11, 1_000, 100), (12, 1_000, 120)]),
-    ];
-    let app = experiment(&epochs).await;
-    for (variant, epoch, units, buyers) in [
-        (11, 1, 9_000, 900),
-        (11, 2, 1_000, 100),
-        (12, 2, 1_000, 120),
-    ] {
-        app.change(&format!(
-            "INSERT INTO covariate_moments (experiment_id, variant_id, epoch, units, sum_x, sq_x, purchasing_units, x_purchasing_units)
-             VALUES (1, {variant}, {epoch}, {units}, {units}, 2 * {units}, {buyers}, 2 * {buyers})"
-        ))
-        .await;
-    }
-    let report = report(&app).await;
-    let bold = &report["metrics"][0]["comparisons"][0];
-    assert_eq!(number(bold, "/cuped/unitsWithCovariate"), 2_000.0);
-    // The arms have the same covariates, so the adjustment leaves their difference as it is.
-    assert!((number(bold, "/cuped/difference") - 0.02).abs() < 1e-12);
-}
-
-/// Sums of an arm for a least-squares slope.
-#[derive(Default)]
-struct Sums {
-    n: f64,
-    x: f64,
-    y: f64,
-    xx: f64,
-    xy: f64,
-}
-
-impl Sums {
-    fn add(&mut self, x: f64, y: f64) {
-        self.n += 1.0;
-        self.x += x;
-        self.y += y;
-        self.xx += x * x;
-        self.xy += x * y;
-    }
-
-    /// Centred second moments: of x, and of x with y.
-    fn centred(&self) -> (f64, f64) {
-        (
-            self.xx - self.x * self.x / self.n,
-            self.xy - self.x * self.y / self.n,
-        )
-    }
-}
-
-/// A covariate from before explains most of what units do, and the report takes that part out.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_covariate_narrows_the_comparison() {
-    const UNITS: i32 = 300;
-    let app = TestApp::start().await;
-    let experiment = app.experiment("e").running().await;
-    let covariate = |n: i32| f64::from(n % 7);
-    let value = |n: i32| 5.0 * covariate(n) + f64::from(n % 3);
-    let covariates: Vec<Value> = (0..UNITS)
-        .map(|n| json!({"unit": format!("u{n}"), "value": covariate(n)}))
-        .collect();
-    let path = format!("{EXPERIMENTS}/e/covariates");
-    let body = json!({"covariates": covariates});
-    app.admin(Method::POST, &path, Some(&body)).await.data();
-    let (mut control, mut treatment) = (Sums::default(), Sums::default());
-    let mut events = Vec::new();
-    for n in 0..UNITS {
-        let user = format!("u{n}");
-        let arm = if app.variant_of("e", &user).await == "control" {
-            &mut control
-        } else {
-            &mut treatment
-        };
-        arm.add(covariate(n), value(n));
-        events.push(json!({"user_id": user, "experiment_id": experiment.id, "event_type": "engagement", "value": value(n)}));
-    }
-    app.track_any(json!({"events": events})).await.ok();
-    app.fold().await;
-    let path = format!("/{}/lift?metric=engagement", experiment.id);
-    let lift = get(&app, &path).await.data();
-    let found = &lift["comparisons"][0];
-    let ((xx_a, xy_a), (xx_b, xy_b)) = (control.centred(), treatment.centred());
-    let slope = (xy_a + xy_b) / (xx_a + xx_b);
-    let apart = treatment.x / treatment.n - control.x / control.n;
-    let raw = treatment.y / treatment.n - control.y / control.n;
-    assert!((number(found, "/difference") - raw).abs() < 1e-9);
-    assert!((number(found, "/cuped/difference") - (raw - slope * apart)).abs() < 1e-9);
-    assert!(number(found, "/cuped/varianceReduction") > 0.95, "{found}");
-    exactly(found, "/cuped/unitsWithCovariate", f64::from(UNITS));
-    let ratio = get(
-        &app,
-        &format!("/{}/lift?metric=click_through_rate", experiment.id),
-    )
-    .await;
-    assert_eq!(ratio.data()["comparisons"][0]["cuped"], Value::Null);
-}
-
-/// What unit number `n` spends in total; every second one buys.
-fn spent(n: i32, step: f64) -> f64 {
-    if n % 2 == 0 {
-        0.0
-    } else {
-        10.0 + step + f64::from(n % 7)
-    }
-}
-
-/// One unit of the control buys for a million, and nothing can be seen until its total is capped.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_whale_hides_no_difference() {
-    const UNITS: i32 = 500;
-    const WHALE: f64 = 1_000_000.0;
-    let app = TestApp::start().await;
-    let experiment = app.experiment("e").running().await;
-    let id = experiment.id;
-    let mut arms = [Vec::new(), Vec::new()];
-    let (mut units, mut events) = (Vec::new(), Vec::new());
-    for (arm, (name, step)) in [("control", 0.0), ("b", 6.0)].into_iter().enumerate() {
-        let variant = experiment.variant(name);
-        for n in 0..UNITS {
-            let is_whale = (arm, n) == (0, 1);
-            let value = if is_whale { WHALE } else { spent(n, step) };
-            arms[arm].push(value);
-            units.push(format!("('{name}-{n}', {id}, {variant})"));
-            if value > 0.0 {
-                events.push(format!(
-                    "('{name}-{n}', '{name}-{n}', {id}, {variant}, 'purchase', {value})"
-                ));
-            }
-        }
-    }
-    let sql = format!(
-        "INSERT INTO user_experiment_assignments (user_id, experiment_id, variant_id) VALUES {};
-         INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, value) VALUES {}",
-        units.join(", "),
-        events.join(", ")
-    );
-    app.change(&sql).await;
-    app.fold().await;
-    let path = format!("/{id}/lift?metric=revenue_per_user");
-    let raw = get(&app, &path).await.data();
-    assert_eq!(raw["winsorized"], Value::Null, "no cap was computed yet");
-    let hidden = &raw["comparisons"][0];
-    assert!(number(hidden, "/pValue") > 0.3, "{hidden}");
-    assert!(number(hidden, "/lift") < 0.0, "{hidden}");
-
-    let database = &app.state().database;
-    let refreshed = refresh(database, Duration::ZERO).await.unwrap();
-    assert_eq!((refreshed.experiments, refreshed.failed), (1, 0));
-    let capped = get(&app, &path).await.data();
-    let seen = &capped["comparisons"][0];
-    assert!(number(seen, "/pValue") < 1e-3, "{seen}");
-    assert!(number(seen, "/lift") > 0.0, "{seen}");
-    assert!(number(seen, "/anytime/lower") > 0.0, "{seen}");
-    assert!(number(seen, "/bayesian/chanceToBeatControl") > 0.999);
-    assert!(number(seen, "/stratified/difference") > 0.0);
-    let by_hand = winsorize(&arms[0], &arms[1], None, Some(0.99)).unwrap();
-    let cap = by_hand.caps.upper().unwrap();
-    assert!((number(&capped, "/winsorized/cap") - cap).abs() < 1e-4);
-    assert_eq!(number(&capped, "/winsorized/upper"), 0.99);
-    assert!(capped["winsorized"]["computedAt"].is_string());
-    let difference = by_hand.b.mean - by_hand.a.mean;
-    assert!((number(seen, "/difference") - difference).abs() < 1e-9);
-    assert_eq!(
-        capped["variants"], raw["variants"],
-        "values stay as they are"
-    );
-    let report = report_of(&app, id).await;
-    for metric in report["metrics"].as_array().unwrap() {
-        let is_value = [
-            "revenue_per_user",
-            "revenue_per_session",
-            "average_order_value",
-        ]
-        .contains(&metric["metric"].as_str().unwrap());
-        assert_eq!(metric["winsorized"].is_object(), is_value, "{metric}");
-    }
-
-    let design = json!({"design": {"winsorizeUpper": null}});
-    let patch = app
-        .request(Method::PATCH, &format!("{EXPERIMENTS}/{id}"))
-        .bearer_auth(podium_tests::token::valid("1"))
-        .header("if-match", "*");
-    let patched = Answer::of(patch.json(&design)).await.data();
-    assert_eq!(patched["design"]["winsorizeUpper"], Value::Null);
-    let switched_off = get(&app, &path).await.data();
-    assert_eq!(switched_off["winsorized"], Value::Null);
-    assert_eq!(switched_off["comparisons"][0]["pValue"], hidden["pValue"]);
 }
 
 /// Yesterday's lift stands beside today's, which is that of `lift`, and the band narrows as units come in.
@@ -622,8 +370,12 @@ async fn a_restart_restarts_the_report() {
     let path = format!("{EXPERIMENTS}/1/restart-analysis");
     app.admin(Method::POST, &path, None).await.data();
     app.change(
-        "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, purchasing_units)
-         VALUES (1, 11, 2, 500, 50), (1, 12, 2, 510, 51)",
+        "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, purchasing_units, sum_requests, sq_requests)
+         VALUES (1, 11, 2, 500, 50, 100, 100), (1, 12, 2, 510, 51, 0, 0);
+         INSERT INTO variant_latencies (experiment_id, variant_id, epoch, bucket, requests)
+         VALUES (1, 11, 1, 100, 1000), (1, 11, 2, 200, 100);
+         INSERT INTO variant_requests (experiment_id, variant_id, epoch, requesting_units) VALUES (1, 11, 2, 100);
+         UPDATE experiments SET guardrails = '[\"p95_latency_ms\"]'",
     )
     .await;
     let report = report(&app).await;
@@ -634,6 +386,14 @@ async fn a_restart_restarts_the_report() {
     exactly(primary, "/variants/1/sum", 51.0);
     assert!(number(primary, "/comparisons/0/relativeLift").abs() < 1e-12);
     exactly(primary, "/comparisons/0/sample/control/reached", 500.0);
+    let metrics = report["metrics"].as_array().unwrap();
+    let latency = metrics
+        .iter()
+        .find(|m| m["metric"] == "p95_latency_ms")
+        .unwrap();
+    // 1.02^200 ms, the only bucket of the new analysis; 1.02^100 before.
+    let p95 = number(latency, "/variants/0/value");
+    assert!((p95 / 52.48 - 1.0).abs() < 0.01, "{p95}");
     // A day of the new analysis is not over, so nothing is said about days.
     assert_eq!(primary["comparisons"][0]["sample"]["daysLeft"], Value::Null);
     assert!(report["notes"].to_string().contains("This is analysis 2"));
@@ -729,6 +489,84 @@ async fn a_series_ends_with_its_experiment() {
             "end"
         ]
     );
+}
+
+/// A comparison that is not defined yet belongs to its family: else p would change when its first units come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_treatment_without_units_counts_in_its_family() {
+    let app = experiment(&[(EVEN, [(11, 20_000, 2_000), (12, 20_100, 2_130)])]).await;
+    let alone = report(&app).await["metrics"][0]["comparisons"][0].clone();
+    assert_eq!(alone["adjustedPValue"], alone["pValue"]);
+    app.change(
+        "INSERT INTO experiment_variants (id, experiment_id, name, traffic_weight, is_control)
+         VALUES (13, 1, 'late', 1, false)",
+    )
+    .await;
+    let report = report(&app).await;
+    let comparisons = &report["metrics"][0]["comparisons"];
+    assert_eq!(comparisons[1]["pValue"], Value::Null);
+    assert_eq!(comparisons[1]["adjustedPValue"], Value::Null);
+    assert_eq!(comparisons[0]["pValue"], alone["pValue"]);
+    assert_eq!(
+        number(comparisons, "/0/adjustedPValue"),
+        2.0 * number(comparisons, "/0/pValue")
+    );
+}
+
+/// A mean has fixed figures from two units on, and none that holds at any moment below 25: there is a treatment all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_units_are_called_so() {
+    let app = experiment(&[(EVEN, [(11, 32, 8), (12, 20, 5)])]).await;
+    app.change(
+        "UPDATE experiments SET primary_metric = 'revenue_per_user', design = '{\"winsorizeUpper\": null}';
+         UPDATE variant_moments SET sum_purchase_value = 10 * purchasing_units, sq_purchase_value = 100 * purchasing_units",
+    )
+    .await;
+    let report = report(&app).await;
+    assert_eq!(
+        verdict(&report),
+        "Keep running: revenue_per_user cannot be compared yet (an arm has fewer than 25 units)."
+    );
+    let bold = &report["metrics"][0]["comparisons"][0];
+    assert!(number(bold, "/pValue") > 0.5);
+    assert!(bold["anytimeReason"].is_string(), "{bold}");
+}
+
+/// Over several epochs the 95 % points of the arms are of different mixtures of days: their ratio is told, no difference.
+#[tokio::test(flavor = "multi_thread")]
+async fn latencies_of_several_epochs_have_no_difference() {
+    let arms = [(11, 20_000, 2_000), (12, 20_100, 2_130)];
+    let weights = r#"{"11": "3", "12": "1"}"#;
+    let uneven = [(11, 15_000, 1_500), (12, 5_000, 500)];
+    let latencies = |epoch: i32| {
+        format!(
+            "INSERT INTO variant_latencies (experiment_id, variant_id, epoch, bucket, requests)
+             SELECT 1, variant, {epoch}, bucket + variant, 100
+             FROM generate_series(11, 12) AS variant, generate_series(200, 260) AS bucket"
+        )
+    };
+    let lift = async |app: &TestApp| {
+        let answer = get(app, "/1/lift?metric=p95_latency_ms").await.data();
+        answer["comparisons"][0].clone()
+    };
+    let once = experiment(&[(EVEN, arms)]).await;
+    once.change(&latencies(1)).await;
+    let once = lift(&once).await;
+    // One bucket up is 2 % longer.
+    assert!(
+        (number(&once, "/relativeLift") - 0.02).abs() < 1e-9,
+        "{once}"
+    );
+    assert!(number(&once, "/difference") > 0.0);
+    let twice = experiment(&[(EVEN, arms), (weights, uneven)]).await;
+    twice.change(&latencies(1)).await;
+    twice.change(&latencies(2)).await;
+    let twice = lift(&twice).await;
+    assert!(
+        (number(&twice, "/relativeLift") - 0.02).abs() < 1e-9,
+        "{twice}"
+    );
+    assert_eq!(twice["difference"], Value::Null);
 }
 
 async fn report_of(app: &TestApp, id: i64) -> Value {

@@ -184,6 +184,15 @@ impl TestApp {
         self.state().serving.refresh().await.unwrap();
     }
 
+    /// Reports pulls and successes of an arm, as others' code does.
+    pub async fn teach(&self, arm: &str, pulls: u32, successes: u32) {
+        let sql = format!(
+            "SELECT update_bandit_arm_performance(id, (n <= {successes})::integer, n <= {successes})
+             FROM bandit_arms, generate_series(1, {pulls}) AS n WHERE arm_id = '{arm}'"
+        );
+        self.database.execute(&sql).await;
+    }
+
     /// Waits until this replica has heard of every change by itself.
     pub async fn hears_of_changes(&self) {
         let version = self

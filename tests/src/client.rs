@@ -169,6 +169,20 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Events in batches, all of which are taken.
+    ///
+    /// # Panics
+    /// When one is not.
+    pub async fn track_all(&self, events: &[Value]) {
+        for batch in events.chunks(1_000) {
+            let answer = self.track_any(json!({"events": batch})).await.ok();
+            let results = answer["results"].as_array().unwrap();
+            assert!(results.iter().all(|r| r["success"] == true), "{answer}");
+        }
+    }
+}
+
 /// An answer, read to its end.
 #[derive(Clone, Debug)]
 pub struct Answer {

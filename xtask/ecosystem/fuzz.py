@@ -25,6 +25,10 @@ for name in ("draft", "running"):
         post(f"admin/experiments/{experiment}/variants", {"name": variant, "isControl": variant == "control"})
 post(f"admin/experiments/{experiment}/start", {})
 
+# Every check of schemathesis but three. `positive_data_acceptance`: the document cannot say every rule (one field beside another,
+# a cursor that this list has given, no control characters in any text), so what fits it may be refused all the same.
+# `use_after_free` and `ensure_resource_availability` belong to its stateful phase, whose guesses at links between operations
+# reach none of ours (0 of 345 covered); tests/it deletes and reads again.
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -33,7 +37,9 @@ CHECKS = [
     "response_schema_conformance",
     "missing_required_header",
     "unsupported_method",
+    "allow_header_conformance",
     "ignored_auth",
+    "negative_data_rejection",
 ]
 command = [
     Path(sys.executable).with_name("schemathesis"),

@@ -50,8 +50,20 @@ fn doc() -> Result<(), Error> {
     step::run("doc", command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// The API with OpenTelemetry, which nothing else builds: lints, and that spans arrive at a collector. Not part of [`run`], for
-/// it compiles half of the workspace once more.
+/// Builds the API with OpenTelemetry, which is off by default, and runs the test that spans arrive at a collector.
+pub(crate) const OTEL_TEST: [&str; 9] = [
+    "test",
+    "--locked",
+    "-p",
+    "podium-tests",
+    "-F",
+    "otel",
+    "--test",
+    "it",
+    "otel::",
+];
+
+/// The API with OpenTelemetry: lints, and [`OTEL_TEST`]. [`run`] does the latter alone, with what needs the same build.
 ///
 /// # Errors
 /// The failing step's.
@@ -69,16 +81,8 @@ pub(crate) fn otel(_args: &[String]) -> Result<(), Error> {
         "warnings",
     ];
     step::run("otel: clippy", &mut step::cargo(clippy))?;
-    let test = [
-        "test",
-        "--locked",
-        "-p",
-        "podium-tests",
-        "-F",
-        "otel",
-        "--test",
-        "it",
-        "otel::",
-    ];
-    step::run("otel: spans arrive at a collector", &mut step::cargo(test))
+    step::run(
+        "otel: spans arrive at a collector",
+        &mut step::cargo(OTEL_TEST),
+    )
 }

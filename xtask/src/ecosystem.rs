@@ -11,7 +11,7 @@ use std::process::Command;
 
 use crate::error::Error;
 use crate::server::Server;
-use crate::{monitoring, step, tools};
+use crate::{ci, monitoring, step, tools};
 
 /// The name of a step and its script.
 const SCRIPTS: &[(&str, &str)] = &[
@@ -57,7 +57,7 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
         "deploy: what it names exists",
         Command::new(&python).arg(scripts().join("deploy.py")),
     )?;
-    pooler(&folder)?;
+    tests(&folder)?;
     for (name, script) in PROGRAM_SCRIPTS {
         step::run(
             name,
@@ -69,24 +69,19 @@ pub(crate) fn run(_args: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The test behind PgBouncer, which the other tests leave out for want of the program.
-fn pooler(folder: &Path) -> Result<(), Error> {
-    let Some(program) = tools::pgbouncer(folder)? else {
-        step::say("no PgBouncer 1.21 or newer: the test behind it is left out");
-        return Ok(());
-    };
-    let test = [
-        "test",
-        "--locked",
-        "-p",
-        "podium-tests",
-        "--test",
-        "it",
-        "pooler::",
-    ];
+/// The tests that the others leave out, in one build: that spans arrive at a collector, for want of the feature, and that
+/// everything works behind PgBouncer, for want of the program.
+fn tests(folder: &Path) -> Result<(), Error> {
+    let mut test = step::cargo(ci::OTEL_TEST);
+    match tools::pgbouncer(folder)? {
+        Some(program) => {
+            test.args(["--", "pooler::"]).env("PGBOUNCER", program);
+        }
+        None => step::say("no PgBouncer 1.21 or newer: the test behind it is left out"),
+    }
     step::run(
-        "pooler: everything works behind PgBouncer",
-        step::cargo(test).env("PGBOUNCER", program),
+        "otel, pooler: spans arrive, everything works behind PgBouncer",
+        &mut test,
     )
 }
 

@@ -52,7 +52,7 @@ const COMMANDS: &[Command] = &[
     ),
     (
         "otel",
-        "the API with the feature otel: clippy, and spans at a collector; not part of ci",
+        "the API with the feature otel: clippy, and spans at a collector; ci runs the latter alone",
         ci::otel,
     ),
     (

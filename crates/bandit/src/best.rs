@@ -165,7 +165,11 @@ pub(crate) fn sweep<D: Density>(
     let mut active: Vec<usize> = (0..densities.len())
         .filter(|arm| densities[*arm].support().1 > y)
         .collect();
-    let mut reached: Vec<f64> = densities.iter().map(|d| mass_up_to(d, y)).collect();
+    // Of arms that lie below nobody asks.
+    let mut reached = vec![1.0; densities.len()];
+    for arm in &active {
+        reached[*arm] = mass_up_to(&densities[*arm], y);
+    }
     let mut density = vec![[0.0; NODES]; densities.len()];
     let mut cumulative = density.clone();
     while y < end {

@@ -51,7 +51,8 @@ impl LogitBeta {
     /// From outside, Newton's method stays outside, as the log-density is concave.
     fn edge(&self, side: f64) -> f64 {
         let n = self.a + self.b;
-        let mut step = (n / self.a / self.b).sqrt();
+        // A normal density is below the cut at eight standard deviations.
+        let mut step = 8.0 * (n / self.a / self.b).sqrt();
         while self.ln_relative(self.mode + side * step) > -CUT {
             step *= 2.0;
         }
@@ -138,7 +139,7 @@ impl Density for LogitBeta {
     fn width(&self, place: &LogitPlace) -> f64 {
         let slope = (self.a * place.rest - self.b * place.rate).abs();
         let curvature = (self.a + self.b) * place.rate * place.rest;
-        (2.0 / curvature.sqrt()).min(6.5 / slope).min(place.clear)
+        (2.5 / curvature.sqrt()).min(8.0 / slope).min(place.clear)
     }
 
     fn fill(&self, panel: &LogitPanel, out: &mut Row) {

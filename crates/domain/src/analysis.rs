@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::decision::anytime::{Anytime, Split, anytime_of};
-use crate::decision::evidence::{ArmSummary, Stratified, Stratum, stratified};
+use crate::decision::evidence::{ArmSummary, Contrasts, Stratified, Stratum, stratified};
 use crate::decision::lift::fixed_interval;
 use crate::event::EventType;
 use crate::metric::{Metric, MetricKind, UnitTotal};
@@ -16,7 +16,7 @@ use crate::stats::bayes::{BetaPrior, GaussianPrior, compare_rates, posterior_eff
 use crate::stats::cuped::{AdjustedComparison, CovariateMoments, Slope, compare_adjusted};
 use crate::stats::eprocess::multinomial;
 use crate::stats::lift::Estimate;
-use crate::stats::noninferiority::{Direction, Margin, NonInferiority, non_inferiority};
+use crate::stats::noninferiority::{NonInferiority, of_distance};
 use crate::stats::power::{Baseline, Level, SampleSize, Sides, sample_size};
 use crate::stats::proportion::Proportion;
 use crate::stats::{Interval, StatsError};
@@ -25,8 +25,6 @@ use crate::stats::{Interval, StatsError};
 pub const GUARDRAIL_ALPHA: f64 = 0.05;
 /// By how much the error rate may be worse: one percentage point.
 pub const ERROR_RATE_MARGIN: f64 = 0.01;
-/// By which part of the control's value another guardrail may be worse.
-pub const RELATIVE_MARGIN: f64 = 0.05;
 /// Power of planned samples.
 pub const POWER: f64 = 0.8;
 /// Concentration of the prior around the planned split: log risk ratios of about 0.1 are expected at an even split.
@@ -264,32 +262,16 @@ pub fn adjusted_lift(found: &AdjustedComparison) -> Option<Lift> {
     Some(lift(&control, &treatment, LiftMethod::Delta))
 }
 
-/// Whether a metric has not become worse by more than its margin, epochs stratified: an absolute margin of
-/// [`ERROR_RATE_MARGIN`] for the error rate, [`RELATIVE_MARGIN`] of the control's value otherwise.
+/// Whether the error rate has not become worse by more than [`ERROR_RATE_MARGIN`], epochs stratified.
 ///
 /// # Errors
-/// What [`stratified`] and the test answer.
-pub fn guardrail(
-    metric: Metric,
-    effect: Result<Stratified, StatsError>,
-) -> Result<NonInferiority, StatsError> {
-    let effect = effect?;
-    let (direction, margin) = if metric == Metric::ErrorRate {
-        (Direction::LowerIsBetter, ERROR_RATE_MARGIN)
-    } else {
-        if effect.baseline <= 0.0 {
-            return Err(StatsError::NonPositiveBaseline);
-        }
-        (Direction::HigherIsBetter, RELATIVE_MARGIN * effect.baseline)
-    };
-    // The stratified difference has one standard error, which is put on the treatment's side.
-    let control = Estimate::new(effect.baseline, 0.0)?;
-    let treatment = Estimate::new(effect.baseline + effect.effect, effect.se * effect.se)?;
-    non_inferiority(
-        &control,
-        &treatment,
-        direction,
-        Margin::Absolute(margin),
+/// What [`Contrasts::of`] and the test answer.
+pub fn guardrail(strata: &[Stratum]) -> Result<NonInferiority, StatsError> {
+    let contrasts = Contrasts::of(strata)?;
+    let worse_by = contrasts.at(1.0).value;
+    of_distance(
+        ERROR_RATE_MARGIN - worse_by,
+        contrasts.se_unpooled(),
         GUARDRAIL_ALPHA,
     )
 }
@@ -444,21 +426,20 @@ mod tests {
 
     #[test]
     fn guardrails_tell_proof_from_doubt() {
-        let effect = |effect: f64, se: f64| {
-            Ok(Stratified {
-                z: effect / se,
-                effect,
-                se,
-                baseline: 0.02,
-                lift: Some(effect / 0.02),
-                information: 1.0,
-                epochs: 1,
-            })
+        let errors = |units: i64, failed: [i64; 2]| {
+            let [control, treatment] = failed
+                .map(|failed| ArmSummary::proportion(Proportion::new(failed, units).unwrap()));
+            let stratum = Stratum {
+                control,
+                treatment,
+                treatment_share: 0.5,
+            };
+            let found = guardrail(&[stratum]).unwrap();
+            found.verdict.name()
         };
-        let verdict = |of| guardrail(Metric::ErrorRate, of).unwrap().verdict.name();
-        assert_eq!(verdict(effect(0.0, 0.001)), "non_inferior");
-        assert_eq!(verdict(effect(0.02, 0.001)), "inferior");
-        assert_eq!(verdict(effect(0.0, 0.02)), "inconclusive");
+        assert_eq!(errors(100_000, [2_000, 2_000]), "non_inferior");
+        assert_eq!(errors(100_000, [2_000, 4_000]), "inferior");
+        assert_eq!(errors(100, [2, 2]), "inconclusive");
     }
 
     #[test]

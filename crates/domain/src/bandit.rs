@@ -82,6 +82,17 @@ wire_names!(Algorithm {
     Uniform => "uniform",
 });
 
+impl Algorithm {
+    /// What a draw from every posterior is, whatever was configured: Thompson sampling.
+    #[must_use]
+    pub const fn drawn_from_posteriors(self) -> Self {
+        match self {
+            Self::DiscountedThompson | Self::WindowedThompson => self,
+            _ => Self::Thompson,
+        }
+    }
+}
+
 /// What the arms of a ranking are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ArmType {

@@ -73,6 +73,15 @@ impl MeanMoments {
         Ok(quotient(&self.sum, &(BigInt::from(self.n) * self.scale)))
     }
 
+    /// The sum over units, correctly rounded.
+    ///
+    /// # Errors
+    /// [`StatsError::InvalidInput`] for negative n or scale 0; [`StatsError::NotEnoughData`] without units.
+    pub fn total(&self) -> Result<f64, StatsError> {
+        check_units(self.n, 1, self.scale)?;
+        Ok(quotient(&self.sum, &BigInt::from(self.scale)))
+    }
+
     /// Mean and sample variance (divisor n − 1), each correctly rounded.
     ///
     /// # Errors

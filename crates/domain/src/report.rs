@@ -450,7 +450,25 @@ mod tests {
         let lift = compare(&a, &b, Metric::ClickConversionRate).unwrap().lift;
         assert_eq!((lift.value, lift.method), (Some(-1.0), LiftMethod::Score));
         let limits = lift.interval.unwrap();
-        assert!(limits.lower <= -1.0 && limits.upper < -0.8, "{limits:?}");
+        assert!(limits.lower <= -1.0, "{limits:?}");
+        // Miettinen and Nurminen's limits, by bisection of the score.
+        for ((n_a, x_a), (n_b, x_b), upper) in [
+            ((1_000, 40), (1_000, 0), -0.904_300),
+            ((261, 27), (239, 0), -0.846_808),
+        ] {
+            let (a, b) = (moments(n_a, x_a), moments(n_b, x_b));
+            let lift = compare(&a, &b, Metric::ClickConversionRate).unwrap().lift;
+            let found = lift.interval.unwrap().upper;
+            assert!((found - upper).abs() < 1e-4, "{found}");
+        }
+        // One unit that did not convert says next to nothing.
+        let lift = compare(
+            &moments(499, 38),
+            &moments(1, 0),
+            Metric::ClickConversionRate,
+        );
+        let upper = lift.unwrap().lift.interval.map(|limits| limits.upper);
+        assert!(upper.is_none_or(|upper| upper > 3.0), "{upper:?}");
     }
 
     #[test]

@@ -299,10 +299,10 @@ fn bandit(sums: &Sums<'_>, treatment: i64, metric: Metric) -> Option<BanditReadi
     let epochs = by_epoch(sums.epochs, sums.rows, &variants, sums.from_epoch, outcome);
     let truths = truth::read(&epochs, control).ok()?;
     let (base, own) = (truths.get(control)?, truths.get(treatment)?);
-    let difference = own.difference?;
+    let (difference, standing) = (own.difference?, own.standing?);
     Some(BanditReading {
-        prob_best: own.prob_best,
-        expected_loss: own.expected_loss,
+        prob_best: standing.prob_best,
+        expected_loss: standing.expected_loss,
         control_rate: base.rate.value,
         difference: difference.estimate.value,
         standard_error: difference.estimate.se,

@@ -15,7 +15,7 @@ use podium_domain::bandit::evidence::{self, ArmHistory};
 use podium_domain::bandit::examination;
 use podium_domain::bandit::{ArmType, BanditOptions, MAX_ARMS};
 use podium_storage::arms::Glance;
-use podium_storage::bandit::counts::ArmCounts;
+use podium_storage::bandit::counts::{ArmCounts, Counted};
 use podium_storage::{Database, StorageError, arms};
 use tokio::sync::Notify;
 
@@ -37,7 +37,8 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A picture of arms under a variant's options, as of the hour `hour` since 1970.
+    /// A picture of arms under a variant's options, as of the hour `hour` since 1970. `version` is the position of folding at which
+    /// the arms were read.
     ///
     /// # Errors
     /// [`BanditError`] where the evidence is beyond what policies can read.
@@ -65,7 +66,8 @@ impl Picture {
         })
     }
 
-    /// Version, raised with every new picture.
+    /// How far folding was when the arms were read: the events of earlier transactions are in it. Larger is newer, in every
+    /// process, because the database counts.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.policy.version()
@@ -154,7 +156,9 @@ fn as_float(arms: usize) -> f64 {
     arms as f64
 }
 
-type Pictures = HashMap<(i64, ArmType), Arc<Picture>>;
+/// A variant and what its arms are.
+type Key = (i64, ArmType);
+type Pictures = HashMap<Key, Arc<Picture>>;
 
 /// All pictures of a process, by variant and type.
 #[derive(Default)]
@@ -168,6 +172,8 @@ struct Made {
     glance: Glance,
     options: Arc<BanditOptions>,
     arms: Vec<ArmCounts>,
+    /// Without arms there is none. Where they cannot be read, it is the one before.
+    picture: Option<Arc<Picture>>,
 }
 
 impl Gallery {
@@ -184,14 +190,11 @@ impl Gallery {
 
     /// Keeps the pictures up to date, for ever. `definitions` tells which variants rank.
     pub async fn follow(&self, database: &Database, definitions: &ArcSwap<Snapshot>) {
-        let mut known: HashMap<(i64, ArmType), Made> = HashMap::new();
-        let mut version = 0;
+        let mut known: HashMap<Key, Made> = HashMap::new();
         loop {
             let began = Instant::now();
-            let looked = self
-                .look(database, &definitions.load_full(), &mut known, &mut version)
-                .await;
-            if let Err(error) = looked {
+            let definitions = definitions.load_full();
+            if let Err(error) = self.look(database, &definitions, &mut known).await {
                 tracing::warn!(error = %error.chain(), "arms could not be read; the old weights stay in force");
             }
             // Learning may not take the cores from answering, however many arms there are.
@@ -200,13 +203,13 @@ impl Gallery {
         }
     }
 
-    /// Makes the pictures whose arms or options have changed.
+    /// Makes the pictures whose arms or options have changed. Those of an experiment that cannot be read stay as they are, and
+    /// hold up no other's.
     async fn look(
         &self,
         database: &Database,
         definitions: &Snapshot,
-        known: &mut HashMap<(i64, ArmType), Made>,
-        version: &mut u64,
+        known: &mut HashMap<Key, Made>,
     ) -> Result<(), StorageError> {
         let rankings = rankings(definitions);
         let mut experiments: Vec<i64> = rankings.iter().map(|ranking| ranking.experiment).collect();
@@ -216,43 +219,65 @@ impl Gallery {
         } else {
             arms::glances(database, &experiments).await?
         };
-        let mut pictures: Pictures = HashMap::new();
-        let mut changed = false;
+        let mut seen = HashMap::with_capacity(known.len());
         for ranking in &rankings {
-            for glance in glances
-                .iter()
-                .filter(|g| g.experiment_id == ranking.experiment)
-            {
+            let own = |g: &&Glance| g.experiment_id == ranking.experiment;
+            for glance in glances.iter().filter(own) {
                 let key = (ranking.variant, glance.arm_type);
-                let old = self.pictures().get(&key).cloned();
-                let made = known.get_mut(&key).filter(|_| old.is_some());
-                let fresh = match look_closer(database, ranking, glance, made).await? {
-                    None => {
-                        pictures.extend(old.map(|old| (key, old)));
-                        continue;
-                    }
-                    Some(fresh) => fresh,
-                };
-                changed = true;
-                *version += 1;
-                if let Some(picture) = paint(ranking, &fresh, glance.hour, *version).await {
-                    pictures.insert(key, Arc::new(picture));
-                }
-                known.insert(
-                    key,
-                    Made {
-                        glance: glance.clone(),
-                        options: ranking.options.clone(),
-                        arms: fresh,
-                    },
-                );
+                let made = renewed(database, ranking, glance, known.remove(&key)).await;
+                seen.extend(made.map(|made| (key, made)));
             }
         }
-        if changed || pictures.len() != self.pictures().len() {
-            self.pictures.store(Arc::new(pictures));
-        }
+        *known = seen;
+        self.show(known);
         Ok(())
     }
+
+    /// Puts pictures in force, if there are new ones or some have gone.
+    fn show(&self, known: &HashMap<Key, Made>) {
+        let shown = self.pictures();
+        let pictures: Pictures = known
+            .iter()
+            .filter_map(|(key, made)| Some((*key, made.picture.clone()?)))
+            .collect();
+        let same = |(key, new): (&Key, &Arc<Picture>)| {
+            shown.get(key).is_some_and(|old| Arc::ptr_eq(old, new))
+        };
+        if pictures.len() != shown.len() || !pictures.iter().all(same) {
+            self.pictures.store(Arc::new(pictures));
+        }
+    }
+}
+
+/// The picture as it is now; what it was where nothing has changed or the arms cannot be read, which the log then says.
+async fn renewed(
+    database: &Database,
+    ranking: &RankingVariant,
+    glance: &Glance,
+    mut made: Option<Made>,
+) -> Option<Made> {
+    // While the database is away every experiment would wait for it in turn.
+    if !database.is_reachable() {
+        return made;
+    }
+    let fresh = match look_closer(database, ranking, glance, made.as_mut()).await {
+        Ok(Some(fresh)) => fresh,
+        Ok(None) => return made,
+        Err(error) => {
+            tracing::warn!(experiment.id = ranking.experiment, error = %error.chain(),
+                "arms of an experiment could not be read; its old weights stay in force");
+            return made;
+        }
+    };
+    let old = made
+        .and_then(|made| made.picture)
+        .filter(|_| !fresh.arms.is_empty());
+    Some(Made {
+        glance: glance.clone(),
+        options: ranking.options.clone(),
+        picture: paint(ranking, &fresh, glance.hour).await.or(old),
+        arms: fresh.arms,
+    })
 }
 
 /// A variant that ranks.
@@ -287,7 +312,7 @@ async fn look_closer(
     ranking: &RankingVariant,
     glance: &Glance,
     made: Option<&mut Made>,
-) -> Result<Option<Vec<ArmCounts>>, StorageError> {
+) -> Result<Option<Counted>, StorageError> {
     let ages = ranking.options.forgetting != Forgetting::Never;
     let made = made.filter(|made| {
         made.options == ranking.options && !(ages && made.glance.hour != glance.hour)
@@ -298,17 +323,18 @@ async fn look_closer(
     {
         return Ok(None);
     }
-    let mut arms = arms::load(database, ranking.experiment, glance.arm_type, ages).await?;
+    let mut counted = arms::load(database, ranking.experiment, glance.arm_type, ages).await?;
     if ranking.options.position_correction {
-        correct(database, ranking.experiment, glance.arm_type, &mut arms).await?;
+        let arms = &mut counted.arms;
+        correct(database, ranking.experiment, glance.arm_type, arms).await?;
     }
     match made {
-        Some(made) if made.arms == arms => {
+        Some(made) if made.arms == counted.arms => {
             // Folding went on, but not for these arms.
             made.glance = glance.clone();
             Ok(None)
         }
-        _ => Ok(Some(arms)),
+        _ => Ok(Some(counted)),
     }
 }
 
@@ -336,20 +362,16 @@ async fn correct(
 }
 
 /// Computes the weights on a thread of its own. `None`, and a line in the log, where the evidence cannot be read.
-async fn paint(
-    ranking: &RankingVariant,
-    arms: &[ArmCounts],
-    hour: i64,
-    version: u64,
-) -> Option<Picture> {
-    if arms.is_empty() {
+async fn paint(ranking: &RankingVariant, counted: &Counted, hour: i64) -> Option<Arc<Picture>> {
+    if counted.arms.is_empty() {
         return None;
     }
-    let (options, arms) = (ranking.options.clone(), arms.to_vec());
+    let version = u64::try_from(counted.position).unwrap_or_default();
+    let (options, arms) = (ranking.options.clone(), counted.arms.clone());
     let painted =
         tokio::task::spawn_blocking(move || Picture::new(version, &options, &arms, hour)).await;
     match painted.ok()? {
-        Ok(picture) => Some(picture),
+        Ok(picture) => Some(Arc::new(picture)),
         Err(error) => {
             tracing::error!(experiment.id = ranking.experiment, %error, "weights of arms could not be computed");
             None

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use podium_storage::assignments::{Candidate, Lookup, Stored};
 
 use crate::Serving;
@@ -100,11 +99,7 @@ impl Serving {
     ///
     /// # Errors
     /// [`AssignError`] for requests that no state could answer.
-    pub async fn assign(
-        &self,
-        request: AssignRequest<'_>,
-        now: DateTime<Utc>,
-    ) -> Result<Bytes, AssignError> {
+    pub async fn assign(&self, request: AssignRequest<'_>) -> Result<Bytes, AssignError> {
         let unit = request.visitor.unit().ok_or(AssignError::NoUnit)?;
         let snapshot = self.snapshot();
         let found = match request.experiment {
@@ -119,7 +114,7 @@ impl Serving {
             return Ok(self.tallies.answered(default_answer(false)));
         };
         if let Some(answer) =
-            self.assign_from_memory(experiment, snapshot.version(), unit, request.visitor, now)
+            self.assign_from_memory(experiment, snapshot.version(), unit, request.visitor)
         {
             return Ok(self.tallies.answered(answer));
         }
@@ -127,7 +122,7 @@ impl Serving {
         // The guard of the snapshot is not held over the wait.
         drop(snapshot);
         // In a place of its own: it would make the future of every answer from memory large.
-        let from_table = self.assign_from_table(&experiment, version, unit, request.visitor, now);
+        let from_table = self.assign_from_table(&experiment, version, unit, request.visitor);
         Ok(self.tallies.answered(Box::pin(from_table).await))
     }
 
@@ -139,7 +134,6 @@ impl Serving {
     pub async fn assign_all(
         &self,
         visitor: Visitor<'_>,
-        now: DateTime<Utc>,
     ) -> Result<(Vec<Bytes>, bool), AssignError> {
         let unit = visitor.unit().ok_or(AssignError::NoUnit)?;
         let snapshot = Arc::clone(&self.snapshot());
@@ -147,7 +141,7 @@ impl Serving {
         let mut answers: Vec<Option<Bytes>> = Vec::with_capacity(snapshot.served().len());
         let mut missing = Vec::new();
         for (at, experiment) in snapshot.served().iter().enumerate() {
-            let answer = self.assign_from_memory(experiment, version, unit, visitor, now);
+            let answer = self.assign_from_memory(experiment, version, unit, visitor);
             if answer.is_none() {
                 missing.push((at, self.ask_for(experiment, unit, visitor)));
             }
@@ -158,7 +152,7 @@ impl Serving {
             let stored = wait(asked, deadline).await;
             if let (Some(experiment), Some(slot)) = (snapshot.served().get(at), answers.get_mut(at))
             {
-                *slot = Some(self.conclude(experiment, version, unit, stored, now));
+                *slot = Some(self.conclude(experiment, version, unit, stored));
             }
         }
         let (default, unknown) = (default_answer(false), default_answer(true));
@@ -183,7 +177,6 @@ impl Serving {
         experiment: ExperimentRef<'_>,
         users: &[&str],
         agent: Agent<'_>,
-        now: DateTime<Utc>,
     ) -> Result<Vec<Bytes>, AssignError> {
         let snapshot = Arc::clone(&self.snapshot());
         let experiment = snapshot
@@ -204,7 +197,7 @@ impl Serving {
                 agent,
             };
             asked.push(
-                match self.assign_from_memory(experiment, version, user, visitor, now) {
+                match self.assign_from_memory(experiment, version, user, visitor) {
                     Some(answer) => Ok(answer),
                     None => Err(self.ask_for(experiment, user, visitor)),
                 },
@@ -217,7 +210,7 @@ impl Serving {
                 Ok(answer) => answer,
                 Err(asked) => {
                     let stored = wait(asked, deadline).await;
-                    self.conclude(experiment, version, user, stored, now)
+                    self.conclude(experiment, version, user, stored)
                 }
             };
             answers.push(self.tallies.answered(answer));
@@ -225,15 +218,13 @@ impl Serving {
         Ok(answers)
     }
 
-    /// The answer, if memory has it: pinned units, known units, units known to have none, and everybody while
-    /// the database is away.
+    /// The answer, if memory has it: pinned units, known units, and everybody while the database is away.
     fn assign_from_memory(
         &self,
         experiment: &Experiment,
         version: i64,
         unit: &str,
         visitor: Visitor<'_>,
-        now: DateTime<Utc>,
     ) -> Option<Bytes> {
         let degraded = !self.database.is_reachable();
         if let Some(variant) = experiment.pinned(unit) {
@@ -248,7 +239,7 @@ impl Serving {
             // A user who logs in while the database is away keeps what the session was told.
             let by_session = visitor.login_session().and_then(|session| {
                 let known = self.known.get(self.known.key(experiment.id, session))?;
-                let own = experiment.variant(known.stored?.variant_id)?;
+                let own = experiment.variant(known.stored.variant_id)?;
                 experiment.answer(known.told, Some((own, experiment.reason(false))))
             });
             if by_session.is_none() {
@@ -256,9 +247,7 @@ impl Serving {
             }
             return Some(bytes(by_session, true));
         }
-        let absent = visitor.login_session().is_none() && self.known.is_absent(key, now);
-        // Absent units outside the allocation stay so; the others become units now.
-        (absent && experiment.place(unit).is_none()).then(|| outside(experiment, unit))
+        None
     }
 
     /// Variant and reason of a known unit. They are remembered with the version of the definitions that gave them.
@@ -270,7 +259,7 @@ impl Serving {
         key: u128,
         known: Known,
     ) -> Option<(&'e Variant, Reason)> {
-        let stored = known.stored?;
+        let stored = known.stored;
         let variant = experiment.variant(stored.variant_id)?;
         let known = if known.version == version {
             known
@@ -301,11 +290,10 @@ impl Serving {
         version: i64,
         unit: &str,
         visitor: Visitor<'_>,
-        now: DateTime<Utc>,
     ) -> Bytes {
         let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
         let stored = wait(self.ask_for(experiment, unit, visitor), deadline).await;
-        self.conclude(experiment, version, unit, stored, now)
+        self.conclude(experiment, version, unit, stored)
     }
 
     /// Turns what the table said into an answer and remembers it. `None`: it said nothing in time, so nothing was told.
@@ -315,17 +303,15 @@ impl Serving {
         version: i64,
         unit: &str,
         stored: Option<Option<Stored>>,
-        now: DateTime<Utc>,
     ) -> Bytes {
         self.count(experiment.id, stored.is_some());
         let Some(stored) = stored else {
             return default_answer(true);
         };
-        let key = self.known.key(experiment.id, unit);
         let Some(stored) = stored else {
-            self.known.put_absent(key, now);
             return outside(experiment, unit);
         };
+        let key = self.known.key(experiment.id, unit);
         let known = self.remember(experiment, version, unit, key, stored);
         match self.reason(experiment, version, unit, key, known) {
             Some((variant, reason)) => variant.answer(reason, false),
@@ -348,7 +334,7 @@ impl Serving {
                 .place(unit)
                 .is_some_and(|placed| placed.id == stored.variant_id);
         let known = Known {
-            stored: Some(stored),
+            stored,
             version,
             is_split,
             told: experiment.told(unit, experiment.variant(stored.variant_id)),

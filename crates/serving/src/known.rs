@@ -2,7 +2,6 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
-use chrono::{DateTime, Utc};
 use podium_domain::rollout::Told;
 use podium_storage::assignments::Stored;
 use quick_cache::UnitWeighter;
@@ -12,8 +11,8 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 /// What is remembered of one unit in one experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// The stored assignment; `None`: the table had none at `seen_at`.
-    pub stored: Option<Stored>,
+    /// The stored assignment.
+    pub stored: Stored,
     /// Version of the definitions under which `is_split` and `told` were found.
     pub version: i64,
     /// Whether the weights of that version give the same variant.
@@ -24,9 +23,12 @@ pub struct Known {
 
 /// A bounded cache keyed by a 128-bit digest of experiment and unit. The digest is keyed with secrets of the process, so
 /// nobody can make two units collide on purpose; by chance it happens once in 10^27 pairs.
+///
+/// That a unit has no assignment is never remembered: the next moment another replica may store one (a login, a variant that
+/// a client names, a larger allocation), and a unit that was told a variant there must not hear another one, or lose an
+/// event, here.
 pub struct KnownUnits {
     entries: ByDigest<Known>,
-    absent: ByDigest<DateTime<Utc>>,
     hasher: SipHasher13,
 }
 
@@ -49,17 +51,12 @@ fn keyed_hasher() -> SipHasher13 {
     SipHasher13::new_with_keys(key(), key())
 }
 
-/// How long it is believed that a unit has no assignment: another replica may store one at any time.
-const ABSENT_FOR: chrono::TimeDelta = chrono::TimeDelta::milliseconds(1_000);
-
 impl KnownUnits {
     /// Room for `capacity` units.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let absent = by_digest((capacity / 10).max(100));
         Self {
             entries: by_digest(capacity),
-            absent,
             hasher: keyed_hasher(),
         }
     }
@@ -82,23 +79,11 @@ impl KnownUnits {
     /// Forgets everything.
     pub fn clear(&self) {
         self.entries.clear();
-        self.absent.clear();
     }
 
     /// Remembers an assignment.
     pub fn put(&self, key: u128, known: Known) {
         self.entries.insert(key, known);
-    }
-
-    /// Whether the table had no assignment a moment ago.
-    #[must_use]
-    pub fn is_absent(&self, key: u128, now: DateTime<Utc>) -> bool {
-        self.absent.get(&key).is_some_and(|until| now < until)
-    }
-
-    /// Remembers for a moment that the table has no assignment.
-    pub fn put_absent(&self, key: u128, now: DateTime<Utc>) {
-        self.absent.insert(key, now + ABSENT_FOR);
     }
 }
 

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use podium_bandit::order::{self, Placed};
 use podium_domain::bandit::{ArmType, BanditOptions, Draw, INPUT_ORDER};
 use podium_storage::bandit::learning;
@@ -102,7 +101,6 @@ impl Serving {
         &self,
         request: &RankRequest<'_>,
         chance: Chance,
-        now: DateTime<Utc>,
     ) -> Result<Ranked, AssignError> {
         let unit = request.visitor.unit().ok_or(AssignError::NoUnit)?;
         let (experiment, version) = {
@@ -121,7 +119,7 @@ impl Serving {
         };
         let standing = match self.standing_in_memory(&experiment, version, unit) {
             Some(standing) => standing,
-            None => Box::pin(self.standing(&experiment, version, unit, request.visitor, now)).await,
+            None => Box::pin(self.standing(&experiment, version, unit, request.visitor)).await,
         };
         let (variant, excluded) = match standing {
             Standing::Has { variant, excluded } => (variant, excluded),
@@ -218,7 +216,7 @@ impl Serving {
         key: u128,
         known: Known,
     ) -> Option<Standing> {
-        let stored = known.stored?;
+        let stored = known.stored;
         let (told, _) = self.reason(experiment, version, unit, key, known)?;
         let excluded = stored.is_bot || experiment.promotion().is_some();
         Some(standing_in(experiment, told.id, excluded))
@@ -231,23 +229,16 @@ impl Serving {
         version: i64,
         unit: &str,
         visitor: Visitor<'_>,
-        now: DateTime<Utc>,
     ) -> Standing {
         let key = self.known.key(experiment.id, unit);
         if !self.database.is_reachable() {
             return Standing::Unknown;
         }
-        if visitor.login_session().is_none() && self.known.is_absent(key, now) {
-            return Standing::Nothing;
-        }
         let asked = self.ask(crate::assign::lookup(experiment, unit, visitor, None));
         let deadline = tokio::time::Instant::now() + self.settings.assign_wait;
         match wait(asked.ok(), deadline).await {
             None => Standing::Unknown,
-            Some(None) => {
-                self.known.put_absent(key, now);
-                Standing::Nothing
-            }
+            Some(None) => Standing::Nothing,
             Some(Some(stored)) => {
                 let known = self.remember(experiment, version, unit, key, stored);
                 self.standing_of(experiment, version, unit, key, known)
@@ -318,7 +309,8 @@ impl Choice {
         let numbers: Vec<Option<usize>> = request.candidates.iter().map(number).collect();
         let full = picture.is_some_and(Picture::is_full);
         let unknown = (0..numbers.len()).filter(|at| !full && numbers.get(*at) == Some(&None));
-        let (mut order, propensities) = match (request.draw.unwrap_or(options.draw), picture) {
+        let draw = request.draw.unwrap_or(options.draw);
+        let (mut order, propensities) = match (draw, picture) {
             (Draw::Posterior, Some(picture)) => (by_posterior(picture, &numbers, rng), None),
             (_, picture) => {
                 let weight = |number: &Option<usize>| picture.map_or(1.0, |p| p.weight(*number));
@@ -326,6 +318,10 @@ impl Choice {
                 let drawn = order::draw(&weights, rng).unwrap_or_default();
                 (drawn, Some(order::first_place(&weights)))
             }
+        };
+        let algorithm = match propensities {
+            Some(_) => options.algorithm,
+            None => options.algorithm.drawn_from_posteriors(),
         };
         order.truncate(request.limit);
         let place = |placed: &Placed| Place {
@@ -336,7 +332,7 @@ impl Choice {
                 .and_then(|all| all.get(placed.candidate).copied()),
         };
         Self {
-            policy: options.algorithm.name(),
+            policy: algorithm.name(),
             version: picture.map(Picture::version),
             order: order.iter().map(place).collect(),
             unknown: unknown.collect(),

@@ -224,6 +224,11 @@ impl Snapshot {
                 snapshot.served.push(experiment);
             }
         }
+        for (variant, experiment) in definitions.idle_variants {
+            if let Some(experiment) = snapshot.by_id.get(&experiment) {
+                snapshot.by_variant.insert(variant, experiment.clone());
+            }
+        }
         snapshot
     }
 
@@ -266,7 +271,7 @@ impl Snapshot {
         }
     }
 
-    /// The experiment that a variant belongs to (drafts and archived experiments aside).
+    /// The experiment, in any state, that a variant belongs to.
     #[must_use]
     pub fn of_variant(&self, variant_id: i64) -> Option<&Arc<Experiment>> {
         self.by_variant.get(&variant_id)

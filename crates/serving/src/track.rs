@@ -271,7 +271,7 @@ impl Serving {
         }
         if let Some(promotion) = promotion_of(experiment, event) {
             let stored = self
-                .stored(snapshot, experiment, unit, event.visitor, None, now)
+                .stored(snapshot, experiment, unit, event.visitor, None)
                 .await?;
             let attribution = promoted(experiment, promotion, unit, stored, claimed)?;
             return row(experiment, unit, attribution, event, now);
@@ -285,7 +285,7 @@ impl Serving {
                 propensity: None,
             });
         let stored = self
-            .stored(snapshot, experiment, unit, event.visitor, candidate, now)
+            .stored(snapshot, experiment, unit, event.visitor, candidate)
             .await?;
         let stored = stored.ok_or(TrackError::NoAssignment)?;
         if claimed.is_some_and(|claimed| claimed.id != stored.variant_id) {
@@ -313,7 +313,7 @@ impl Serving {
                 return row(experiment, unit, Attribution::pinned(pinned), event, now).map(Some);
             }
             let stored = self
-                .stored(snapshot, experiment, unit, event.visitor, None, now)
+                .stored(snapshot, experiment, unit, event.visitor, None)
                 .await?;
             let Some(stored) = stored else {
                 return Ok(None);
@@ -336,20 +336,10 @@ impl Serving {
         unit: &str,
         visitor: Visitor<'_>,
         candidate: Option<Candidate>,
-        now: DateTime<Utc>,
     ) -> Result<Option<Stored>, TrackError> {
         let key = self.known.key(experiment.id, unit);
-        if let Some(stored) = self.known.get(key).and_then(|known| known.stored) {
-            return Ok(Some(stored));
-        }
-        // Another replica may have stored it in this moment, and its event must not be lost: only of who is outside the
-        // allocation is it believed for a moment that there is none.
-        if candidate.is_none()
-            && visitor.login_session().is_none()
-            && self.known.is_absent(key, now)
-            && experiment.place(unit).is_none()
-        {
-            return Ok(None);
+        if let Some(known) = self.known.get(key) {
+            return Ok(Some(known.stored));
         }
         let asked = self
             .ask(lookup(experiment, unit, visitor, candidate))
@@ -358,11 +348,8 @@ impl Serving {
             .await
             .map_err(|_| TrackError::Unavailable)?
             .map_err(|_| TrackError::Unavailable)?;
-        match stored {
-            Some(stored) => {
-                self.remember(experiment, snapshot.version(), unit, key, stored);
-            }
-            None => self.known.put_absent(key, now),
+        if let Some(stored) = stored {
+            self.remember(experiment, snapshot.version(), unit, key, stored);
         }
         Ok(stored)
     }

@@ -8,7 +8,7 @@ use podium_domain::bandit::ArmType;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::bandit::counts::{self, ArmCounts};
+use crate::bandit::counts::{self, Counted};
 use crate::database::Link;
 use crate::rows::column;
 use crate::{Database, StorageError};
@@ -21,7 +21,8 @@ pub struct Glance {
     /// What the arms are.
     pub arm_type: ArmType,
     arms: i64,
-    pulls: i64,
+    /// As text: a sum may be larger than what it sums.
+    pulls: String,
     resets: i64,
     updated_at: Option<DateTime<Utc>>,
     watermark: i64,
@@ -43,7 +44,7 @@ impl Glance {
 }
 
 const GLANCES: &str = "-- arms::glances
-SELECT l.experiment_id, l.arm_type, count(a.id) AS arms, coalesce(sum(a.total_pulls), 0)::bigint AS pulls,
+SELECT l.experiment_id, l.arm_type, count(a.id) AS arms, coalesce(sum(a.total_pulls), 0)::text AS pulls,
        count(a.reset_at) AS resets, greatest(max(a.updated_at), max(a.reset_at)) AS updated_at, f.watermark, f.matured_at,
        floor(extract(epoch FROM now()) / 3600)::bigint AS hour
 FROM bandit_learning l CROSS JOIN fold_state f LEFT JOIN bandit_arms a USING (experiment_id, arm_type)
@@ -181,7 +182,7 @@ pub async fn load(
     experiment_id: i64,
     arm_type: ArmType,
     by_hour: bool,
-) -> Result<Vec<ArmCounts>, StorageError> {
+) -> Result<Counted, StorageError> {
     let mut link = database.work().await?;
     counts::read(&mut link, experiment_id, arm_type.name(), by_hour).await
 }

@@ -21,6 +21,10 @@ pub struct Definitions {
     pub version: i64,
     /// Every experiment; drafts and archived ones without variants and overrides.
     pub experiments: Vec<ExperimentDefinition>,
+    /// The experiments of the variants of drafts and archived ones, by variant id: an event that names such a variant
+    /// alone is refused for the experiment's state, not as one that nobody knows. A file of an earlier version has none.
+    #[serde(default)]
+    pub idle_variants: HashMap<i64, i64>,
     /// People by id.
     pub users: HashMap<String, UserDefinition>,
     /// API keys that were not revoked.
@@ -130,6 +134,11 @@ SELECT v.experiment_id, v.id, v.name, v.traffic_weight::text, v.config::text, v.
 FROM experiment_variants v JOIN experiments e ON e.id = v.experiment_id
 WHERE e.status IN ('running', 'paused', 'completed') ORDER BY v.experiment_id, v.id";
 
+const IDLE_VARIANTS: &str = "-- definitions::idle_variants
+SELECT v.id, v.experiment_id
+FROM experiment_variants v JOIN experiments e ON e.id = v.experiment_id
+WHERE e.status NOT IN ('running', 'paused', 'completed')";
+
 const OVERRIDES: &str = "-- definitions::overrides
 SELECT o.experiment_id, o.unit, o.variant_id
 FROM experiment_overrides o JOIN experiments e ON e.id = o.experiment_id
@@ -190,6 +199,13 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
             experiment.variants.push(variant(&row)?);
         }
     }
+    let mut idle_variants = HashMap::new();
+    for row in link.query(IDLE_VARIANTS, &[]).await? {
+        idle_variants.insert(
+            column(&row, "experiment_variants", "id")?,
+            column(&row, "experiment_variants", "experiment_id")?,
+        );
+    }
     for row in link.query(OVERRIDES, &[]).await? {
         let id: i64 = column(&row, "experiment_overrides", "experiment_id")?;
         if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
@@ -226,6 +242,7 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
     Ok(Definitions {
         version,
         experiments,
+        idle_variants,
         users,
         api_keys: keys,
         erasures,

@@ -1,5 +1,6 @@
 //! Migrations, run by one process at a time.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::connect::{ConnectSettings, Purpose};
@@ -15,7 +16,8 @@ mod embedded {
 const LOCK_KEY: i64 = 0x706f_6469_756d_0001;
 
 /// Brings the schema up to date and makes the event partitions of the coming weeks. Idempotent; several processes
-/// may call it together, one does the work and the others wait for it (at most a minute).
+/// may call it together, one does the work and the others wait for it (at most a minute). A schema that a later version
+/// has brought further is left as it is.
 ///
 /// Returns the names of the migrations that were applied by this call.
 ///
@@ -37,21 +39,63 @@ pub async fn migrate(settings: &ConnectSettings) -> Result<Vec<String>, StorageE
         waited += pause;
     }
     refuse_foreign(&client).await?;
-    let report = embedded::migrations::runner()
-        .run_async(&mut client)
-        .await
-        .map_err(|error| StorageError::Migration(explain(&error)))?;
+    let applied = if is_newer(&client).await? {
+        tracing::info!("the schema is that of a later version and is left as it is");
+        Vec::new()
+    } else {
+        let report = embedded::migrations::runner().run_async(&mut client).await;
+        let report = report.map_err(|error| StorageError::Migration(explain(&error)))?;
+        let names = report.applied_migrations().iter();
+        names.map(ToString::to_string).collect()
+    };
     client
         .execute("SELECT podium_create_event_partitions(4)", &[])
         .await?;
     client
         .execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY])
         .await?;
-    Ok(report
-        .applied_migrations()
+    Ok(applied)
+}
+
+const HAS_HISTORY: &str = "-- migrate::has_history
+SELECT to_regclass('refinery_schema_history') IS NOT NULL AS found";
+
+const HISTORY: &str = "-- migrate::history
+SELECT version::bigint AS version FROM refinery_schema_history";
+
+/// Whether a later version has migrated. While replicas are replaced one of the version before may start once more, and the
+/// runner, which knows nothing of later migrations, would refuse them.
+///
+/// # Errors
+/// [`StorageError::Migration`] when the later version left out one of ours: it is not of the same line.
+async fn is_newer(client: &tokio_postgres::Client) -> Result<bool, StorageError> {
+    let found: bool = client.query_one(HAS_HISTORY, &[]).await?.get("found");
+    let history = if found {
+        client.query(HISTORY, &[]).await?
+    } else {
+        Vec::new()
+    };
+    let versions = history
         .iter()
-        .map(ToString::to_string)
-        .collect())
+        .map(|row| column(row, "refinery_schema_history", "version"));
+    let applied: BTreeSet<i64> = versions.collect::<Result<_, _>>()?;
+    let ours = wanted();
+    if applied.last() <= ours.last() {
+        return Ok(false);
+    }
+    match ours.difference(&applied).next() {
+        None => Ok(true),
+        Some(version) => Err(StorageError::Migration(format!(
+            "the schema is of a later version and lacks migration {version} of this one"
+        ))),
+    }
+}
+
+/// Versions of the migrations that this program brings.
+fn wanted() -> BTreeSet<i64> {
+    let runner = embedded::migrations::runner();
+    let migrations = runner.get_migrations().iter();
+    migrations.map(|m| i64::from(m.version())).collect()
 }
 
 /// Tables and views of the contract that an earlier system may have under the same name: one of ours has the column, with
@@ -94,12 +138,7 @@ pub async fn is_current(database: &Database) -> Result<bool, StorageError> {
         .map(|row| column(&row, "refinery_schema_history", "version"))
         .transpose()?
         .flatten();
-    let runner = embedded::migrations::runner();
-    let wanted = runner
-        .get_migrations()
-        .iter()
-        .map(|m| i64::from(m.version()));
-    Ok(applied >= wanted.max())
+    Ok(applied >= wanted().last().copied())
 }
 
 async fn try_lock(client: &tokio_postgres::Client) -> Result<bool, StorageError> {

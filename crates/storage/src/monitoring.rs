@@ -43,6 +43,8 @@ pub struct VariantUnits {
     pub variant: String,
     /// Units in the totals.
     pub units: i64,
+    /// Those among them whose variant a client named.
+    pub client_units: i64,
     /// Traffic weight in that epoch.
     pub weight: Decimal4,
 }
@@ -60,6 +62,7 @@ pub struct Count {
 
 const UNITS: &str = "-- monitoring::units
 SELECT e.name AS experiment, p.epoch, v.name AS variant, coalesce(m.units, 0)::bigint AS units,
+       coalesce(m.client_units, 0)::bigint AS client_units,
        coalesce(p.weights ->> v.id::text, '0') AS weight
 FROM experiments e
 JOIN experiment_epochs p ON p.experiment_id = e.id
@@ -92,6 +95,7 @@ pub async fn read(database: &Database) -> Result<Facts, StorageError> {
             epoch: column(&row, "experiment_epochs", "epoch")?,
             variant: column(&row, "experiment_variants", "variant")?,
             units: column(&row, "variant_moments", "units")?,
+            client_units: column(&row, "variant_moments", "client_units")?,
             weight: decimal(&row, "experiment_epochs", "weight")?,
         });
     }

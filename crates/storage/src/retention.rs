@@ -1,6 +1,7 @@
 //! Partitions ahead, and events, decisions and pulls that are older than the retention.
 
 use chrono::{DateTime, Utc};
+use tokio_postgres::Transaction;
 
 use crate::connect::Purpose;
 use crate::rows::column;
@@ -22,6 +23,9 @@ SELECT podium_create_event_partitions(4) + podium_create_decision_partitions(4) 
         .await?;
     row.map_or(Ok(0), |row| column(&row, "experiment_events", "made"))
 }
+
+/// Key of the advisory lock that lets one replica drop.
+const LOCK_KEY: i64 = 0x706f_6469_756d_000b;
 
 const OLD_PARTITIONS: &str = "-- retention::old_partitions
 SELECT c.relname AS name, to_date(substring(c.relname FROM '[0-9]{4}w[0-9]{2}$'), 'IYYY\"w\"IW') + 7 AS ends
@@ -45,7 +49,8 @@ ORDER BY 1";
 
 /// Drops the partitions whose youngest event arrived more than `days` ago, and the event ids with them. Totals stay.
 /// Whatever is dropped had been folded before. Decisions go after the same time, and so do impressions and rewards of arms, from
-/// which the counts of arms were made. Returns the names of the dropped partitions.
+/// which the counts of arms were made. Returns the names of the dropped partitions. Of several replicas that come at once one
+/// drops, and the others leave it to that one.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer; what was dropped until then stays dropped.
@@ -57,10 +62,9 @@ pub async fn drop_old(database: &Database, days: i32) -> Result<Vec<String>, Sto
         let ends: chrono::NaiveDate = column(&row, "pg_class", "ends")?;
         let ends: DateTime<Utc> = ends.and_time(chrono::NaiveTime::MIN).and_utc();
         let transaction = client.transaction().await?;
-        // The name came from the catalog and matched the pattern above, so it is safe to put into the statement.
-        transaction
-            .batch_execute(&format!("DROP TABLE {name}"))
-            .await?;
+        if !drop_alone(&transaction, &name).await? {
+            return Ok(dropped);
+        }
         transaction
             .execute(
                 "UPDATE fold_state SET dropped_before = greatest(dropped_before, $1)",
@@ -73,11 +77,36 @@ pub async fn drop_old(database: &Database, days: i32) -> Result<Vec<String>, Sto
     }
     for row in client.query(OLD_DECISIONS, &[&days]).await? {
         let name: String = column(&row, "pg_class", "name")?;
-        client.batch_execute(&format!("DROP TABLE {name}")).await?;
+        let transaction = client.transaction().await?;
+        if !drop_alone(&transaction, &name).await? {
+            return Ok(dropped);
+        }
+        transaction.commit().await?;
         dropped.push(name);
     }
     bandit::retention::drop_old(&mut client).await?;
     Ok(dropped)
+}
+
+/// Drops a partition, whose name came from the catalog and matched a pattern, so that it is safe in a statement. `false` when
+/// another replica is at it, or was.
+async fn drop_alone(transaction: &Transaction<'_>, name: &str) -> Result<bool, StorageError> {
+    let lock = transaction
+        .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&LOCK_KEY])
+        .await?;
+    if !lock.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let there = transaction
+        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&name])
+        .await?;
+    if !there.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    transaction
+        .batch_execute(&format!("DROP TABLE {name}"))
+        .await?;
+    Ok(true)
 }
 
 const PAGES: &str = "-- retention::pages

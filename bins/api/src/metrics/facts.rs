@@ -59,7 +59,7 @@ pub(super) fn add(families: &mut Families, facts: &Facts) {
     units(families, &facts.units);
     families.gauge(
         "podium_experiment_srm_pvalue",
-        "That a split as uneven as the observed one is chance; valid at any moment",
+        "That a split as uneven as the observed one is chance, of the units that the server drew; valid at any moment",
         split_p_values(&facts.units),
     );
 }
@@ -112,21 +112,21 @@ fn by_experiment(units: &[VariantUnits]) -> BTreeMap<&str, Epochs<'_>> {
     experiments
 }
 
-/// Units that each variant has, and should have by the weights of the epochs in which they came.
+/// Units that each variant has, and should have by the weights of the epochs in which they came. Whose variant a client named
+/// should have that one.
 fn units(families: &mut Families, units: &[VariantUnits]) {
     let mut sums: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
     for (experiment, epochs) in by_experiment(units) {
         for rows in epochs.values() {
-            let all: f64 = rows.iter().map(|row| row.units as f64).sum();
+            let drawn: f64 = rows.iter().map(|row| drawn(row)).sum();
             let weights: f64 = rows.iter().map(|row| row.weight.to_f64()).sum();
             for row in rows {
                 let (has, should) = sums.entry((experiment, &row.variant)).or_default();
                 *has += row.units as f64;
-                *should += if weights > 0.0 {
-                    all * row.weight.to_f64() / weights
-                } else {
-                    0.0
-                };
+                *should += row.client_units as f64;
+                if weights > 0.0 {
+                    *should += drawn * row.weight.to_f64() / weights;
+                }
             }
         }
     }
@@ -148,7 +148,8 @@ fn units(families: &mut Families, units: &[VariantUnits]) {
     );
 }
 
-/// An experiment without units has no p value.
+/// Of the units that the server drew, as in the report: about those whose variants clients named the weights say nothing. An
+/// experiment without units has no p value.
 fn split_p_values(units: &[VariantUnits]) -> Vec<(Vec<LabelPair>, f64)> {
     let experiments = by_experiment(units).into_iter();
     let values = experiments.filter_map(|(experiment, epochs)| {
@@ -166,7 +167,12 @@ fn split_p_values(units: &[VariantUnits]) -> Vec<(Vec<LabelPair>, f64)> {
 
 fn split(rows: &[&VariantUnits]) -> EpochSplit {
     EpochSplit {
-        counts: rows.iter().map(|row| row.units as f64).collect(),
+        counts: rows.iter().map(|row| drawn(row)).collect(),
         weights: rows.iter().map(|row| row.weight.to_f64()).collect(),
     }
+}
+
+/// Units that the server drew.
+fn drawn(row: &VariantUnits) -> f64 {
+    (row.units - row.client_units) as f64
 }

@@ -1,8 +1,14 @@
 //! Whether intervals hold what they say, one run each.
 
+use std::collections::BTreeMap;
+
 use podium_domain::decision::anytime::anytime;
 use podium_domain::decision::evidence::{ArmSummary, Stratum};
 use podium_domain::decision::lift::fixed_interval;
+use podium_domain::event::EventType;
+use podium_domain::metric::Metric;
+use podium_domain::moments::Moments;
+use podium_domain::report::compare;
 use podium_domain::stats::bayes::{BetaPrior, compare_rates};
 use podium_domain::stats::cuped::{CovariateMoments, CovariateSums, Slope, compare_adjusted};
 use podium_domain::stats::lift::{Estimate, relative_lift};
@@ -46,6 +52,18 @@ pub(crate) fn of_a_difference(sample: &mut Sample) -> bool {
 /// 25 conversions an arm are what a look needs, a rate of 0.5 % is low, and a tenth of the traffic is little.
 pub(crate) fn of_a_lift_of_few(sample: &mut Sample) -> bool {
     covers(log_ratio([0.005, 0.006], [5_000, 5_000], sample), 0.2)
+}
+
+/// In one of eight experiments nobody converts in the treatment, and the report takes the score interval.
+pub(crate) fn of_a_lift_of_none(sample: &mut Sample) -> bool {
+    let mut arm = |rate: f64| Moments {
+        units: 200,
+        units_with: BTreeMap::from([(EventType::Purchase, sample.binomial(200, rate))]),
+        ..Moments::default()
+    };
+    let found = compare(&arm(0.05), &arm(0.01), Metric::ConversionRate);
+    let interval = found.map(|found| found.lift.interval);
+    interval.is_ok_and(|limits| covers(limits.ok_or(StatsError::ZeroVariance), -0.8))
 }
 
 pub(crate) fn of_a_lift_unequal(sample: &mut Sample) -> bool {

@@ -37,7 +37,7 @@ struct Reading {
 const COVERS: Promise = Promise::Between(0.945, 0.955);
 const MISSES: Promise = Promise::AtMost(0.05);
 
-const READINGS: [Reading; 27] = {
+const READINGS: [Reading; 28] = {
     const fn reading(
         name: &'static str,
         what: &'static str,
@@ -76,6 +76,12 @@ const READINGS: [Reading; 27] = {
             "the same of 25 and 30 conversions at 0.5 %",
             Promise::Between(0.94, 0.97),
             c::of_a_lift_of_few,
+        ),
+        reading(
+            "coverage-lift-none",
+            "the same where the treatment has 2 conversions of 200 on average, often none",
+            Promise::Between(0.94, 0.98),
+            c::of_a_lift_of_none,
         ),
         reading(
             "coverage-lift-90-10",

@@ -2,7 +2,8 @@
 //!
 //! Where arms are placed at random, a difference between positions is the position's own: its weight is its rate over
 //! that of the first position. A reward at a position that few look at speaks for more of its kind, so it counts
-//! 1 / weight, at most five times and at least a fifth.
+//! 1 / weight, at most five times and at least a fifth. Positions are counted by arm, not by arm and hour: where an arm has
+//! moved on the page, and old pulls lose their weight, its older and newer rewards are corrected alike.
 
 use podium_bandit::position::{DEFAULT_CLIP, correction};
 use podium_bandit::{BanditError, Counts};
@@ -48,13 +49,18 @@ pub fn factor(weights: &[Option<f64>], rewards: &[u64]) -> Result<f64, BanditErr
     Ok(if all > 0.0 { counted / all } else { 1.0 })
 }
 
-/// The history of an arm whose rewards count `factor` times. An impression is not more than one success.
+/// The history of an arm whose rewards count `factor` times. An impression is not more than one success. What rounding
+/// takes from an hour the next one gets, so that hours with one success each are corrected as well.
 #[must_use]
 pub fn corrected(history: &ArmHistory, factor: f64) -> ArmHistory {
     let mut history = history.clone();
+    let (mut seen, mut given) = (0, 0);
     for hour in &mut history.hours {
         let most = hour.pulls.saturating_add(hour.pending);
-        let successes = super::evidence::scaled_up(u128::from(hour.successes), factor);
+        seen += u128::from(hour.successes);
+        let until_now = super::evidence::scaled_up(seen, factor);
+        let successes = until_now - given;
+        given = until_now;
         hour.successes = u64::try_from(successes).unwrap_or(u64::MAX).min(most);
         hour.reward = super::evidence::scaled_up(hour.reward, factor);
         hour.reward_sq = super::evidence::scaled_up(hour.reward_sq, factor * factor);
@@ -86,6 +92,21 @@ mod tests {
         assert_eq!(factor(&weights, &[0, 0, 4]), Ok(5.0), "clipped");
         assert_eq!(factor(&weights, &[0, 0, 0, 7]), Ok(1.0));
         assert_eq!(factor(&weights, &[]), Ok(1.0));
+    }
+
+    #[test]
+    fn hours_with_few_rewards_are_corrected_together() {
+        let hour = |hour| HourCounts {
+            hour,
+            pulls: 10,
+            successes: 1,
+            ..HourCounts::default()
+        };
+        let history = ArmHistory {
+            hours: (0..10).map(hour).collect(),
+        };
+        let counts = |factor| corrected(&history, factor).counts().unwrap().successes();
+        assert_eq!([counts(1.4), counts(0.4), counts(1.0)], [14, 4, 10]);
     }
 
     #[test]

@@ -18,8 +18,8 @@ use super::Rewards;
 
 /// Error rate of intervals, over all looks together for those that hold at any moment.
 pub const ALPHA: f64 = 0.05;
-/// Units at which the anytime-valid interval is narrowest.
-const NARROWEST_AT: f64 = 5_000.0;
+/// Units with the outcome at which the anytime-valid interval is narrowest while the split is even: see [`scale`].
+const NARROWEST_AT: f64 = 1_000.0;
 /// Units with the outcome, in effect, that both arms need before an interval that holds at any moment is believed.
 const LEAST_EFFECTIVE: f64 = 25.0;
 /// The expected loss of a winner is below this part of the control's rate.
@@ -75,6 +75,15 @@ pub struct Difference {
     pub anytime: Option<(f64, f64)>,
 }
 
+/// An arm among those that are in the running: the ones with a weight in the newest epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Probability of being the best of them.
+    pub prob_best: f64,
+    /// What choosing this arm costs on average, in the rate's unit.
+    pub expected_loss: f64,
+}
+
 /// What can be said about an arm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ArmTruth {
@@ -86,19 +95,18 @@ pub struct ArmTruth {
     pub rate: Estimate,
     /// The same with scores weighted by the square root of the propensity: narrower.
     pub rate_sqrt: Estimate,
-    /// Probability of being the best arm.
-    pub prob_best: f64,
-    /// What choosing this arm costs on average, in the rate's unit.
-    pub expected_loss: f64,
+    /// How it compares with all arms that are in the running; `None` for one that is retired.
+    pub standing: Option<Standing>,
     /// Against the control; `None` for the control itself.
     pub difference: Option<Difference>,
 }
 
-/// Estimates of all arms, in their order.
+/// Estimates of all arms, in their order; epochs in the order in which they began.
 ///
-/// The probability of being best is that of beta posteriors with the mean and the standard error of the AIPW estimates,
-/// never of pooled averages. The interval that holds at any moment needs 25 units with the outcome in effect: (Σ w)² / Σ w² over
-/// their inverse propensities. Epochs in which an arm or the control had no weight say nothing about the two.
+/// The probability of being best is that of beta posteriors with the mean and the standard error of AIPW estimates, never of
+/// pooled averages, from the epochs in which every arm that is in the running had a weight: rates of different times
+/// say nothing about who is better. The interval that holds at any moment needs 25 units with the outcome in effect: (Σ w)² / Σ w²
+/// over their inverse propensities. Epochs in which an arm or the control had no weight say nothing about the two.
 ///
 /// # Errors
 /// [`BanditError::UnknownArm`]; [`BanditError::NotEnoughData`] where an arm shares no epoch of two units with the
@@ -109,17 +117,69 @@ pub fn read(epochs: &[EpochUnits], control: usize) -> Result<Vec<ArmTruth>, Band
     for arm in 0..arms {
         truths.push(one(epochs, arms, control, arm)?);
     }
-    let posteriors: Vec<_> = truths
-        .iter()
-        .map(|truth| Ok(Prior::FLAT.posterior(effective(truth)?)))
-        .collect::<Result<_, BanditError>>()?;
-    let best = best_arm(&posteriors)?;
-    let parts = best.probability.iter().zip(&best.expected_loss);
-    for (truth, (probability, loss)) in truths.iter_mut().zip(parts) {
-        truth.prob_best = *probability;
-        truth.expected_loss = *loss;
+    for (arm, standing) in standings(epochs, arms)? {
+        if let Some(truth) = truths.get_mut(arm) {
+            truth.standing = Some(standing);
+        }
     }
     Ok(truths)
+}
+
+/// The arms that are in the running, compared over the epochs of which all of them were a part; the newest one always is.
+fn standings(epochs: &[EpochUnits], arms: usize) -> Result<Vec<(usize, Standing)>, BanditError> {
+    let newest = epochs.last().ok_or(BanditError::NoArms)?;
+    let running: Vec<usize> = (0..arms).filter(|arm| newest.has(*arm)).collect();
+    let together = |epoch: &EpochUnits| running.iter().all(|arm| epoch.has(*arm));
+    let mut data = AdaptiveData::new(arms, 0, 0)?;
+    for epoch in in_order(epochs, together) {
+        data.add(&epoch.batch()?)?;
+    }
+    let estimates = data.arms()?;
+    let posterior = |arm: &usize| {
+        let rate = estimates.get(*arm);
+        let (rate, counts) = rate
+            .zip(data.totals().get(*arm))
+            .ok_or(BanditError::UnknownArm { arm: *arm, arms })?;
+        Ok(Prior::FLAT.posterior(effective(rate.aipw, *counts)?))
+    };
+    let posteriors: Vec<_> = running
+        .iter()
+        .map(posterior)
+        .collect::<Result<_, BanditError>>()?;
+    let best = best_arm(&posteriors)?;
+    let parts = best.probability.into_iter().zip(best.expected_loss);
+    let standing = |(prob_best, expected_loss)| Standing {
+        prob_best,
+        expected_loss,
+    };
+    Ok(running.into_iter().zip(parts.map(standing)).collect())
+}
+
+/// Epochs that fit, the even share last: it runs beside all others, and its propensities need no past.
+fn in_order(
+    epochs: &[EpochUnits],
+    fits: impl Fn(&EpochUnits) -> bool,
+) -> impl Iterator<Item = &EpochUnits> {
+    let (even, adaptive): (Vec<_>, Vec<_>) = epochs
+        .iter()
+        .filter(|epoch| fits(epoch))
+        .partition(|epoch| epoch.is_even);
+    adaptive.into_iter().chain(even)
+}
+
+/// The scale of the interval that holds at any moment. It has to be chosen before there are data; one that follows the variance so
+/// far is another one at every look, as units and their conversions come in, and what held for each does not hold for all.
+/// Split evenly among K arms, a unit's scores have a variance of 2 K p (1 − p), so about 2 K a unit with the outcome, whatever the rate
+/// p: that is known beforehand, with the K of the epoch in which the two arms met.
+fn scale<'e>(mut epochs: impl Iterator<Item = &'e EpochUnits>) -> Result<Scale, BanditError> {
+    let met = epochs.next().ok_or(BanditError::NoArms)?;
+    let arms = met.weights.iter().filter(|weight| **weight > 0.0).count();
+    Scale::tuned(ALPHA, NARROWEST_AT, 2.0 * float(arms))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "arms are few")]
+fn float(arms: usize) -> f64 {
+    arms as f64
 }
 
 fn one(
@@ -129,33 +189,24 @@ fn one(
     arm: usize,
 ) -> Result<ArmTruth, BanditError> {
     let mut data = AdaptiveData::new(arms, control, arm)?;
-    let mut scale = None;
-    // The even share last: it runs beside all others, and its propensities need no past.
-    let shared = |even: bool| {
-        let fits = move |epoch: &&EpochUnits| {
-            epoch.is_even == even && epoch.has(control) && epoch.has(arm)
-        };
-        epochs.iter().filter(fits)
-    };
-    for epoch in shared(false).chain(shared(true)) {
+    let shared = |epoch: &EpochUnits| epoch.has(control) && epoch.has(arm);
+    for epoch in in_order(epochs, shared) {
         data.add(&epoch.batch()?)?;
-        let totals = data.totals();
-        if scale.is_none() && arm != control && may_begin(totals[control], totals[arm]) {
-            scale = Scale::tuned(ALPHA, NARROWEST_AT, data.difference()?.variance).ok();
-        }
     }
     let estimates = data.arms()?;
     let estimate = estimates
         .get(arm)
         .ok_or(BanditError::UnknownArm { arm, arms })?;
-    let enough = [control, arm].iter().all(|arm| {
-        let all = shared(false).chain(shared(true));
-        effective_outcomes(all, *arm) >= LEAST_EFFECTIVE
-    });
+    let totals = data.totals();
+    let enough = [control, arm]
+        .iter()
+        .all(|arm| effective_outcomes(in_order(epochs, shared), *arm) >= LEAST_EFFECTIVE);
+    let begins = may_begin(totals[control], totals[arm]) && enough;
+    let scale = begins.then(|| scale(epochs.iter().filter(|epoch| shared(epoch))));
     let difference = if arm == control {
         None
     } else {
-        Some(difference(&data, scale.filter(|_| enough))?)
+        Some(difference(&data, scale.transpose()?)?)
     };
     let raw = all_units(epochs, arm)?;
     Ok(ArmTruth {
@@ -163,8 +214,7 @@ fn one(
         raw: average(raw),
         rate: estimate.aipw,
         rate_sqrt: estimate.aipw_sqrt,
-        prob_best: 0.0,
-        expected_loss: 0.0,
+        standing: None,
         difference,
     })
 }
@@ -222,11 +272,11 @@ fn average(counts: Counts) -> Option<Estimate> {
 }
 
 /// Units of a plain experiment that would have the same mean and standard error: n = p (1 − p) / se².
-fn effective(truth: &ArmTruth) -> Result<Evidence, BanditError> {
-    let rate = truth.rate.value.clamp(0.0, 1.0);
+fn effective(estimate: Estimate, counts: Counts) -> Result<Evidence, BanditError> {
+    let rate = estimate.value.clamp(0.0, 1.0);
     let spread = rate * (1.0 - rate);
-    let variance = truth.rate.se * truth.rate.se;
-    let all = Evidence::from(truth.counts).plays();
+    let variance = estimate.se * estimate.se;
+    let all = Evidence::from(counts).plays();
     // Where nobody, or everybody, has the outcome, the standard error says nothing.
     let units = if spread > 0.0 && variance > 0.0 {
         (spread / variance).min(1e15)
@@ -268,14 +318,19 @@ pub fn leader(
     let base = truths
         .get(control)
         .ok_or(BanditError::UnknownArm { arm: control, arms })?;
-    let (arm, best) = truths
+    let running = truths
         .iter()
         .enumerate()
-        .max_by(|a, b| a.1.prob_best.total_cmp(&b.1.prob_best).then(b.0.cmp(&a.0)))
+        .filter_map(|(arm, truth)| Some((arm, truth, truth.standing?)));
+    let (arm, best, standing) = running
+        .max_by(|a, b| {
+            let by_probability = a.2.prob_best.total_cmp(&b.2.prob_best);
+            by_probability.then(b.0.cmp(&a.0))
+        })
         .ok_or(BanditError::NoArms)?;
     let conditions = winner_conditions(
-        best.prob_best,
-        best.expected_loss,
+        standing.prob_best,
+        standing.expected_loss,
         base.rate.value,
         best.difference.and_then(|difference| difference.anytime),
         (best.counts.successes(), base.counts.successes()),
@@ -352,7 +407,8 @@ mod tests {
         let truths = read(&better, 0).unwrap();
         let winner = leader(&truths, 0, 0.95).unwrap();
         assert!(winner.arm == 1 && winner.wins(), "{winner:?} {truths:?}");
-        assert!((truths[0].prob_best + truths[1].prob_best - 1.0).abs() < 1e-9);
+        let best = |arm: usize| truths[arm].standing.unwrap().prob_best;
+        assert!((best(0) + best(1) - 1.0).abs() < 1e-9);
         let equal = [epoch(true, &[1.0, 1.0], &[(5_000, 250), (5_000, 255)])];
         let truths = read(&equal, 0).unwrap();
         assert!(!leader(&truths, 0, 0.95).unwrap().wins());
@@ -369,6 +425,81 @@ mod tests {
         // 26 of the control, 16 of which weigh 50: in effect 17.
         assert_eq!(starved(200, 16), None);
         assert!(starved(400, 32).is_some());
+    }
+
+    /// The control and `b` had a sale before `c` came; since then all do worse, and `c` does best.
+    fn with_a_newcomer() -> Vec<EpochUnits> {
+        vec![
+            epoch(
+                true,
+                &[1.0, 1.0, 0.0],
+                &[(4_000, 800), (4_000, 840), (0, 0)],
+            ),
+            epoch(
+                false,
+                &[40.0, 60.0, 0.0],
+                &[(8_000, 1_600), (12_000, 2_520), (0, 0)],
+            ),
+            epoch(
+                true,
+                &[1.0, 1.0, 1.0],
+                &[(3_000, 150), (3_000, 160), (3_000, 270)],
+            ),
+            epoch(
+                false,
+                &[20.0, 30.0, 50.0],
+                &[(2_000, 100), (3_000, 160), (5_000, 450)],
+            ),
+        ]
+    }
+
+    #[test]
+    fn a_newcomer_is_compared_over_the_time_in_which_all_were_there() {
+        let epochs = with_a_newcomer();
+        let truths = read(&epochs, 0).unwrap();
+        assert!(truths[1].raw.unwrap().value > truths[2].raw.unwrap().value);
+        let best = |arm: usize| truths[arm].standing.unwrap();
+        assert!(best(2).prob_best > 0.999 && best(2).expected_loss < 1e-4);
+        assert!(best(1).prob_best < 1e-3, "{:?}", best(1));
+        let leader = leader(&truths, 0, 0.95).unwrap();
+        assert!(leader.arm == 2 && leader.wins(), "{leader:?}");
+        // What happened before the newcomer came has no say in who is best.
+        let later = read(&epochs[2..], 0).unwrap();
+        assert_eq!(later[2].standing, truths[2].standing);
+    }
+
+    #[test]
+    fn a_retired_arm_is_out_of_the_running() {
+        let mut epochs = with_a_newcomer();
+        epochs.push(epoch(
+            false,
+            &[50.0, 0.0, 50.0],
+            &[(2_000, 100), (0, 0), (2_000, 180)],
+        ));
+        let truths = read(&epochs, 0).unwrap();
+        assert_eq!(truths[1].standing, None);
+        let best = |arm: usize| truths[arm].standing.unwrap().prob_best;
+        assert!((best(0) + best(2) - 1.0).abs() < 1e-9);
+        assert_eq!(leader(&truths, 0, 0.95).unwrap().arm, 2);
+    }
+
+    #[test]
+    fn the_scale_stands_before_there_are_data() {
+        // The same difference of the same scores, told by two courses of the units before: a scale that was tuned to the variance
+        // at the first look would make two intervals of them.
+        let first = |early: &[(u64, u64)]| {
+            let epochs = [
+                epoch(false, &[50.0, 50.0], early),
+                epoch(false, &[50.0, 50.0], &[(5_000, 500), (5_000, 600)]),
+            ];
+            scale(epochs.iter()).unwrap()
+        };
+        assert_eq!(
+            first(&[(500, 25), (500, 25)]),
+            first(&[(500, 250), (500, 250)])
+        );
+        let three = [epoch(true, &[1.0, 1.0, 1.0], &[(1, 0), (1, 0), (1, 0)])];
+        assert_ne!(scale(three.iter()).unwrap(), first(&[(1, 0), (1, 0)]));
     }
 
     #[test]

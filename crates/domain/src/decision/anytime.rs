@@ -4,6 +4,7 @@
 use super::evidence::{Contrasts, Counts, Stratum, required_conversions, stratified};
 use super::lift::Believed;
 use crate::analysis::SPLIT_CONCENTRATION;
+use crate::metric::Metric;
 use crate::stats::eprocess::{converters, multinomial};
 use crate::stats::mixture::{effect_scale, half_width, one_sided_width};
 use crate::stats::{Interval, StatsError};
@@ -44,14 +45,28 @@ pub struct Anytime {
     pub method: Method,
     /// ln e against "no difference".
     pub ln_e_two_sided: f64,
-    /// ln e against "the treatment is not better".
-    pub ln_e_better: f64,
+    /// ln e against "the treatment's value is not higher".
+    pub ln_e_higher: f64,
+    /// ln e against "the treatment's value is not lower".
+    pub ln_e_lower: f64,
     /// Two-sided confidence sequence of the lift, a fraction; a limit that the data do not give is
     /// infinite (above) or −1 (below).
     pub lift: Interval,
     /// Lower limit of the one-sided confidence sequence of the lift; by the Bernoulli process that of the two-sided one,
     /// which is lower and so holds as well.
     pub lift_at_least: f64,
+}
+
+impl Anytime {
+    /// ln e against "the treatment is not better", for a metric of which less is better where it is a guardrail.
+    #[must_use]
+    pub const fn ln_e_better(&self, metric: Metric) -> f64 {
+        if metric.is_guardrail() {
+            self.ln_e_lower
+        } else {
+            self.ln_e_higher
+        }
+    }
 }
 
 /// Whose the split of the units is.
@@ -138,6 +153,7 @@ fn normal_mixture(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError>
         return Err(StatsError::NonPositiveBaseline);
     }
     let mixture = effect_scale(statistic.effect, statistic.se, tau(baseline, 1.0), alpha)?;
+    let lower = effect_scale(-statistic.effect, statistic.se, tau(baseline, 1.0), alpha)?;
     let contrasts = Contrasts::of(strata)?;
     // What cannot be judged is believed.
     let wide = |found: Result<f64, StatsError>| found.unwrap_or(f64::INFINITY);
@@ -150,7 +166,8 @@ fn normal_mixture(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError>
     Ok(Anytime {
         method: Method::NormalMixture,
         ln_e_two_sided: mixture.ln_e2,
-        ln_e_better: mixture.ln_e1,
+        ln_e_higher: mixture.ln_e1,
+        ln_e_lower: lower.ln_e1,
         lift: Interval {
             lower: two_sided.lower(),
             upper: two_sided.upper(),
@@ -162,14 +179,15 @@ fn normal_mixture(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError>
 /// The product over epochs of the Bernoulli e-processes, and its inversion; `None` where the epochs contradict each other
 /// so much that no lift is left.
 fn bernoulli(strata: &[Stratum], alpha: f64) -> Result<Option<Anytime>, StatsError> {
-    let (mut two_sided, mut better) = (0.0, 0.0);
+    let (mut two_sided, mut higher, mut lower) = (0.0, 0.0, 0.0);
     for stratum in strata {
         let share = stratum.treatment_share;
         let concentration = 1.0 / (EXPECTED_EFFECT * EXPECTED_EFFECT * share * (1.0 - share));
         let (x_a, x_b) = converts(stratum);
         let evidence = converters(x_a, x_b, share, concentration, alpha)?;
         two_sided += evidence.ln_e2;
-        better += evidence.ln_e1;
+        higher += evidence.ln_e1;
+        lower += converters(x_b, x_a, 1.0 - share, concentration, alpha)?.ln_e1;
     }
     // Under the risk ratio e^s a converter is in the treatment with odds multiplied by e^s.
     let against = |s: f64| two_sided + strata.iter().map(|stratum| tilt(stratum, s)).sum::<f64>();
@@ -178,16 +196,17 @@ fn bernoulli(strata: &[Stratum], alpha: f64) -> Result<Option<Anytime>, StatsErr
     if against(likeliest) >= threshold {
         return Ok(None);
     }
-    let lower = limit(&against, threshold, likeliest, -1.0);
+    let at_least = limit(&against, threshold, likeliest, -1.0);
     Ok(Some(Anytime {
         method: Method::Bernoulli,
         ln_e_two_sided: two_sided,
-        ln_e_better: better,
+        ln_e_higher: higher,
+        ln_e_lower: lower,
         lift: Interval {
-            lower,
+            lower: at_least,
             upper: limit(&against, threshold, likeliest, 1.0),
         },
-        lift_at_least: lower,
+        lift_at_least: at_least,
     }))
 }
 

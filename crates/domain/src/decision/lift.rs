@@ -90,6 +90,9 @@ impl<'c, W: Fn(f64, f64) -> f64> Believed<'c, W> {
     pub(super) fn upper(&self) -> f64 {
         let excess = |ratio| self.excess(ratio, -1.0);
         let farthest = FARTHEST * self.observed.max(1.0);
+        // Where nobody converts in the treatment the excess at the observed ratio is 0 exactly, which is no root: the
+        // search goes on from a ratio that was believed.
+        let mut inside = self.observed;
         let mut outside = self.observed.max(PRECISION) * 2.0;
         loop {
             let found = excess(outside);
@@ -99,9 +102,10 @@ impl<'c, W: Fn(f64, f64) -> f64> Believed<'c, W> {
             if outside >= farthest || found.is_nan() {
                 return f64::INFINITY;
             }
+            inside = outside;
             outside *= 2.0;
         }
-        root(&excess, self.observed, outside) - 1.0
+        root(&excess, inside, outside) - 1.0
     }
 }
 

@@ -576,7 +576,7 @@ proptest! {
 fn few_conversions_are_read_by_the_exact_process() {
     let few = anytime(&[rates(4, 100, 15, 100)], 0.05).unwrap();
     assert_eq!(few.method, Method::Bernoulli);
-    assert!(few.lift.lower < 2.0 && few.lift.upper > 2.75 && few.ln_e_better > few.ln_e_two_sided);
+    assert!(few.lift.lower < 2.0 && few.lift.upper > 2.75 && few.ln_e_higher > few.ln_e_two_sided);
     let nothing = anytime(&[rates(0, 100, 0, 100)], 0.05).unwrap();
     assert!(nothing.lift.upper.is_infinite() && close(nothing.lift.lower, -1.0));
     let many = anytime(&day(3, 5), 0.05).unwrap();
@@ -616,7 +616,7 @@ fn a_band_excludes_no_difference_exactly_when_the_evidence_does() {
         );
         assert_eq!(
             found.lift_at_least > 0.0,
-            found.ln_e_better > 20.0_f64.ln(),
+            found.ln_e_higher > 20.0_f64.ln(),
             "{ahead}"
         );
     }

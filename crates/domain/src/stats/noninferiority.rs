@@ -2,7 +2,7 @@
 
 use super::lift::Estimate;
 use super::special::{norm_isf, norm_ln_sf, norm_sf};
-use super::{StatsError, check_level, finite, positive, two_sum};
+use super::{StatsError, check_level, finite, non_negative, positive, two_sum};
 
 /// Which way of a metric is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,17 +75,27 @@ pub fn non_inferiority(
     margin: Margin,
     alpha: f64,
 ) -> Result<NonInferiority, StatsError> {
-    let quantile = norm_isf(check_level(alpha)?);
     let limit = Limit::new(a, direction, margin)?;
     let se = finite((limit.factor * a.se2().sqrt()).hypot(b.se2().sqrt()))?;
-    if se == 0.0 {
-        return Err(StatsError::ZeroVariance);
-    }
     // Good minus bad: the treatment on the right side of the limit.
     let distance = match direction {
         Direction::LowerIsBetter => limit.minus(b.mean()),
         Direction::HigherIsBetter => -limit.minus(b.mean()),
     };
+    of_distance(distance, se, alpha)
+}
+
+/// Judges how far a treatment lies on the good side of its margin, in the metric's unit, by the standard error `se` of
+/// that distance, at the one-sided level `alpha`.
+///
+/// # Errors
+/// [`StatsError::InvalidInput`] for a level out of range, or numbers beyond the range of floats;
+/// [`StatsError::ZeroVariance`] where the standard error is 0: equality is no proof.
+pub fn of_distance(distance: f64, se: f64, alpha: f64) -> Result<NonInferiority, StatsError> {
+    let quantile = norm_isf(check_level(alpha)?);
+    if non_negative(se)? == 0.0 {
+        return Err(StatsError::ZeroVariance);
+    }
     let z = finite(finite(distance)? / se)?;
     let p = norm_sf(z);
     let verdict = if p <= alpha {

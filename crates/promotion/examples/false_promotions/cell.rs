@@ -10,6 +10,7 @@ use podium_simulation::Shop;
 use podium_simulation::shop::{
     Cap, ClickShop, Clicks, HOURS_PER_DAY, Market, RateShop, Revenue, RevenueShop,
 };
+use serde::Serialize;
 
 /// Above this quantile of units values are capped, as experiments have it where nothing is said.
 const WINSORIZE_UPPER: f64 = 0.99;
@@ -17,7 +18,8 @@ const WINSORIZE_UPPER: f64 = 0.99;
 const SIGMA: f64 = 1.5;
 
 /// The presets by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum PresetName {
     Aggressive,
     Balanced,
@@ -25,7 +27,8 @@ pub(crate) enum PresetName {
 }
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum SimulatedMetric {
     /// Share of units that convert.
     #[value(name = "conversion_rate")]
@@ -49,7 +52,8 @@ impl SimulatedMetric {
 }
 
 /// Whether the thresholds beside the confidence are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Gates {
     /// As the preset has them.
     On,
@@ -75,7 +79,8 @@ pub(crate) enum CellError {
 }
 
 /// One kind of experiment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Cell {
     pub(crate) preset: PresetName,
     pub(crate) gates: Gates,

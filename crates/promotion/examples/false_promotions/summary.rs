@@ -10,15 +10,8 @@ use crate::options::name;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Summary {
-    pub(crate) preset: String,
-    pub(crate) gates: String,
-    pub(crate) metric: String,
-    pub(crate) baseline: f64,
-    pub(crate) lift: f64,
-    pub(crate) variants: u32,
-    pub(crate) looks: u32,
-    pub(crate) units_per_look: u32,
-    pub(crate) hours_per_look: u32,
+    #[serde(flatten)]
+    pub(crate) cell: Cell,
     pub(crate) min_confidence: f64,
     pub(crate) min_improvement: f64,
     pub(crate) min_sample_size: i64,
@@ -78,15 +71,7 @@ impl Summary {
         promoted.sort_unstable();
         let median_look = promoted.get(outcomes.len().saturating_sub(1) / 2).copied();
         Self {
-            preset: name(&cell.preset),
-            gates: name(&cell.gates),
-            metric: name(&cell.metric),
-            baseline: cell.baseline,
-            lift: cell.lift,
-            variants: cell.variants,
-            looks: cell.looks,
-            units_per_look: cell.units_per_look,
-            hours_per_look: cell.hours_per_look,
+            cell: cell.clone(),
             min_confidence: thresholds.min_confidence,
             min_improvement: thresholds.min_improvement,
             min_sample_size: thresholds.min_sample_size,
@@ -156,28 +141,28 @@ impl Summary {
 
     fn median(&self) -> String {
         match (self.median_look, self.median_look_of_promoted) {
-            (Some(look), _) => format!("{look} ({} h)", look * self.hours_per_look),
+            (Some(look), _) => format!("{look} ({} h)", look * self.cell.hours_per_look),
             (None, Some(look)) => format!("{look} of those promoted, which are fewer than half"),
             (None, None) => "none was promoted".to_owned(),
         }
     }
 
     fn title(&self) -> String {
-        let gates = if self.gates == name(&Gates::Off) {
-            ", gates off"
-        } else {
-            ""
+        let cell = &self.cell;
+        let gates = match cell.gates {
+            Gates::On => "",
+            Gates::Off => ", gates off",
         };
         format!(
             "{}, {} of {:.4} and a lift of {:.2} %, {} variants, {} looks every {} h with {} units a variant{gates}",
-            self.preset,
-            self.metric,
-            self.baseline,
-            100.0 * self.lift,
-            self.variants,
-            self.looks,
-            self.hours_per_look,
-            self.units_per_look,
+            name(&cell.preset),
+            name(&cell.metric),
+            cell.baseline,
+            100.0 * cell.lift,
+            cell.variants,
+            cell.looks,
+            cell.hours_per_look,
+            cell.units_per_look,
         )
     }
 

@@ -8,7 +8,8 @@ use crate::StorageError;
 use crate::database::Link;
 use crate::rows::column;
 
-/// Decisions that one evaluation reads: the newest.
+/// Decisions that one evaluation reads: the newest whose window has passed. Those among them whose first place was not seen say
+/// nothing and are not replaced by older ones.
 pub const MOST: i64 = 100_000;
 
 /// Which decisions are evaluated.
@@ -63,7 +64,7 @@ ORDER BY d.decision_id";
 
 const T: &str = "bandit_decisions";
 
-/// The decisions of an experiment that can be evaluated, the newest at most [`MOST`].
+/// The decisions of an experiment that can be evaluated, of the newest [`MOST`].
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.

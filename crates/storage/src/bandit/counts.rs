@@ -18,10 +18,31 @@ pub struct ArmCounts {
     pub history: ArmHistory,
 }
 
+impl ArmCounts {
+    /// An arm that has no row yet.
+    pub(super) fn unseen(arm_id: String) -> Self {
+        Self {
+            row_id: 0,
+            arm_id,
+            history: ArmHistory::default(),
+        }
+    }
+}
+
+/// Arms and what they were read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// How far folding was: events of earlier transactions are in the counts, and no others are. 0 without arms.
+    pub position: i64,
+    /// The arms.
+    pub arms: Vec<ArmCounts>,
+}
+
 /// `$3`: by hour. What was reported through `update_bandit_arm_performance` is counted in the hour of the report.
 const READ: &str = "-- counts::read
-SELECT a.id, a.arm_id, c.hour, c.pending, c.pulls, c.successes, c.reward, c.reward_sq
+SELECT a.id, a.arm_id, c.hour, c.pending, c.pulls, c.successes, c.reward, c.reward_sq, f.watermark
 FROM bandit_arms a
+CROSS JOIN fold_state f
 LEFT JOIN LATERAL (
     SELECT CASE WHEN $3 THEN hour ELSE 0 END AS hour, sum(pending)::bigint AS pending, sum(pulls)::bigint AS pulls,
            sum(successes)::bigint AS successes, trunc(sum(reward) * 10000)::text AS reward,
@@ -39,7 +60,8 @@ LEFT JOIN LATERAL (
 WHERE a.experiment_id = $1 AND a.arm_type = $2
 ORDER BY a.id, c.hour";
 
-/// All arms of a type, in the order of their rows. Arms that nobody has seen have an empty history.
+/// All arms of a type, in the order of their rows, in one snapshot with the position of folding. Arms that nobody has seen
+/// have an empty history.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
@@ -48,12 +70,14 @@ pub async fn read(
     experiment_id: i64,
     arm_type: &str,
     by_hour: bool,
-) -> Result<Vec<ArmCounts>, StorageError> {
-    let mut arms: Vec<ArmCounts> = Vec::new();
+) -> Result<Counted, StorageError> {
+    let mut counted = Counted::default();
+    let arms = &mut counted.arms;
     for row in link
         .query(READ, &[&experiment_id, &arm_type, &by_hour])
         .await?
     {
+        counted.position = column(&row, "fold_state", "watermark")?;
         let row_id: i64 = column(&row, "bandit_arms", "id")?;
         if arms.last().is_none_or(|last| last.row_id != row_id) {
             arms.push(ArmCounts {
@@ -66,7 +90,7 @@ pub async fn read(
             arm.history.hours.push(hour);
         }
     }
-    Ok(arms)
+    Ok(counted)
 }
 
 const T: &str = "bandit_arm_hours";

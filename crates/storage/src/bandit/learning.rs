@@ -114,31 +114,69 @@ fn asked(experiment: &Experiment, arm_type: &str) -> Vec<(Option<i64>, Rules)> {
         let options = options.filter(|_| is_bandit);
         return options.iter().map(|o| (None, Rules::of(o))).collect();
     }
+    let ranking = rankings(experiment).into_iter();
+    ranking.map(|(id, rules)| (Some(id), rules)).collect()
+}
+
+/// All that rules follow from.
+fn asks_for(experiment: &Experiment) -> impl Iterator<Item = (bool, &str)> {
+    let variants = experiment.variants.iter();
+    variants
+        .map(|variant| (variant.is_control, variant.config.as_str()))
+        .chain([(false, experiment.config.as_str())])
+}
+
+/// The variants that rank, and the rules that they ask for.
+fn rankings(experiment: &Experiment) -> Vec<(i64, Rules)> {
+    let read = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+    let is_bandit = experiment.experiment_type == ExperimentType::Bandit;
+    let config = read(&experiment.config);
     let of = |variant: &Variant| {
         let ranks = ranks_unless_told(is_bandit, variant.is_control, experiment.variants.len());
         let options = variant_options(&read(&variant.config), &config, ranks);
-        Some((Some(variant.id), Rules::of(&options.ok().flatten()?)))
+        Some((variant.id, Rules::of(&options.ok().flatten()?)))
     };
     experiment.variants.iter().filter_map(of).collect()
 }
 
-/// Refuses a change of a definition that asks for other rules than those by which the experiment learns already. Whatever
-/// asked for others before (a second variant that ranks, say) is left alone.
+/// Refuses a change of a definition by which a variant would rank by other rules than another one: the arms of an experiment
+/// are counted once, whoever ranked them. What disagreed before is left alone, so that all else can still be changed.
+fn check_agreement(before: &Experiment, after: &Experiment) -> Result<(), ChangeError> {
+    let (known, asked) = (rankings(before), rankings(after));
+    for one in asked.iter().filter(|one| !known.contains(one)) {
+        let differs = |other: &&(i64, Rules)| other.1 != one.1;
+        if let Some(other) = asked.iter().find(differs) {
+            let name = |id| {
+                after
+                    .variant(id)
+                    .map(|v| v.name.clone())
+                    .unwrap_or_default()
+            };
+            return Err(Conflict::RankingsDisagree {
+                variant: name(one.0),
+                other: name(other.0),
+                options: one.1.differing(&other.1),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a change of a definition that asks for other rules than those by which the experiment learns already, or by which
+/// its variants would rank by different ones. Whatever asked for others before is left alone.
 ///
 /// # Errors
-/// [`Conflict::LearningFixed`].
+/// [`Conflict::LearningFixed`], [`Conflict::RankingsDisagree`].
 pub(crate) async fn check_unchanged(
     transaction: &deadpool_postgres::Transaction<'_>,
     before: &Experiment,
     after: &Experiment,
 ) -> Result<(), ChangeError> {
-    let configs = |experiment: &Experiment| -> Vec<String> {
-        let variants = experiment.variants.iter().map(|v| v.config.clone());
-        variants.chain([experiment.config.clone()]).collect()
-    };
-    if configs(before) == configs(after) {
+    if asks_for(before).eq(asks_for(after)) && before.experiment_type == after.experiment_type {
         return Ok(());
     }
+    check_agreement(before, after)?;
     for row in fetch(transaction, FIXED, &[&after.id]).await? {
         let arm_type: String = column(&row, "bandit_learning", "arm_type")?;
         let fixed = Rules::read(&row)?;
@@ -162,6 +200,13 @@ pub(super) fn options(experiment_id: i64, config: &Value, metric: Metric) -> Ban
         tracing::error!(experiment.id = experiment_id, %faults, "options of a bandit cannot be read");
         BanditOptions::with_rewards(Rewards::of_metric(metric))
     })
+}
+
+/// As they are in force for an experiment: options of a bandit over its variants.
+#[must_use]
+pub fn options_of(experiment: &Experiment) -> BanditOptions {
+    let config = serde_json::from_str(&experiment.config).unwrap_or_default();
+    options(experiment.id, &config, experiment.primary_metric)
 }
 
 /// Lets bandits that were started since the last pass learn about their variants, from all of their events. Answers

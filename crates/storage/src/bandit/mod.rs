@@ -16,10 +16,12 @@
 //! | `fold` | pulls and rewards, a part of the pass of [`crate::fold`] |
 //! | `retention` | impressions and rewards go with their events |
 //! | `totals` | the rows of arms and variants that others read |
+//! | `bounds` | upper confidence bounds of variants |
 //! | [`counts`] | the counts that choices are made from |
 //! | [`units`] | units by epoch, for honest estimates |
 //! | [`weights`] | weights of variants: every batch of constant weights is an epoch |
 
+mod bounds;
 pub mod counts;
 pub(crate) mod fold;
 pub mod learning;

@@ -27,10 +27,17 @@ const LEFT_OUT: &str = "-- bandit_retention::left_out
 SELECT l.experiment_id FROM (SELECT DISTINCT experiment_id FROM bandit_learning) l
 WHERE EXISTS (SELECT FROM user_experiment_assignments a WHERE a.experiment_id = l.experiment_id AND a.created_at < $1)";
 
-/// The last row of the step that begins behind a row; none: it is the last step.
-const PULLS_TO: &str = "-- bandit_retention::pulls_to
-SELECT arm_row_id, event_row_id FROM bandit_pulls WHERE (arm_row_id, event_row_id) > ($1, $2)
-ORDER BY arm_row_id, event_row_id OFFSET $3 LIMIT 1";
+/// The last row of the step of a table that begins behind a row; none: it is the last step.
+macro_rules! step_to {
+    ($table:literal) => {
+        concat!(
+            "-- bandit_retention::step_to
+SELECT arm_row_id, event_row_id FROM ",
+            $table,
+            " WHERE (arm_row_id, event_row_id) > ($1, $2) ORDER BY arm_row_id, event_row_id OFFSET $3 LIMIT 1"
+        )
+    };
+}
 
 const PULLS: &str = "-- bandit_retention::pulls
 DELETE FROM bandit_pulls p
@@ -38,10 +45,6 @@ WHERE (p.arm_row_id, p.event_row_id) > ($2, $3) AND (p.arm_row_id, p.event_row_i
   AND p.occurred_at < $1 AND p.outcome > 0 AND p.experiment_id = ANY ($6)
   AND NOT EXISTS (SELECT FROM bandit_rewards r
                   WHERE r.arm_row_id = p.arm_row_id AND r.pull_id = p.event_row_id AND r.occurred_at >= $1)";
-
-const REWARDS_TO: &str = "-- bandit_retention::rewards_to
-SELECT arm_row_id, event_row_id FROM bandit_rewards WHERE (arm_row_id, event_row_id) > ($1, $2)
-ORDER BY arm_row_id, event_row_id OFFSET $3 LIMIT 1";
 
 const REWARDS: &str = "-- bandit_retention::rewards
 DELETE FROM bandit_rewards r
@@ -69,8 +72,10 @@ pub(crate) async fn drop_old(client: &mut Client) -> Result<(), StorageError> {
         before,
         experiments,
     };
-    let pulls = old.sweep(client, PULLS_TO, PULLS).await?;
-    let rewards = old.sweep(client, REWARDS_TO, REWARDS).await?;
+    let pulls = old.sweep(client, step_to!("bandit_pulls"), PULLS).await?;
+    let rewards = old
+        .sweep(client, step_to!("bandit_rewards"), REWARDS)
+        .await?;
     client.execute(DONE, &[&before]).await?;
     tracing::info!(pulls, rewards, %before, "impressions and rewards of arms were dropped");
     Ok(())

@@ -4,11 +4,9 @@
 //! moment, and each of its calls would make a pass fail. What has come from events is remembered in the arm's row, and the
 //! difference is added.
 
-use podium_bandit::index::{Index, index_values};
-use podium_bandit::{Arms, Counts, Prior};
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, Transaction};
+use tokio_postgres::{Client, Transaction};
 
+use super::bounds;
 use crate::connect::Purpose;
 use crate::experiments::ChangeError;
 use crate::fold::LOCK_KEY;
@@ -59,17 +57,11 @@ written AS (
     RETURNING a.experiment_id, a.arm_type)
 SELECT DISTINCT experiment_id FROM written WHERE arm_type = 'variant'";
 
-const VARIANT_ARMS: &str = "-- totals::variant_arms
-SELECT a.id, a.total_pulls, (a.alpha - 1)::bigint AS successes
-FROM bandit_arms a JOIN experiment_variants v ON v.experiment_id = a.experiment_id AND v.id::text = a.arm_id
-WHERE a.experiment_id = $1 AND a.arm_type = 'variant' ORDER BY v.id";
-
 const WRITE_VARIANTS: &str = "-- totals::write_variants
-UPDATE experiment_variants v SET
-    pulls = a.total_pulls, rewards = a.total_reward, average_reward = a.average_reward, confidence_bound = b.bound
-FROM bandit_arms a JOIN unnest($2::bigint[], $3::double precision[]) AS b (arm_row_id, bound) ON b.arm_row_id = a.id
-WHERE v.experiment_id = $1 AND a.experiment_id = $1 AND a.arm_type = 'variant' AND a.arm_id = v.id::text
-  AND a.id = ANY ($4)";
+UPDATE experiment_variants v SET pulls = a.total_pulls, rewards = a.total_reward, average_reward = a.average_reward
+FROM bandit_arms a
+WHERE v.experiment_id = ANY ($1) AND a.experiment_id = v.experiment_id AND a.arm_type = 'variant' AND a.arm_id = v.id::text
+  AND a.id = ANY ($2)";
 
 const RESET: &str = "-- totals::reset
 UPDATE bandit_arms SET
@@ -94,14 +86,13 @@ pub(crate) async fn refresh(database: &Database) -> Result<(), StorageError> {
             break;
         }
     }
-    Ok(())
+    bounds::refresh(&mut link).await
 }
 
 /// Answers whether it was this replica's turn, and there was something that nobody else holds.
 async fn step(client: &mut Client) -> Result<bool, StorageError> {
     let transaction = client.transaction().await?;
-    let lock = transaction.query_one(LOCK, &[&LOCK_KEY]).await?;
-    if !lock.get::<_, bool>(0) {
+    if !has_turn(&transaction).await? {
         return Ok(false);
     }
     let written = write(&transaction, LOCK_ARMS).await?;
@@ -109,7 +100,13 @@ async fn step(client: &mut Client) -> Result<bool, StorageError> {
     Ok(written)
 }
 
-/// As [`refresh`], in a transaction that has the lock.
+/// Whether nobody folds or writes rows of arms meanwhile, until the transaction ends.
+pub(super) async fn has_turn(transaction: &Transaction<'_>) -> Result<bool, StorageError> {
+    let lock = transaction.query_one(LOCK, &[&LOCK_KEY]).await?;
+    column(&lock, "fold_state", "pg_try_advisory_xact_lock")
+}
+
+/// As [`refresh`], in a transaction that has the lock; bounds follow with the next pass.
 pub(crate) async fn catch_up(transaction: &Transaction<'_>) -> Result<(), StorageError> {
     while write(transaction, LOCK_ALL_ARMS).await? {}
     Ok(())
@@ -121,54 +118,15 @@ async fn write(transaction: &Transaction<'_>, lock: &str) -> Result<bool, Storag
         .iter()
         .map(|row| column(row, "bandit_arms", "id"))
         .collect::<Result<_, _>>()?;
+    let mut experiments: Vec<i64> = Vec::new();
     for row in transaction.query(REFRESH, &[&arms]).await? {
-        let experiment: i64 = column(&row, "bandit_arms", "experiment_id")?;
-        write_variants(transaction, experiment, &arms).await?;
+        experiments.push(column(&row, "bandit_arms", "experiment_id")?);
     }
+    transaction
+        .execute(WRITE_VARIANTS, &[&experiments, &arms])
+        .await?;
+    bounds::forget(transaction, &experiments).await?;
     Ok(!arms.is_empty())
-}
-
-async fn write_variants(
-    transaction: &Transaction<'_>,
-    experiment_id: i64,
-    held: &[i64],
-) -> Result<(), StorageError> {
-    let arms = transaction.query(VARIANT_ARMS, &[&experiment_id]).await?;
-    let ids: Vec<i64> = arms
-        .iter()
-        .map(|row| column(row, "bandit_arms", "id"))
-        .collect::<Result<_, _>>()?;
-    let counts: Vec<Counts> = arms.iter().map(counts).collect::<Result<_, _>>()?;
-    let bounds = bounds(&counts);
-    let params: [&(dyn ToSql + Sync); 4] = [&experiment_id, &ids, &bounds, &held];
-    transaction.execute(WRITE_VARIANTS, &params).await?;
-    Ok(())
-}
-
-fn counts(row: &Row) -> Result<Counts, StorageError> {
-    const T: &str = "bandit_arms";
-    let count = |name| -> Result<u64, StorageError> {
-        let count: i64 = column(row, T, name)?;
-        u64::try_from(count).map_err(|_| StorageError::CorruptRow {
-            table: T,
-            column: name,
-        })
-    };
-    let (pulls, successes) = (count("total_pulls")?, count("successes")?);
-    Counts::new(pulls, successes).map_err(|_| StorageError::CorruptRow {
-        table: T,
-        column: "alpha",
-    })
-}
-
-/// Upper confidence bounds of the success rates (KL-UCB); none without pulls.
-fn bounds(counts: &[Counts]) -> Vec<Option<f64>> {
-    let arms = Arms::from_counts(Prior::FLAT, counts);
-    index_values(Index::KlUcb { c: 0.0 }, &arms)
-        .into_iter()
-        .zip(counts)
-        .map(|(bound, counts)| (counts.plays() > 0 && bound.is_finite()).then_some(bound))
-        .collect()
 }
 
 /// Cuts off the past of an arm: what was counted until now no longer speaks for it. Nothing is deleted. In the

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use podium_bandit::history::Forgetting;
+use podium_bandit::{BanditError, Snapshot as Picture};
 use podium_domain::bandit::BanditOptions;
 use podium_domain::bandit::evidence::snapshot;
 use podium_domain::bandit::weights::{LEAST_UNITS, differ, percents};
@@ -18,8 +19,10 @@ use serde_json::{Map, Value};
 use tokio_postgres::{Client, Row};
 
 use super::counts::{self, ArmCounts};
-use super::learning::VARIANT;
+use super::learning::{VARIANT, options_of};
 use crate::connect::Purpose;
+use crate::database::Link;
+use crate::experiments::model::Experiment;
 use crate::rows::{column, decimal};
 use crate::{Database, StorageError};
 
@@ -35,7 +38,7 @@ ORDER BY e.id";
 
 /// Variants that are not retired, with the weights in force.
 const VARIANTS: &str = "-- weights::variants
-SELECT v.id, coalesce(c.weights ->> v.id::text, '0') AS weight
+SELECT v.id, coalesce(c.weights ->> v.id::text, '0') AS weight, floor(extract(epoch FROM now()) / 3600)::bigint AS hour
 FROM experiment_variants v
 JOIN experiment_epochs c ON c.experiment_id = v.experiment_id AND c.epoch = $2
 WHERE v.experiment_id = $1 AND v.traffic_weight > 0 ORDER BY v.id";
@@ -51,6 +54,79 @@ FROM experiment_epochs WHERE experiment_id = $1 AND epoch = $2";
 /// The version stays: an ETag that a person has read speaks of what people change.
 const SET_EPOCH: &str = "-- weights::set_epoch
 UPDATE experiments SET epoch = epoch + 1 WHERE id = $1";
+
+/// What the weights of a bandit over variants are made from.
+#[derive(Clone, Debug)]
+pub struct Contest {
+    /// Its options.
+    pub options: BanditOptions,
+    /// Whole hours since 1970, by the clock of the database.
+    pub hour: i64,
+    /// Variants that are not retired with what was learned of each, in the order of their ids; `arm_id` is the variant's id.
+    pub arms: Vec<ArmCounts>,
+    /// Their weights in the epoch in force, in any unit.
+    pub in_force: Vec<Decimal4>,
+}
+
+impl Contest {
+    /// Reads what is known now.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the database does not answer or a row cannot be read.
+    pub async fn read(link: &mut Link, experiment: &Experiment) -> Result<Self, StorageError> {
+        let options = options_of(experiment);
+        Self::of(link, experiment.id, experiment.epoch, options).await
+    }
+
+    async fn of(
+        link: &mut Link,
+        id: i64,
+        epoch: i32,
+        options: BanditOptions,
+    ) -> Result<Self, StorageError> {
+        const T: &str = "experiment_epochs";
+        let by_hour = options.forgetting != Forgetting::Never;
+        let learned = counts::read(link, id, VARIANT, by_hour).await?.arms;
+        let mut learned: HashMap<String, ArmCounts> = learned
+            .into_iter()
+            .map(|arm| (arm.arm_id.clone(), arm))
+            .collect();
+        let mut contest = Self {
+            options,
+            hour: 0,
+            arms: Vec::new(),
+            in_force: Vec::new(),
+        };
+        for row in link.query(VARIANTS, &[&id, &epoch]).await? {
+            let arm_id = column::<i64>(&row, T, "id")?.to_string();
+            contest.hour = column(&row, T, "hour")?;
+            contest.in_force.push(decimal(&row, T, "weight")?);
+            let arm = learned.remove(&arm_id);
+            contest
+                .arms
+                .push(arm.unwrap_or_else(|| ArmCounts::unseen(arm_id)));
+        }
+        Ok(contest)
+    }
+
+    /// The weights in force as fractions, by arm; none before the bandit has begun.
+    #[must_use]
+    pub fn shares(&self) -> HashMap<String, f64> {
+        let sum: f64 = self.in_force.iter().map(|weight| weight.to_f64()).sum();
+        let ids = self.arms.iter().map(|arm| arm.arm_id.clone());
+        let parts = self.in_force.iter().map(|weight| weight.to_f64() / sum);
+        ids.zip(parts).filter(|_| sum > 0.0).collect()
+    }
+
+    /// The picture that weights are taken from.
+    ///
+    /// # Errors
+    /// As [`snapshot`].
+    fn picture(&self) -> Result<Picture, BanditError> {
+        let histories: Vec<_> = self.arms.iter().map(|arm| arm.history.clone()).collect();
+        snapshot(&self.options, &histories, self.hour, 0)
+    }
+}
 
 /// A running bandit over variants.
 struct Running {
@@ -91,67 +167,51 @@ impl Running {
 }
 
 /// Brings the weights of all running bandits up to date. Answers how many epochs were opened. Any replica may do
-/// it: whoever comes second finds the epoch changed and leaves it.
+/// it: whoever comes second finds the epoch changed and leaves it. A bandit that cannot be read holds up no other.
 ///
 /// # Errors
-/// [`StorageError`] when the database does not answer or a row cannot be read.
+/// [`StorageError`] when the database does not answer.
 pub async fn update(database: &Database) -> Result<u32, StorageError> {
     let rows = database.work().await?.query(RUNNING, &[]).await?;
     let mut opened = 0;
     for row in &rows {
-        let bandit = Running::read(row)?;
-        if bandit.is_due() && update_one(database, bandit).await? {
-            opened += 1;
+        let id: i64 = column(row, "experiments", "id")?;
+        match update_one(database, row).await {
+            Ok(new) => opened += u32::from(new),
+            Err(error) if !database.is_reachable() => return Err(error),
+            Err(error) => {
+                tracing::error!(experiment.id = id, error = %error.chain(), "weights of variants could not be brought up to date");
+            }
         }
     }
     Ok(opened)
 }
 
-async fn update_one(database: &Database, bandit: Running) -> Result<bool, StorageError> {
-    const T: &str = "experiment_epochs";
-    let by_hour = bandit.options.forgetting != Forgetting::Never;
-    let mut link = database.work().await?;
-    let arms = counts::read(&mut link, bandit.id, VARIANT, by_hour).await?;
-    let rows = link.query(VARIANTS, &[&bandit.id, &bandit.epoch]).await?;
-    drop(link);
-    let mut variants = Vec::with_capacity(rows.len());
-    let mut in_force = Vec::with_capacity(rows.len());
-    for row in &rows {
-        variants.push(column::<i64>(row, T, "id")?);
-        in_force.push(decimal(row, T, "weight")?);
-    }
-    let (id, epoch, is_adaptive) = (bandit.id, bandit.epoch, bandit.is_adaptive);
-    let asked = variants.clone();
-    // The probability of being best takes longer than other tasks of this thread should wait.
-    let computed = tokio::task::spawn_blocking(move || weights(&bandit, &asked, arms)).await;
-    let Ok(Some(weights)) = computed else {
+async fn update_one(database: &Database, row: &Row) -> Result<bool, StorageError> {
+    let bandit = Running::read(row)?;
+    if !bandit.is_due() {
         return Ok(false);
+    }
+    let mut link = database.work().await?;
+    let (id, epoch) = (bandit.id, bandit.epoch);
+    let contest = Contest::of(&mut link, id, epoch, bandit.options).await?;
+    drop(link);
+    let in_force = contest.in_force.clone();
+    let variants: Vec<String> = contest.arms.iter().map(|arm| arm.arm_id.clone()).collect();
+    // The probability of being best takes longer than other tasks of this thread should wait.
+    let computed = tokio::task::spawn_blocking(move || contest.picture()).await;
+    let weights = match computed {
+        Ok(Ok(picture)) => percents(picture.weights()),
+        Ok(Err(error)) => {
+            tracing::error!(experiment.id = id, %error, "weights of variants could not be computed");
+            return Ok(false);
+        }
+        Err(_) => return Ok(false),
     };
-    if is_adaptive && !differ(&weights, &in_force) {
+    if bandit.is_adaptive && !differ(&weights, &in_force) {
         return Ok(false);
     }
     open(database, id, epoch, &variants, &weights).await
-}
-
-/// Weights of variants in percent; `None`, and a line in the log, where the evidence cannot be read.
-fn weights(bandit: &Running, variants: &[i64], arms: Vec<ArmCounts>) -> Option<Vec<Decimal4>> {
-    let mut histories: HashMap<String, _> = arms
-        .into_iter()
-        .map(|arm| (arm.arm_id, arm.history))
-        .collect();
-    let histories: Vec<_> = variants
-        .iter()
-        .map(|id| histories.remove(&id.to_string()).unwrap_or_default())
-        .collect();
-    let hour = bandit.now.timestamp().div_euclid(3_600);
-    let version = u64::try_from(bandit.epoch).unwrap_or(0);
-    match snapshot(&bandit.options, &histories, hour, version) {
-        Ok(picture) => Some(percents(picture.weights())),
-        Err(error) => {
-            tracing::error!(experiment.id = bandit.id, %error, "weights of variants could not be computed");
-            None
-        }
-    }
 }
 
 /// Opens an adaptive epoch behind `epoch`; `false` when that is no longer in force.
@@ -159,13 +219,13 @@ async fn open(
     database: &Database,
     id: i64,
     epoch: i32,
-    variants: &[i64],
+    variants: &[String],
     weights: &[Decimal4],
 ) -> Result<bool, StorageError> {
     let weights: Map<String, Value> = variants
         .iter()
         .zip(weights)
-        .map(|(variant, weight)| (variant.to_string(), weight.to_string().into()))
+        .map(|(variant, weight)| (variant.clone(), weight.to_string().into()))
         .collect();
     let weights = Value::Object(weights);
     let mut link = database.work().await?;

@@ -104,6 +104,20 @@ pub enum Conflict {
         /// What the client wanted to change.
         options: Vec<&'static str>,
     },
+    /// Variants that rank share their arms, and so how rewards are counted.
+    #[error(
+        "variant {variant} would rank by other {} than variant {other}: an experiment counts what its arms earn once, whoever ranked \
+         them; give both the same, or make another experiment",
+        join(.options, ", ")
+    )]
+    RankingsDisagree {
+        /// The variant that was to be added or changed.
+        variant: String,
+        /// One that ranks otherwise.
+        other: String,
+        /// Options by which they differ.
+        options: Vec<&'static str>,
+    },
     /// No arms are changed any more.
     #[error("cannot change an arm: the experiment is {0}; possible until it is archived")]
     ArmsClosed(Status),

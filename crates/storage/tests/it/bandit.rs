@@ -543,7 +543,7 @@ fn a_reset_cuts_off_and_deletes_nothing() {
         let read = counts::read(&mut db.database.work().await.unwrap(), 5, "variant", false)
             .await
             .unwrap();
-        assert_eq!(read[1].history.counts().unwrap().successes(), 1);
+        assert_eq!(read.arms[1].history.counts().unwrap().successes(), 1);
     });
 }
 

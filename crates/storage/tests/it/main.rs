@@ -7,7 +7,9 @@ mod analytics;
 #[cfg(test)]
 mod bandit;
 #[cfg(test)]
+mod bandit_bounds;
 mod bandit_retention;
+mod bandit_weights;
 #[cfg(test)]
 mod covariates;
 #[cfg(test)]

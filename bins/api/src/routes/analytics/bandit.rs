@@ -2,10 +2,10 @@
 
 use podium_bandit::adaptive::Estimate;
 use podium_domain::bandit::truth::{self, ArmTruth, Condition, ConditionKind, Leader};
-use podium_domain::bandit::{BanditOptions, Rewards, experiment_options};
 use podium_domain::experiment::ExperimentType;
 use podium_storage::analytics::context::Epoch;
 use podium_storage::analytics::moments::VariantMoments;
+use podium_storage::bandit::learning::options_of;
 use podium_storage::bandit::units::by_epoch;
 use podium_storage::experiments::model::{Experiment, Variant};
 
@@ -31,7 +31,7 @@ pub(super) fn bandit(
     if !is_bandit || experiment.variants.len() < 2 {
         return None;
     }
-    let options = options(experiment);
+    let options = options_of(experiment);
     let mut variants: Vec<&Variant> = experiment.variants.iter().collect();
     variants.sort_by_key(|variant| (!variant.is_control, variant.id));
     let ids: Vec<i64> = variants.iter().map(|variant| variant.id).collect();
@@ -53,13 +53,6 @@ pub(super) fn bandit(
         missing: missing(&leader),
         note: if options.floor > 0.0 { NOTE } else { NO_FLOOR },
     })
-}
-
-fn options(experiment: &Experiment) -> BanditOptions {
-    let metric = experiment.primary_metric;
-    let config = serde_json::from_str(&experiment.config).unwrap_or_default();
-    experiment_options(&config, metric)
-        .unwrap_or_else(|_| BanditOptions::with_rewards(Rewards::of_metric(metric)))
 }
 
 fn arm(variant: &Variant, truth: &ArmTruth, in_force: Option<&Epoch>) -> BanditArmBody {
@@ -85,8 +78,8 @@ fn arm(variant: &Variant, truth: &ArmTruth, in_force: Option<&Epoch>) -> BanditA
         rate_interval: range(&truth.rate),
         rate_root_weighted: truth.rate_sqrt.value,
         rate_root_weighted_interval: range(&truth.rate_sqrt),
-        probability_best: truth.prob_best,
-        expected_loss: truth.expected_loss,
+        probability_best: truth.standing.map(|standing| standing.prob_best),
+        expected_loss: truth.standing.map(|standing| standing.expected_loss),
         difference: difference.map(|difference| difference.estimate.value),
         difference_interval: difference.map(|difference| range(&difference.estimate)),
         difference_anytime: difference

@@ -133,12 +133,12 @@ impl Evidence<'_> {
         let reason = reading.fixed.as_ref().err().map(ToString::to_string);
         let decided = role == "primary" && !self.is_bandit();
         let mut found = MetricComparison {
-            anytime: anytime(&reading),
+            anytime: anytime(metric, &reading),
             anytime_reason: reading.anytime.as_ref().err().map(ToString::to_string),
             cuped: self.adjusted(control.id, variant.id, metric),
             bayesian: bayesian(&reading),
             stratified: stratified(&reading),
-            guardrail: (role == "guardrail").then(|| guardrail(metric, &reading)),
+            guardrail: (role == "guardrail").then(|| guardrail(metric, &epochs)),
             // A bandit's winner is found by another rule, and no look is ever taken.
             sequential: self
                 .standing
@@ -165,7 +165,7 @@ impl Evidence<'_> {
         Some(LiftBody {
             estimate: reading.stratified.ok()?.lift,
             interval: fixed.and_then(|fixed| fixed.lift.interval).map(Range::from),
-            anytime: anytime(&reading),
+            anytime: anytime(metric, &reading),
         })
     }
 
@@ -378,16 +378,17 @@ fn missing(lift: &Lift) -> Option<String> {
     })
 }
 
-fn anytime(reading: &Reading) -> Option<AnytimeBody> {
+fn anytime(metric: Metric, reading: &Reading) -> Option<AnytimeBody> {
     let found = reading.anytime.ok()?;
     let finite = |value: f64| value.is_finite().then_some(value);
+    let better = found.ln_e_better(metric);
     Some(AnytimeBody {
         method: found.method.name(),
         ln_e_value: found.ln_e_two_sided,
-        ln_e_value_better: found.ln_e_better,
+        ln_e_value_better: better,
         p_value: shown((-found.ln_e_two_sided).exp().min(1.0)),
         // Alone; with several treatments `close` takes the others into account.
-        closed_p_value: shown((-found.ln_e_better).exp().min(1.0)),
+        closed_p_value: shown((-better).exp().min(1.0)),
         lower: finite(found.lift.lower),
         upper: finite(found.lift.upper),
         at_least: finite(found.lift_at_least),
@@ -419,17 +420,15 @@ fn stratified(reading: &Reading) -> Option<StratifiedBody> {
     })
 }
 
-fn guardrail(metric: Metric, reading: &Reading) -> GuardrailBody {
-    let found: Result<_, StatsError> = analysis::guardrail(metric, reading.stratified);
+/// The only guardrail that follows from sums is the error rate.
+fn guardrail(metric: Metric, epochs: &[EpochArms<'_>]) -> GuardrailBody {
+    let strata = analysis::strata(metric, epochs);
+    let found: Result<_, StatsError> = strata.and_then(|strata| analysis::guardrail(&strata));
     GuardrailBody {
         verdict: found.map_or("inconclusive", |test| test.verdict.name()),
         p_value: found.ok().map(|test| shown(test.p)),
-        margin: if metric == Metric::ErrorRate {
-            analysis::ERROR_RATE_MARGIN
-        } else {
-            analysis::RELATIVE_MARGIN
-        },
-        margin_is_relative: metric != Metric::ErrorRate,
+        margin: analysis::ERROR_RATE_MARGIN,
+        margin_is_relative: false,
         reason: found.err().map(|error| error.to_string()),
     }
 }

@@ -275,13 +275,13 @@ fn sums_of(moments: &Moments, metric: Metric) -> Result<ValueSums, StatsError> {
             variance: arm.rate().ok().map(|rate| rate * (1.0 - rate)),
         },
         MetricMoments::Mean(arm) => ValueSums {
-            sum: Some(arm.mean()? * float(arm.n)),
+            sum: Some(arm.total()?),
             denominator: None,
             variance: arm.summary().ok().map(|summary| summary.variance()),
         },
         MetricMoments::Ratio(arm) => ValueSums {
-            sum: Some(arm.numerator().mean()? * float(arm.n)),
-            denominator: Some(arm.denominator().mean()? * float(arm.n)),
+            sum: Some(arm.numerator().total()?),
+            denominator: Some(arm.denominator().total()?),
             variance: arm.summary().ok().map(|found| found.se2() * float(arm.n)),
         },
     })

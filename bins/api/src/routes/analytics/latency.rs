@@ -11,11 +11,12 @@ use podium_storage::experiments::model::Variant;
 use super::bodies::{GuardrailBody, MetricComparison, MetricValue, Range};
 use super::compare::{Evidence, blank, shown, significance};
 
-/// The 95 % point of a variant, over all its epochs.
+/// The 95 % point of a variant, over all epochs of the analysis.
 pub(super) fn value(evidence: &Evidence<'_>, variant: &Variant) -> MetricValue {
     let mut all = Outcomes::default();
     let parts = evidence.outcomes.iter();
-    let mut parts = parts.filter(|part| part.variant_id == variant.id);
+    let from = evidence.sums.from_epoch;
+    let mut parts = parts.filter(|part| part.variant_id == variant.id && part.epoch >= from);
     let found = parts
         .try_for_each(|part| all.merge(&part.outcomes))
         .and_then(|()| all.p95(CONFIDENCE));

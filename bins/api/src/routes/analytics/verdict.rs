@@ -1,6 +1,7 @@
 //! One sentence of plain words, and what to do next.
 
 use chrono::{DateTime, Utc};
+use podium_domain::decision::evidence::MIN_UNITS_OF_MEAN;
 use podium_domain::experiment::Status;
 use podium_domain::stats::noninferiority::Verdict;
 use podium_promotion::decide::Decision;
@@ -36,8 +37,13 @@ pub(super) fn verdict(facts: &Facts<'_>) -> String {
     }
     let running = matches!(facts.status, Status::Running | Status::Paused);
     let Some(best) = best(&primary.comparisons, facts.decision) else {
-        let reason = primary.comparisons.first().and_then(|c| c.reason.clone());
-        let reason = reason.unwrap_or_else(|| "there is no treatment".to_owned());
+        let reason = match primary.comparisons.first() {
+            None => "there is no treatment".to_owned(),
+            Some(first) => first
+                .reason
+                .clone()
+                .unwrap_or_else(|| format!("an arm has fewer than {MIN_UNITS_OF_MEAN} units")),
+        };
         return format!(
             "{}: {} cannot be compared yet ({reason}).",
             if running { "Keep running" } else { "No result" },
@@ -287,7 +293,7 @@ fn to_sample(best: &MetricComparison) -> Option<String> {
     let days = sample.days_left?;
     Some(if days > 0.0 {
         format!(
-            " About {} to the sample that finds {effect:.0} % at the traffic so far.",
+            " About {} to the sample that finds {effect:.0} % at the traffic of the last days.",
             in_days(days)
         )
     } else {

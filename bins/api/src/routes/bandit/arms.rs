@@ -8,12 +8,16 @@ use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use podium_domain::bandit::evidence::{ArmHistory, HourCounts};
 use podium_domain::bandit::{ArmType, BanditOptions, Rewards};
+use podium_domain::experiment::Status;
 use podium_domain::fault::code;
 use podium_domain::text;
 use podium_serving::arms::{Picture, Standing};
 use podium_storage::analytics::context::{self, Arm};
 use podium_storage::bandit::counts::ArmCounts;
+use podium_storage::bandit::learning::VARIANT;
+use podium_storage::bandit::weights::Contest;
 use podium_storage::experiments::arms as changes;
+use podium_storage::experiments::model::Experiment;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -58,9 +62,11 @@ pub struct ArmRow {
     /// Free-form.
     #[schema(value_type = Object)]
     pub metadata: serde_json::Value,
-    /// Weight in force, floor included: the probability to come first among all arms. Null where nobody ranks the arm.
+    /// Weight in force, floor included: the probability to come first among all arms, or, of a variant, the propensity of the next
+    /// unit outside the even share. Null where nobody ranks the arm, and while the bandit assigns nobody.
     pub weight: Option<f64>,
-    /// Probability of being the best of all arms of the type; null with more than 500 arms that nobody ranks.
+    /// Probability of being the best of all arms of the type, by the posterior that the policy reads: with its prior, what is pending,
+    /// and what it forgets. Null with more than 500 arms that nobody ranks, and for variants that are retired.
     pub probability_best: Option<f64>,
     /// What choosing the arm for good is expected to cost a pull.
     pub expected_loss: Option<f64>,
@@ -124,7 +130,7 @@ pub struct CreateArm {
 
 /// Arms of a bandit; an empty list where there are none.
 #[utoipa::path(get, path = "/api/v1/admin/experiments/{id}/bandit-arms", operation_id = "banditArms", tag = "Bandits", security(("bearer" = [])),
-    params(("id" = String, Path, description = "Id or name"), ("armType" = Option<String>, Query, description = "item, brand, category or algorithm")),
+    params(("id" = String, Path, description = "Id or name"), ("armType" = Option<String>, Query, description = "item, brand, category, algorithm or variant")),
     responses((status = 200, body = Answer<Vec<ArmRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
         (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
         (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
@@ -142,6 +148,11 @@ pub async fn list(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
     }
     let mut rows = Vec::new();
     for (arm_type, arms) in by_type {
+        if arm_type == VARIANT {
+            let contest = Contest::read(&mut link, &experiment).await?;
+            rows.extend(contenders(arms, contest, &experiment).await);
+            continue;
+        }
         let ranked = arm_type
             .parse()
             .ok()
@@ -166,6 +177,29 @@ fn with_standings(arms: Vec<Arm>, picture: Option<&Picture>, weighted: bool) -> 
         ArmRow::new(arm, standing.as_ref(), weighted)
     };
     arms.into_iter().map(row).collect()
+}
+
+/// Variants as the policy of their bandit sees them now, with the weights by which units are drawn. A retired one has a weight of
+/// 0, and is not compared.
+async fn contenders(arms: Vec<Arm>, contest: Contest, experiment: &Experiment) -> Vec<ArmRow> {
+    let assigns = matches!(experiment.status, Status::Running | Status::Paused);
+    let weights = contest.shares();
+    let picture = web::block(move || {
+        let Contest {
+            options,
+            arms,
+            hour,
+            ..
+        } = contest;
+        Picture::new(0, &options, &arms, hour)
+    });
+    let picture = picture.await.ok().and_then(Result::ok);
+    let mut rows = with_standings(arms, picture.as_ref(), false);
+    for row in &mut rows {
+        let weight = weights.get(&row.arm_id).copied().unwrap_or(0.0);
+        row.weight = Some(weight).filter(|_| assigns);
+    }
+    rows
 }
 
 /// The picture of arms that nobody ranks now, on a thread that answers no page views.

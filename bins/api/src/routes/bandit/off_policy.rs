@@ -33,8 +33,8 @@ const REWARD: f64 = 1e12;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OffPolicyBody {
     /// `"uniform"`, `"input_order"` (the first candidate of the request), `{"order": [ids]}` (the first of them that is
-    /// a candidate; in a log that comes along the arm of each position), `{"weights": {id: weight}}`, or, for such a log,
-    /// `{"probabilities": {id: [one for each position]}}`.
+    /// a candidate; in a log that comes along the arm of each position), `{"weights": {id: weight}}` (candidates that are not
+    /// named are never shown; each decision needs one that is), or, for such a log, `{"probabilities": {id: [one for each position]}}`.
     #[schema(value_type = Object)]
     pub target: serde_json::Value,
     /// What was ranked: `item` (default), `brand`, `category` or `algorithm`.
@@ -77,7 +77,7 @@ pub struct LogRow {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OffPolicyAnswer {
-    /// Rows: decisions whose outcome is known, or rows of the log.
+    /// Rows: of the newest 100,000 decisions whose window has passed those whose first place was seen, or rows of the log.
     pub rows: usize,
     /// What the logged policy earned a row.
     pub logged_value: Option<f64>,

@@ -18,7 +18,7 @@ pub(super) enum Target {
     InputOrder,
     /// The first of these that is a candidate, else the first candidate; of a log the arm of each position.
     Order(Vec<String>),
-    /// Candidates in proportion to these weights.
+    /// Candidates in proportion to these weights; those that are not named are never shown.
     Weights(BTreeMap<String, f64>),
     /// Arms by position, for a log.
     Probabilities(BTreeMap<String, Vec<f64>>),
@@ -126,13 +126,24 @@ fn among(target: &Target, candidates: &[String]) -> Result<Vec<f64>, ApiError> {
         }
         Target::Weights(weights) => {
             let weight = |id: &String| weights.get(id).copied().unwrap_or(0.0);
-            let weights: Vec<f64> = candidates.iter().map(weight).collect();
-            podium_bandit::order::first_place(&weights)
+            in_proportion(&candidates.iter().map(weight).collect::<Vec<f64>>()).ok_or_else(|| {
+                let shown: Vec<&str> = candidates.iter().take(3).map(String::as_str).collect();
+                misfit(&format!(
+                    "gives no weight to any candidate of a decision (of {}): which of them would it show? name one of every decision",
+                    shown.join(", ")
+                ))
+            })?
         }
         Target::Probabilities(_) => {
             return Err(misfit("probabilities by position go with a log"));
         }
     })
+}
+
+/// Probabilities in proportion to weights; `None` where all are 0, which says nothing.
+fn in_proportion(weights: &[f64]) -> Option<Vec<f64>> {
+    let says = weights.iter().any(|weight| *weight > 0.0);
+    says.then(|| podium_bandit::order::first_place(weights))
 }
 
 fn on_rows(rows: &[Row], arms: &[String], question: &Question) -> Result<Outcome, ApiError> {
@@ -194,7 +205,8 @@ fn by_position<'a>(
             for (id, weight) in weights {
                 set(&mut row, numbers.of(id), *weight);
             }
-            TargetPolicy::new(vec![podium_bandit::order::first_place(&row); positions])
+            let row = in_proportion(&row).ok_or_else(|| misfit("needs a weight above 0"))?;
+            TargetPolicy::new(vec![row; positions])
         }
         Target::Probabilities(lists) => {
             let mut matrix = vec![vec![0.0; arms]; positions];

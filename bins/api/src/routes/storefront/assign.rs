@@ -11,7 +11,7 @@ use podium_domain::text;
 use podium_serving::assign::{Agent, AssignError, AssignRequest};
 
 use super::bodies::{AssignBody, Assignment, BulkAssignments, BulkBody};
-use super::{KEY, experiment, quick, visitor};
+use super::{KEY, experiment, usual_assign, visitor};
 use crate::bots::is_bot;
 use crate::json::{self, Fields, Node};
 use crate::problem::{ApiError, Problem};
@@ -29,15 +29,14 @@ use crate::request::{BATCH, Ctx, Media, ONE, json_bytes};
         (status = 422, content_type = "application/problem+json", body = Problem)))]
 pub async fn assign(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(ONE, Media::Beacon).await?;
-    let now = ctx.state.clock.now();
     let is_bot = || asks_a_bot(&ctx);
     let agent = Agent::Asked(&is_bot);
-    let answer = match quick::read(&body, agent) {
-        Some(request) => ctx.state.serving.assign(request, now).await,
+    let answer = match usual_assign::read(&body, agent) {
+        Some(request) => ctx.state.serving.assign(request).await,
         None => {
             let node = json::parse(&body)?;
             let request = read(&node, agent)?;
-            ctx.state.serving.assign(request, now).await
+            ctx.state.serving.assign(request).await
         }
     };
     Ok(json_bytes(answer.map_err(assign_error)?))
@@ -81,11 +80,11 @@ pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
         fields.fault("experiment", "required", "is required with user_ids");
     }
     fields.finish()?;
-    let (serving, now) = (&ctx.state.serving, ctx.state.clock.now());
+    let serving = &ctx.state.serving;
     let (answers, units, is_degraded) = match (users, experiment) {
         (Some(users), Some(experiment)) => (
             serving
-                .assign_many(experiment, &users, agent, now)
+                .assign_many(experiment, &users, agent)
                 .await
                 .map_err(assign_error)?,
             users,
@@ -98,16 +97,13 @@ pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
                 placement: None,
             };
             (
-                vec![serving.assign(request, now).await.map_err(assign_error)?],
+                vec![serving.assign(request).await.map_err(assign_error)?],
                 visitor.unit().into_iter().collect(),
                 false,
             )
         }
         _ => {
-            let (answers, is_degraded) = serving
-                .assign_all(visitor, now)
-                .await
-                .map_err(assign_error)?;
+            let (answers, is_degraded) = serving.assign_all(visitor).await.map_err(assign_error)?;
             let unit = visitor.unit().unwrap_or_default();
             let units = vec![unit; answers.len()];
             (answers, units, is_degraded)

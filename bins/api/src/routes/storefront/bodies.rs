@@ -179,6 +179,7 @@ pub struct EventBody {
     /// Type of the page.
     pub page_type: Option<String>,
     /// Decision of a ranking.
+    #[schema(min_length = 1, max_length = 128)]
     pub decision_id: Option<String>,
     /// When it happened: at most 30 days back, 5 minutes ahead.
     pub occurred_at: Option<DateTime<Utc>>,

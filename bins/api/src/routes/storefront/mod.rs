@@ -13,9 +13,9 @@ use crate::routes::Route;
 pub mod assign;
 pub mod bodies;
 mod event;
-mod quick;
 pub mod rank;
 pub mod track;
+mod usual_assign;
 
 /// Longest unit id, in characters.
 const UNIT: usize = 255;

@@ -47,7 +47,7 @@ pub async fn rank(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
         decision_id: ids::uuid_at(now),
         seed: ids::seed(),
     };
-    let ranked = ctx.state.serving.rank(&request, chance, now).await;
+    let ranked = ctx.state.serving.rank(&request, chance).await;
     Ok(json_bytes(
         answer(&request, nodes, &ranked.map_err(rank_error)?).into(),
     ))

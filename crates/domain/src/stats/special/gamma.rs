@@ -3,7 +3,7 @@
 use std::f64::consts::TAU;
 
 /// ½ ln 2π.
-pub(super) const HALF_LN_TAU: f64 = 0.918_938_533_204_672_8;
+pub(in crate::stats) const HALF_LN_TAU: f64 = 0.918_938_533_204_672_8;
 
 /// From here on the series of [`stirling_error`] has converged in double precision.
 const SERIES_FROM: f64 = 16.0;

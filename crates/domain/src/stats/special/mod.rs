@@ -18,7 +18,7 @@ mod student;
 pub use beta::{beta_isf, beta_quantile, beta_tails, ln_beta};
 pub use chi2::{chi2_ln_sf, chi2_sf, chi2_tails};
 pub use gamma::ln_gamma;
-pub(super) use gamma::{deviance_by, stirling_error};
+pub(super) use gamma::{HALF_LN_TAU, deviance_by, stirling_error};
 pub(super) use logit_beta::{Drop, LogitBeta, Walk, gauss};
 pub(super) use normal::norm_ln_scaled_sf;
 pub use normal::{
