@@ -210,39 +210,48 @@ impl Sender {
                 reason,
                 answer,
                 end,
+                pause: None,
             },
-            // Whoever tries a configuration out wants to know now.
-            Verdict::Later { reason, .. } if delivery.message.event == Event::Test => {
-                Outcome::Dead {
-                    reason,
-                    answer,
-                    end: End::Message,
-                }
-            }
             Verdict::Later {
                 reason,
                 at_least,
                 pause,
-            } => match retry::delay(delivery.channel, delivery.attempt, self.settings.retry_base) {
-                None => Outcome::Dead {
-                    reason: format!("gave up after {} tries; last: {reason}", delivery.attempt),
-                    answer,
-                    end: End::Message,
-                },
-                Some(delay) => {
-                    let delay = retry::jittered(delay, (self.world.chance)()).max(at_least);
-                    // The table is about this message: late in it the target's other messages must not wait for hours.
-                    let patience = at_least.max(delay.min(self.probe_every()));
-                    let pause = pause.then(|| wish.unwrap_or(patience));
-                    Outcome::Retry {
+            } => {
+                let after = self.delay(delivery).map(|delay| delay.max(at_least));
+                // The table is about this message: late in it the target's other messages must not wait for hours.
+                let most = self.probe_every();
+                let patience = at_least.max(after.map_or(most, |delay| delay.min(most)));
+                let pause = pause.then(|| wish.unwrap_or(patience));
+                match after {
+                    // Whoever tries a configuration out wants to know now.
+                    Some(delay) if delivery.message.event != Event::Test => Outcome::Retry {
                         reason,
                         answer,
                         delay: delay.max(wish.unwrap_or_default()),
                         pause,
-                    }
+                    },
+                    Some(_) => Outcome::Dead {
+                        reason,
+                        answer,
+                        end: End::Message,
+                        pause,
+                    },
+                    None => Outcome::Dead {
+                        reason: format!("gave up after {} tries; last: {reason}", delivery.attempt),
+                        answer,
+                        end: End::Message,
+                        pause,
+                    },
                 }
-            },
+            }
         }
+    }
+
+    /// When the table says that a message is tried again, with jitter; `None` after the last try.
+    fn delay(&self, delivery: &Delivery) -> Option<Duration> {
+        let base = self.settings.retry_base;
+        let delay = retry::delay(delivery.channel, delivery.attempt, base)?;
+        Some(retry::jittered(delay, (self.world.chance)()))
     }
 
     fn probe_every(&self) -> Duration {

@@ -215,6 +215,7 @@ async fn a_trial_waits_for_a_target_that_wants_nothing() {
             ["experiment.promoted", "notification.test"],
             "the trial goes first"
         );
+        assert_eq!(deliver_once(&sender).await, 0, "it was told to wait again");
     }
 }
 

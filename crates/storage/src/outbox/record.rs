@@ -60,6 +60,8 @@ pub enum Outcome {
         answer: Answer,
         /// What follows for others.
         end: End,
+        /// When to send this target anything again.
+        pause: Option<Duration>,
     },
 }
 
@@ -132,6 +134,8 @@ logged AS (
 UPDATE notification_configs c
 SET failures_in_row = c.failures_in_row + 1, failing_since = coalesce(c.failing_since, now()), leased_until = NULL,
     refusals_in_row = c.refusals_in_row + $5,
+    paused_until = CASE WHEN c.updated_at = $9 THEN coalesce(now() + make_interval(secs => $8), c.paused_until)
+                        ELSE c.paused_until END,
     probe_at = CASE WHEN c.failures_in_row + 1 >= $6 THEN now() + make_interval(secs => $7) END
 FROM gone WHERE c.id = gone.config_id
 RETURNING c.refusals_in_row";
@@ -193,9 +197,16 @@ pub async fn record(
                 reason,
                 answer,
                 end,
+                pause,
             } => {
-                let (lease, why) = (Some(delivery.lease), (reason.as_str(), answer, *end));
-                give_up(&tx, delivery, lease, why, limits, now).await?;
+                let lost = Lost {
+                    lease: Some(delivery.lease),
+                    reason,
+                    answer,
+                    end: *end,
+                    pause: *pause,
+                };
+                give_up(&tx, delivery, &lost, limits, now).await?;
             }
         }
         tx.commit().await?;
@@ -259,33 +270,50 @@ async fn retry(
     }
     if column(row, "notification_configs", "hopeless")? {
         let reason = format!("five days without a success; last: {}", later.reason);
-        let why = (reason.as_str(), later.answer, End::Target);
-        return give_up(tx, delivery, None, why, limits, now).await;
+        let lost = Lost {
+            lease: None,
+            reason: &reason,
+            answer: later.answer,
+            end: End::Target,
+            pause: None,
+        };
+        return give_up(tx, delivery, &lost, limits, now).await;
     }
     let results = [TryResult::Failed, TryResult::Retried];
     count(tx, delivery.channel, &results).await
 }
 
+/// A message that is given up; without a lease whoever has it.
+struct Lost<'a> {
+    lease: Option<Uuid>,
+    reason: &'a str,
+    answer: &'a Answer,
+    end: End,
+    pause: Option<Duration>,
+}
+
 async fn give_up(
     tx: &Transaction<'_>,
     delivery: &Delivery,
-    lease: Option<Uuid>,
-    (reason, answer, end): (&str, &Answer, End),
+    lost: &Lost<'_>,
     limits: Limits,
     now: DateTime<Utc>,
 ) -> Result<(), StorageError> {
+    let (reason, answer, end) = (lost.reason, lost.answer, lost.end);
     let refusal = i32::from(end == End::Refusal);
     let rows = fetch(
         tx,
         DEAD,
         &[
             &delivery.id,
-            &lease,
+            &lost.lease,
             &reason,
             &Json(answer),
             &refusal,
             &limits.failures,
             &limits.probe_every.as_secs_f64(),
+            &lost.pause.map(|pause| pause.as_secs_f64()),
+            &delivery.version,
         ],
     )
     .await?;
