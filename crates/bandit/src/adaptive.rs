@@ -212,15 +212,25 @@ impl AdaptiveData {
     /// # Errors
     /// [`BanditError::NotEnoughData`] below two plays.
     pub fn arms(&self) -> Result<Vec<ArmEstimates>, BanditError> {
-        let of = |arm: usize| {
-            Ok(ArmEstimates {
-                naive: naive(self.totals[arm]),
-                ipw: self.ipw[arm].estimate()?,
-                aipw: self.aipw[arm].estimate()?,
-                aipw_sqrt: self.sqrt[arm].estimate()?,
-            })
-        };
-        (0..self.totals.len()).map(of).collect()
+        (0..self.totals.len()).map(|arm| self.arm(arm)).collect()
+    }
+
+    /// The estimates of one arm's rate, whatever is known of the others.
+    ///
+    /// # Errors
+    /// [`BanditError::UnknownArm`]; [`BanditError::NotEnoughData`] below two plays.
+    pub fn arm(&self, arm: usize) -> Result<ArmEstimates, BanditError> {
+        let arms = self.totals.len();
+        let known = self.ipw.get(arm).zip(self.aipw.get(arm));
+        let ((ipw, aipw), sqrt) = known
+            .zip(self.sqrt.get(arm))
+            .ok_or(BanditError::UnknownArm { arm, arms })?;
+        Ok(ArmEstimates {
+            naive: naive(self.totals[arm]),
+            ipw: ipw.estimate()?,
+            aipw: aipw.estimate()?,
+            aipw_sqrt: sqrt.estimate()?,
+        })
     }
 
     /// The difference by raw averages: biased, shown for comparison only.

@@ -303,7 +303,7 @@ fn bandit(sums: &Sums<'_>, treatment: i64, metric: Metric) -> Option<BanditReadi
     Some(BanditReading {
         prob_best: standing.prob_best,
         expected_loss: standing.expected_loss,
-        control_rate: base.rate.value,
+        control_rate: base.rate?.value,
         difference: difference.estimate.value,
         standard_error: difference.estimate.se,
         interval: difference.anytime,

@@ -91,13 +91,14 @@ pub struct ArmTruth {
     pub counts: Counts,
     /// Their plain average: biased, for comparison only.
     pub raw: Option<Estimate>,
-    /// The rate by AIPW scores.
-    pub rate: Estimate,
+    /// The rate by AIPW scores; `None` until the arm shares epochs of at least two units with the control.
+    pub rate: Option<Estimate>,
     /// The same with scores weighted by the square root of the propensity: narrower.
-    pub rate_sqrt: Estimate,
-    /// How it compares with all arms that are in the running; `None` for one that is retired.
+    pub rate_sqrt: Option<Estimate>,
+    /// How it compares with all arms that are in the running; `None` for one that is retired, and for all until each of
+    /// them has units.
     pub standing: Option<Standing>,
-    /// Against the control; `None` for the control itself.
+    /// Against the control; `None` for the control itself, and where there is no rate.
     pub difference: Option<Difference>,
 }
 
@@ -109,8 +110,8 @@ pub struct ArmTruth {
 /// over their inverse propensities. Epochs in which an arm or the control had no weight say nothing about the two.
 ///
 /// # Errors
-/// [`BanditError::UnknownArm`]; [`BanditError::NotEnoughData`] where an arm shares no epoch of two units with the
-/// control; [`BanditError::OutOfRange`] for units of an arm without weight; [`BanditError::Length`].
+/// [`BanditError::UnknownArm`]; [`BanditError::NoArms`] without epochs; [`BanditError::OutOfRange`] for units of an arm
+/// without weight; [`BanditError::Length`].
 pub fn read(epochs: &[EpochUnits], control: usize) -> Result<Vec<ArmTruth>, BanditError> {
     let arms = epochs.first().map_or(0, |epoch| epoch.weights.len());
     let mut truths = Vec::with_capacity(arms);
@@ -134,18 +135,14 @@ fn standings(epochs: &[EpochUnits], arms: usize) -> Result<Vec<(usize, Standing)
     for epoch in in_order(epochs, together) {
         data.add(&epoch.batch()?)?;
     }
-    let estimates = data.arms()?;
     let posterior = |arm: &usize| {
-        let rate = estimates.get(*arm);
-        let (rate, counts) = rate
-            .zip(data.totals().get(*arm))
-            .ok_or(BanditError::UnknownArm { arm: *arm, arms })?;
-        Ok(Prior::FLAT.posterior(effective(rate.aipw, *counts)?))
+        let rate = data.arm(*arm)?.aipw;
+        Ok(Prior::FLAT.posterior(effective(rate, data.totals()[*arm])?))
     };
-    let posteriors: Vec<_> = running
-        .iter()
-        .map(posterior)
-        .collect::<Result<_, BanditError>>()?;
+    let posteriors = running.iter().map(posterior).collect();
+    let Some(posteriors) = known::<Vec<_>>(posteriors)? else {
+        return Ok(Vec::new());
+    };
     let best = best_arm(&posteriors)?;
     let parts = best.probability.into_iter().zip(best.expected_loss);
     let standing = |(prob_best, expected_loss)| Standing {
@@ -153,6 +150,14 @@ fn standings(epochs: &[EpochUnits], arms: usize) -> Result<Vec<(usize, Standing)
         expected_loss,
     };
     Ok(running.into_iter().zip(parts.map(standing)).collect())
+}
+
+/// Too little data is nothing known, and no error: an arm that was just added must not hide what is known of the others.
+fn known<T>(found: Result<T, BanditError>) -> Result<Option<T>, BanditError> {
+    match found {
+        Err(BanditError::NotEnoughData { .. }) => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// Epochs that fit, the even share last: it runs beside all others, and its propensities need no past.
@@ -193,10 +198,17 @@ fn one(
     for epoch in in_order(epochs, shared) {
         data.add(&epoch.batch()?)?;
     }
-    let estimates = data.arms()?;
-    let estimate = estimates
-        .get(arm)
-        .ok_or(BanditError::UnknownArm { arm, arms })?;
+    let raw = all_units(epochs, arm)?;
+    let Some(estimate) = known(data.arm(arm))? else {
+        return Ok(ArmTruth {
+            counts: raw,
+            raw: average(raw),
+            rate: None,
+            rate_sqrt: None,
+            standing: None,
+            difference: None,
+        });
+    };
     let totals = data.totals();
     let enough = [control, arm]
         .iter()
@@ -206,14 +218,13 @@ fn one(
     let difference = if arm == control {
         None
     } else {
-        Some(difference(&data, scale.transpose()?)?)
+        known(difference(&data, scale.transpose()?))?
     };
-    let raw = all_units(epochs, arm)?;
     Ok(ArmTruth {
         counts: raw,
         raw: average(raw),
-        rate: estimate.aipw,
-        rate_sqrt: estimate.aipw_sqrt,
+        rate: Some(estimate.aipw),
+        rate_sqrt: Some(estimate.aipw_sqrt),
         standing: None,
         difference,
     })
@@ -308,7 +319,8 @@ impl Leader {
 /// control above zero, and 25 conversions in both. The control never wins: it is what stays.
 ///
 /// # Errors
-/// [`BanditError::NoArms`]; [`BanditError::UnknownArm`]; [`BanditError::OutOfRange`] for a confidence outside (0, 1].
+/// [`BanditError::NoArms`] while no arm has a standing, or the control no rate; [`BanditError::UnknownArm`];
+/// [`BanditError::OutOfRange`] for a confidence outside (0, 1].
 pub fn leader(
     truths: &[ArmTruth],
     control: usize,
@@ -331,7 +343,7 @@ pub fn leader(
     let conditions = winner_conditions(
         standing.prob_best,
         standing.expected_loss,
-        base.rate.value,
+        base.rate.ok_or(BanditError::NoArms)?.value,
         best.difference.and_then(|difference| difference.anytime),
         (best.counts.successes(), base.counts.successes()),
         min_confidence,
@@ -484,6 +496,29 @@ mod tests {
     }
 
     #[test]
+    fn an_arm_without_units_hides_nothing_of_the_others() {
+        // Never shown: its weight was 0 from the start.
+        let never = [epoch(
+            false,
+            &[50.0, 50.0, 0.0],
+            &[(2_000, 100), (2_000, 180), (0, 0)],
+        )];
+        let truths = read(&never, 0).unwrap();
+        assert!(truths[2].rate.is_none() && truths[2].difference.is_none());
+        assert!(truths[1].rate.is_some() && truths[1].difference.is_some());
+        assert_eq!(leader(&truths, 0, 0.95).unwrap().arm, 1);
+        // Just added: who is best is not known before it has units, and nobody wins.
+        let added = [
+            never[0].clone(),
+            epoch(false, &[40.0, 30.0, 30.0], &[(0, 0), (0, 0), (0, 0)]),
+        ];
+        let truths = read(&added, 0).unwrap();
+        assert!(truths[1].rate.is_some());
+        assert!(truths.iter().all(|truth| truth.standing.is_none()));
+        assert_eq!(leader(&truths, 0, 0.95), Err(BanditError::NoArms));
+    }
+
+    #[test]
     fn the_scale_stands_before_there_are_data() {
         // The same difference of the same scores, told by two courses of the units before: a scale that was tuned to the variance
         // at the first look would make two intervals of them.
@@ -521,6 +556,7 @@ mod tests {
         assert!(read(&epochs, 3).is_err());
         assert!(read(&[], 0).is_err());
         let nobody = [epoch(true, &[1.0, 1.0], &[(0, 0), (0, 0)])];
-        assert!(read(&nobody, 0).is_err());
+        let truths = read(&nobody, 0).unwrap();
+        assert!(truths.iter().all(|truth| truth.rate.is_none()));
     }
 }

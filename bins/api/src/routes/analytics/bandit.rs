@@ -38,7 +38,7 @@ pub(super) fn bandit(
     let outcome = truth::outcome_of(experiment.primary_metric);
     let units = by_epoch(epochs, rows, &ids, from_epoch, outcome);
     let truths = truth::read(&units, 0).ok()?;
-    let leader = truth::leader(&truths, 0, CONFIDENCE).ok()?;
+    let leader = truth::leader(&truths, 0, CONFIDENCE).ok();
     let in_force = epochs.iter().find(|epoch| epoch.epoch == experiment.epoch);
     let arms = variants.iter().zip(&truths);
     let arms = arms.map(|(variant, truth)| arm(variant, truth, in_force));
@@ -49,8 +49,11 @@ pub(super) fn bandit(
         epoch: experiment.epoch,
         outcome: outcome.name(),
         arms: arms.collect(),
-        winner: winner(&variants, &leader),
-        missing: missing(&leader),
+        winner: leader.as_ref().and_then(|leader| winner(&variants, leader)),
+        missing: leader.as_ref().map_or_else(
+            || vec!["units of every variant with traffic".to_owned()],
+            missing,
+        ),
         note: if options.floor > 0.0 { NOTE } else { NO_FLOOR },
     })
 }
@@ -74,10 +77,10 @@ fn arm(variant: &Variant, truth: &ArmTruth, in_force: Option<&Epoch>) -> BanditA
         units: truth.counts.plays(),
         conversions: truth.counts.successes(),
         raw_rate: truth.raw.map(|raw| raw.value),
-        rate: truth.rate.value,
-        rate_interval: range(&truth.rate),
-        rate_root_weighted: truth.rate_sqrt.value,
-        rate_root_weighted_interval: range(&truth.rate_sqrt),
+        rate: truth.rate.map(|rate| rate.value),
+        rate_interval: truth.rate.as_ref().map(range),
+        rate_root_weighted: truth.rate_sqrt.map(|rate| rate.value),
+        rate_root_weighted_interval: truth.rate_sqrt.as_ref().map(range),
         probability_best: truth.standing.map(|standing| standing.prob_best),
         expected_loss: truth.standing.map(|standing| standing.expected_loss),
         difference: difference.map(|difference| difference.estimate.value),

@@ -59,14 +59,14 @@ pub struct BanditArmBody {
     pub conversions: u64,
     /// Conversions over units of all epochs: raw and biased, for comparison only.
     pub raw_rate: Option<f64>,
-    /// The rate by AIPW.
-    pub rate: f64,
+    /// The rate by AIPW; null until the variant shares epochs of at least two units with the control.
+    pub rate: Option<f64>,
     /// Its 95 % interval.
-    pub rate_interval: Range,
+    pub rate_interval: Option<Range>,
     /// The rate by AIPW with scores weighted by the root of the propensity, which is narrower.
-    pub rate_root_weighted: f64,
+    pub rate_root_weighted: Option<f64>,
     /// Its 95 % interval.
-    pub rate_root_weighted_interval: Range,
+    pub rate_root_weighted_interval: Option<Range>,
     /// Probability of being the best of the variants with traffic, from the time in which all of them had some; null for one
     /// that is retired.
     pub probability_best: Option<f64>,
