@@ -158,6 +158,10 @@ async fn a_covariate_narrows_the_comparison() {
         };
         arm.add(covariate(n), value(n));
         events.push(json!({"user_id": user, "experiment_id": experiment.id, "event_type": "engagement", "value": value(n)}));
+        events.push(
+            json!({"user_id": user, "experiment_id": experiment.id, "event_type": "purchase",
+            "value": 5.0 * covariate(n)}),
+        );
     }
     app.track_any(json!({"events": events})).await.ok();
     app.fold().await;
@@ -178,6 +182,12 @@ async fn a_covariate_narrows_the_comparison() {
     )
     .await;
     assert_eq!(ratio.data()["comparisons"][0]["cuped"], Value::Null);
+    // What the covariate explains altogether leaves nothing to test by, and the answer says so.
+    let path = format!("/{}/lift?metric=revenue_per_user", experiment.id);
+    let revenue = get(&app, &path).await.data();
+    let found = &revenue["comparisons"][0];
+    assert_eq!(found["cuped"], Value::Null);
+    assert_eq!(found["cupedReason"], "no variance");
 }
 
 /// What unit number `n` spends in total; every second one buys.

@@ -132,10 +132,12 @@ impl Evidence<'_> {
         let reading = analysis::read_of(metric, &epochs, self.split());
         let reason = reading.fixed.as_ref().err().map(ToString::to_string);
         let decided = role == "primary" && !self.is_bandit();
+        let adjusted = self.adjusted(control.id, variant.id, metric);
         let mut found = MetricComparison {
             anytime: anytime(metric, &reading),
             anytime_reason: reading.anytime.as_ref().err().map(ToString::to_string),
-            cuped: self.adjusted(control.id, variant.id, metric),
+            cuped_reason: adjusted.as_ref().err().map(ToString::to_string),
+            cuped: adjusted.ok().flatten(),
             bayesian: bayesian(&reading),
             stratified: stratified(&reading),
             guardrail: (role == "guardrail").then(|| guardrail(metric, &epochs)),
@@ -170,7 +172,13 @@ impl Evidence<'_> {
     }
 
     /// With the covariate, where both arms had traffic in one epoch: those units, and the centre of that epoch's variants.
-    fn adjusted(&self, control: i64, treatment: i64, metric: Metric) -> Option<CupedBody> {
+    /// `None` where there is nothing to adjust by.
+    fn adjusted(
+        &self,
+        control: i64,
+        treatment: i64,
+        metric: Metric,
+    ) -> Result<Option<CupedBody>, StatsError> {
         let sums = &self.sums;
         let compared: Vec<i32> = sums
             .counted_epochs()
@@ -178,7 +186,7 @@ impl Evidence<'_> {
             .map(|epoch| epoch.epoch)
             .collect();
         let [epoch] = compared.as_slice() else {
-            return None;
+            return Ok(None);
         };
         let parts = || {
             self.covariates
@@ -194,10 +202,14 @@ impl Evidence<'_> {
             let part = parts().find(|part| part.of.variant_id == variant)?;
             Some((&part.of.moments, &part.covered))
         };
-        let (a, b) = (arm(control)?, arm(treatment)?);
-        let found = analysis::adjusted(metric, a, b, centre.as_ref()).ok()??;
+        let Some((a, b)) = arm(control).zip(arm(treatment)) else {
+            return Ok(None);
+        };
+        let Some(found) = analysis::adjusted(metric, a, b, centre.as_ref())? else {
+            return Ok(None);
+        };
         let lift = analysis::adjusted_lift(&found);
-        Some(CupedBody {
+        Ok(Some(CupedBody {
             units_with_covariate: a.1.units + b.1.units,
             theta: found.theta,
             control_mean: found.mean_a,
@@ -212,7 +224,7 @@ impl Evidence<'_> {
             p_value: shown(found.p.two_sided),
             ln_p_value: found.p.ln_two_sided,
             variance_reduction: found.variance_reduction,
-        })
+        }))
     }
 
     /// The effect that the experiment is planned to find.
@@ -335,6 +347,7 @@ pub(super) fn blank(variant: &Variant, reason: Option<String>) -> MetricComparis
         anytime: None,
         anytime_reason: None,
         cuped: None,
+        cuped_reason: None,
         bayesian: None,
         stratified: None,
         guardrail: None,

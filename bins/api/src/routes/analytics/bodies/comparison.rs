@@ -90,6 +90,9 @@ pub struct MetricComparison {
     /// Adjusted by the covariate that was handed in; null without one, for ratios, and after a change of
     /// weights. Never winsorised: the sums with the covariate are those of the values as they are.
     pub cuped: Option<CupedBody>,
+    /// Why it is null although there is a covariate: the sums say so, as where it explains everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuped_reason: Option<String>,
     /// For reading, not for deciding: a threshold on it is not safe under peeking.
     pub bayesian: Option<BayesianBody>,
     /// Compared within each stretch of constant weights.
