@@ -1,7 +1,8 @@
 //! The program is killed under load: nothing acknowledged is lost, nothing counts twice, nobody flips.
 
+use podium_storage::rebuild::rebuild;
 use podium_tests::load::Plan;
-use podium_tests::{ApiProcess, Rng, TestApp, scaled};
+use podium_tests::{ApiProcess, Rng, TestApp, eventually, scaled};
 
 use crate::PROGRAM;
 
@@ -55,4 +56,44 @@ async fn one_of_two_replicas_may_die() {
     load.finish().await;
     app.fold().await;
     load.verify(app.database()).await;
+}
+
+/// The same with variants as arms: what is learned is what happened, however often the process that learns is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_nine_teaches_nothing_twice() {
+    const USERS: usize = 400;
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").running().await;
+    app.change(
+        "UPDATE experiments SET experiment_type = 'bandit', primary_metric = 'click_through_rate'",
+    )
+    .await;
+    let variables = [("DATABASE_URL", app.database().url())];
+    let mut rng = Rng::printed();
+    let mut process = ApiProcess::start(PROGRAM, &variables).await;
+    let mut load = Plan {
+        events: 4 * USERS,
+        connections: 16,
+        users: USERS,
+    }
+    .start(&experiment, vec![process.client()]);
+    for moment in load.moments(6, &mut rng) {
+        load.reaches(moment).await;
+        process.kill();
+        process = ApiProcess::start(PROGRAM, &variables).await;
+        load.aim_at(vec![process.client()]);
+    }
+    load.finish().await;
+    app.fold().await;
+    load.verify(app.database()).await;
+    // Every user saw and clicked once.
+    let learned = "SELECT sum(total_pulls)::bigint, sum(total_reward)::bigint FROM bandit_arms";
+    let users = USERS.to_string();
+    eventually("arms have caught up", async || {
+        app.fold().await;
+        app.database().rows(learned).await == [[users.clone(), users.clone()]]
+    })
+    .await;
+    let report = rebuild(&app.database().settings(), false).await.unwrap();
+    assert_eq!(report.differences(), 0, "{report:?}");
 }
