@@ -5,6 +5,7 @@
 )]
 
 mod covariates_and_caps;
+mod missing;
 
 use podium_tests::{Answer, TestApp};
 use reqwest::Method;

@@ -425,6 +425,32 @@ mod tests {
     }
 
     #[test]
+    fn large_means_lose_nothing_of_a_small_difference() {
+        // Two units in three have a billion, the third has something more.
+        let arm = |more: i128| {
+            let (value, billion) = (UnitTotal::PurchaseValue, 10_i128.pow(13));
+            let third = billion + more * 10_000;
+            let squares = 20 * billion * billion + 10 * third * third;
+            Moments {
+                units: 30,
+                units_above_zero: BTreeMap::from([(value, 30)]),
+                sums: BTreeMap::from([(value, (20 * billion + 10 * third).into())]),
+                products: BTreeMap::from([((value, value), squares.into())]),
+                ..Moments::default()
+            }
+        };
+        let (control, treatment) = (arm(1), arm(2));
+        let reading = read(Metric::RevenuePerUser, &[even(&control, &treatment)]);
+        let (fixed, stratified) = (reading.fixed.unwrap(), reading.stratified.unwrap());
+        for difference in [fixed.difference, stratified.effect] {
+            assert!((3.0 * difference - 1.0).abs() < 1e-9, "{difference}");
+        }
+        for lift in [fixed.lift.value.unwrap(), stratified.lift.unwrap()] {
+            assert!((lift * 3_000_000_001.0 - 1.0).abs() < 1e-9, "{lift}");
+        }
+    }
+
+    #[test]
     fn guardrails_tell_proof_from_doubt() {
         let errors = |units: i64, failed: [i64; 2]| {
             let [control, treatment] = failed

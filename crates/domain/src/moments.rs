@@ -95,7 +95,9 @@ impl MeanMoments {
             return Err(StatsError::InvalidInput);
         }
         let divisor = &n * (&n - 1_u32) * self.scale * self.scale;
-        MeanSummary::new(self.n, self.mean()?, quotient(&centred, &divisor))
+        let (mean, rest) = quotient_and_rest(&self.sum, &(&n * self.scale));
+        let summary = MeanSummary::new(self.n, mean, quotient(&centred, &divisor))?;
+        Ok(summary.with_rest(rest))
     }
 }
 
@@ -375,8 +377,15 @@ fn check_units(n: i64, least: i64, scale: u32) -> Result<(), StatsError> {
 /// rounded twice.
 #[must_use]
 pub fn quotient(numerator: &BigInt, denominator: &BigInt) -> f64 {
+    quotient_and_rest(numerator, denominator).0
+}
+
+/// [`quotient`], and beside it what its rounding took: together they have the quotient's first 65 bits.
+fn quotient_and_rest(numerator: &BigInt, denominator: &BigInt) -> (f64, f64) {
+    /// Bits that are added last; those above them fit into a float.
+    const LOWEST: u32 = 20;
     if numerator.is_zero() {
-        return 0.0;
+        return (0.0, 0.0);
     }
     let negative = (numerator.sign() == Sign::Minus) != (denominator.sign() == Sign::Minus);
     let (numerator, denominator) = (numerator.magnitude(), denominator.magnitude());
@@ -392,8 +401,16 @@ pub fn quotient(numerator: &BigInt, denominator: &BigInt) -> f64 {
         _ => shifted_quotient_of_many_digits(numerator, denominator, shift),
     };
     let bits = whole | u128::from(rest);
-    let size = scale_by_power_of_two(bits as f64, -shift);
-    if negative { -size } else { size }
+    let high = (bits >> LOWEST) << LOWEST;
+    let (high, low) = (high as f64, (bits - high) as f64);
+    // Both are exact, so the sum is rounded once, and what that took is exact (Dekker, Numer. Math. 18, 1971).
+    let nearest = high + low;
+    let rest = low - (nearest - high);
+    let scaled = |size| {
+        let size = scale_by_power_of_two(size, -shift);
+        if negative { -size } else { size }
+    };
+    (scaled(nearest), scaled(rest))
 }
 
 /// The whole part of numerator · 2^shift / denominator, which fits, and whether there is a remainder. A few divisions of

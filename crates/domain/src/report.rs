@@ -121,11 +121,9 @@ impl Lift {
 
     /// By the score test, epochs stratified.
     fn by_score(strata: &[Stratum]) -> Self {
-        let ratio = Contrasts::of(strata).map(|contrasts| contrasts.ratio());
-        match (ratio, fixed_interval(strata, CONFIDENCE)) {
-            (Ok(Some(ratio)), Ok(limits)) => {
-                Self::new(ratio - 1.0, Some(limits), LiftMethod::Score)
-            }
+        let lift = Contrasts::of(strata).map(|contrasts| contrasts.lift());
+        match (lift, fixed_interval(strata, CONFIDENCE)) {
+            (Ok(Some(lift)), Ok(limits)) => Self::new(lift, Some(limits), LiftMethod::Score),
             (_, Err(error)) | (Err(error), _) => Self::none(LiftMethod::Score, error),
             (Ok(None), _) => Self::none(LiftMethod::Score, StatsError::NonPositiveBaseline),
         }
@@ -245,10 +243,7 @@ pub fn compare(
         (MetricMoments::Mean(a), MetricMoments::Mean(b)) => {
             let (a, b) = (a.summary()?, b.summary()?);
             let test = welch(&a, &b, CONFIDENCE)?;
-            let (a, b) = (
-                Estimate::new(a.mean(), a.se2()?)?,
-                Estimate::new(b.mean(), b.se2()?)?,
-            );
+            let (a, b) = (Estimate::of_mean(&a)?, Estimate::of_mean(&b)?);
             Ok(Comparison {
                 difference: test.diff,
                 difference_interval: Some(test.interval),

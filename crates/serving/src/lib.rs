@@ -21,6 +21,7 @@ pub mod arms;
 pub mod assign;
 pub mod file;
 pub mod known;
+mod lookups;
 pub mod promotion;
 pub mod rank;
 pub mod snapshot;

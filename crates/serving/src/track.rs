@@ -14,6 +14,7 @@ use podium_storage::events::{EventRow, Promoted, Recorded, event_key};
 
 use crate::Serving;
 use crate::assign::{Visitor, lookup};
+use crate::lookups::Lookups;
 use crate::promotion::Promotion;
 use crate::snapshot::{Experiment, ExperimentRef, Reason, Snapshot, Variant};
 
@@ -150,7 +151,7 @@ impl Serving {
         event: &Event<'_>,
         now: DateTime<Utc>,
     ) -> Result<Tracked, TrackError> {
-        let prepared = self.prepare(event, now).await?;
+        let prepared = self.prepare(&Lookups::default(), event, now).await?;
         let named = prepared.named;
         if prepared.rows.is_empty() {
             return Ok(Tracked {
@@ -185,7 +186,11 @@ impl Serving {
         events: &[Event<'_>],
         now: DateTime<Utc>,
     ) -> Vec<Result<Tracked, TrackError>> {
-        let prepared = join_all(events.iter().map(|event| self.prepare(event, now))).await;
+        let lookups = Lookups::default();
+        let prepared = events
+            .iter()
+            .map(|event| self.prepare(&lookups, event, now));
+        let prepared = join_all(prepared).await;
         // All rows go in one job, so that a batch shares one statement; a full queue refuses it as a whole.
         let mut rows = Vec::new();
         let mut outcomes = Vec::with_capacity(prepared.len());
@@ -222,7 +227,12 @@ impl Serving {
             .collect()
     }
 
-    async fn prepare(&self, event: &Event<'_>, now: DateTime<Utc>) -> Result<Prepared, TrackError> {
+    async fn prepare(
+        &self,
+        lookups: &Lookups,
+        event: &Event<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Prepared, TrackError> {
         let unit = event.visitor.unit().ok_or(TrackError::NoUnit)?;
         let snapshot = Arc::clone(&self.snapshot());
         let named = match (event.experiment, event.variant) {
@@ -236,26 +246,33 @@ impl Serving {
             }
             (None, Some(VariantRef::Name(_)) | None) => None,
         };
+        let request = Request {
+            serving: self,
+            snapshot: &snapshot,
+            lookups,
+        };
         let rows = match named {
-            Some(experiment) => vec![
-                self.attribute(&snapshot, experiment, unit, event, now)
-                    .await?,
-            ],
-            None => {
-                self.attribute_everywhere(&snapshot, unit, event, now)
-                    .await?
-            }
+            Some(experiment) => vec![request.attribute(experiment, unit, event, now).await?],
+            None => request.attribute_everywhere(unit, event, now).await?,
         };
         Ok(Prepared {
             rows,
             named: named.is_some(),
         })
     }
+}
 
+/// What attributing the events of one request goes by.
+struct Request<'a> {
+    serving: &'a Serving,
+    snapshot: &'a Snapshot,
+    lookups: &'a Lookups,
+}
+
+impl Request<'_> {
     /// The row of an event in the experiment that it names.
     async fn attribute(
         &self,
-        snapshot: &Snapshot,
         experiment: &Experiment,
         unit: &str,
         event: &Event<'_>,
@@ -270,9 +287,7 @@ impl Serving {
             };
         }
         if let Some(promotion) = promotion_of(experiment, event) {
-            let stored = self
-                .stored(snapshot, experiment, unit, event.visitor, None)
-                .await?;
+            let stored = self.stored(experiment, unit, event.visitor, None).await?;
             let attribution = promoted(experiment, promotion, unit, stored, claimed)?;
             return row(experiment, unit, attribution, event, now);
         }
@@ -285,7 +300,7 @@ impl Serving {
                 propensity: None,
             });
         let stored = self
-            .stored(snapshot, experiment, unit, event.visitor, candidate)
+            .stored(experiment, unit, event.visitor, candidate)
             .await?;
         let stored = stored.ok_or(TrackError::NoAssignment)?;
         if claimed.is_some_and(|claimed| claimed.id != stored.variant_id) {
@@ -298,7 +313,6 @@ impl Serving {
     /// promoted one that is still watched.
     async fn attribute_everywhere(
         &self,
-        snapshot: &Snapshot,
         unit: &str,
         event: &Event<'_>,
         now: DateTime<Utc>,
@@ -307,14 +321,12 @@ impl Serving {
             let promotion = experiment.promotion();
             promotion.is_none_or(Promotion::is_watched)
         };
-        let served = snapshot.served().iter().filter(takes);
+        let served = self.snapshot.served().iter().filter(takes);
         let found = join_all(served.map(|experiment| async move {
             if let Some(pinned) = experiment.pinned(unit) {
                 return row(experiment, unit, Attribution::pinned(pinned), event, now).map(Some);
             }
-            let stored = self
-                .stored(snapshot, experiment, unit, event.visitor, None)
-                .await?;
+            let stored = self.stored(experiment, unit, event.visitor, None).await?;
             let Some(stored) = stored else {
                 return Ok(None);
             };
@@ -331,25 +343,23 @@ impl Serving {
     /// The assignment of a unit, from memory or the table.
     async fn stored(
         &self,
-        snapshot: &Snapshot,
         experiment: &Experiment,
         unit: &str,
         visitor: Visitor<'_>,
         candidate: Option<Candidate>,
     ) -> Result<Option<Stored>, TrackError> {
-        let key = self.known.key(experiment.id, unit);
-        if let Some(known) = self.known.get(key) {
+        let serving = self.serving;
+        let key = serving.known.key(experiment.id, unit);
+        if let Some(known) = serving.known.get(key) {
             return Ok(Some(known.stored));
         }
-        let asked = self
-            .ask(lookup(experiment, unit, visitor, candidate))
-            .map_err(|_| TrackError::Unavailable)?;
-        let stored = asked
-            .await
-            .map_err(|_| TrackError::Unavailable)?
-            .map_err(|_| TrackError::Unavailable)?;
+        let lookup = lookup(experiment, unit, visitor, candidate);
+        let stored = self
+            .lookups
+            .answer(lookup, |lookup| serving.ask(lookup))
+            .await?;
         if let Some(stored) = stored {
-            self.remember(experiment, snapshot.version(), unit, key, stored);
+            serving.remember(experiment, self.snapshot.version(), unit, key, stored);
         }
         Ok(stored)
     }

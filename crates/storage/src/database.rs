@@ -465,6 +465,10 @@ impl Link {
                 self.database.set_reachable(true);
                 Ok(value)
             }
+            Err(_) | Ok(Err(StorageError::TimedOut)) => {
+                self.discard();
+                Err(StorageError::TimedOut)
+            }
             Ok(Err(error)) => {
                 if let StorageError::Db(db) = &error
                     && db.as_db_error().is_none()
@@ -472,10 +476,6 @@ impl Link {
                     self.database.failed(Failure::Broken, self.purpose);
                 }
                 Err(error)
-            }
-            Err(_) => {
-                self.discard();
-                Err(StorageError::TimedOut)
             }
         }
     }

@@ -1,16 +1,20 @@
 //! What every replica holds in memory: experiments, variants, overrides, promotions, people, API keys.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use deadpool_postgres::Transaction;
 use podium_domain::decimal::Decimal4;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio_postgres::Row;
+use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{IsolationLevel, Row};
 use uuid::Uuid;
 
 use crate::api_keys::{self, ApiKeyDefinition};
-use crate::database::Link;
+use crate::database::{Link, Query};
 use crate::rows::{column, decimal};
 use crate::{Database, StorageError};
 
@@ -169,8 +173,8 @@ SELECT id, role, disabled, tokens_valid_after FROM podium_users";
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer.
-pub async fn version(link: &mut Link) -> Result<i64, StorageError> {
-    let row = link.query_opt(VERSION, &[]).await?;
+pub async fn version(database: &mut impl Query) -> Result<i64, StorageError> {
+    let row = database.query_opt(VERSION, &[]).await?;
     let row = row.ok_or(StorageError::CorruptRow {
         table: "config_version",
         column: "version",
@@ -178,35 +182,83 @@ pub async fn version(link: &mut Link) -> Result<i64, StorageError> {
     column(&row, "config_version", "version")
 }
 
-/// Reads everything. The version is read first, so that a change during the reading makes the result look
-/// older than it is and is read again, never missed.
+/// Reads everything as it stood at one moment, the version included: no change is half in it, and none that came later is
+/// taken for read.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer or a row cannot be read.
 pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
     let mut link = database.serve().await?;
-    let version = version(&mut link).await?;
+    let outcome = at_one_moment(&mut link).await;
+    link.settle(Ok(outcome))
+}
+
+async fn at_one_moment(link: &mut Link) -> Result<Definitions, StorageError> {
+    let limit = link.limit();
+    let transaction = link
+        .object_mut()?
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true);
+    let transaction = in_time(limit, async { Ok(transaction.start().await?) }).await?;
+    let mut moment = Moment {
+        transaction: &transaction,
+        limit,
+    };
+    let definitions = read(&mut moment).await?;
+    in_time(limit, async { Ok(transaction.commit().await?) }).await?;
+    Ok(definitions)
+}
+
+/// Statements of one transaction, each with the time that it has outside of one: many experiments together may take longer
+/// than one statement may.
+struct Moment<'t> {
+    transaction: &'t Transaction<'t>,
+    limit: Duration,
+}
+
+impl Query for Moment<'_> {
+    async fn query(
+        &mut self,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StorageError> {
+        let mut transaction = self.transaction;
+        in_time(self.limit, Query::query(&mut transaction, sql, params)).await
+    }
+}
+
+async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StorageError>>,
+) -> Result<T, StorageError> {
+    let done = timeout(limit, work).await;
+    done.unwrap_or(Err(StorageError::TimedOut))
+}
+
+async fn read(moment: &mut Moment<'_>) -> Result<Definitions, StorageError> {
+    let version = version(moment).await?;
     let mut experiments = Vec::new();
     let mut index = HashMap::new();
-    for row in link.query(EXPERIMENTS, &[]).await? {
+    for row in moment.query(EXPERIMENTS, &[]).await? {
         let experiment = experiment(&row)?;
         index.insert(experiment.id, experiments.len());
         experiments.push(experiment);
     }
-    for row in link.query(VARIANTS, &[]).await? {
+    for row in moment.query(VARIANTS, &[]).await? {
         let id: i64 = column(&row, "experiment_variants", "experiment_id")?;
         if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
             experiment.variants.push(variant(&row)?);
         }
     }
     let mut idle_variants = HashMap::new();
-    for row in link.query(IDLE_VARIANTS, &[]).await? {
+    for row in moment.query(IDLE_VARIANTS, &[]).await? {
         idle_variants.insert(
             column(&row, "experiment_variants", "id")?,
             column(&row, "experiment_variants", "experiment_id")?,
         );
     }
-    for row in link.query(OVERRIDES, &[]).await? {
+    for row in moment.query(OVERRIDES, &[]).await? {
         let id: i64 = column(&row, "experiment_overrides", "experiment_id")?;
         if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
             let unit = column(&row, "experiment_overrides", "unit")?;
@@ -215,28 +267,28 @@ pub async fn load(database: &Database) -> Result<Definitions, StorageError> {
                 .insert(unit, column(&row, "experiment_overrides", "variant_id")?);
         }
     }
-    for row in link.query(BANDITS, &[]).await? {
+    for row in moment.query(BANDITS, &[]).await? {
         let id: i64 = column(&row, "experiments", "id")?;
         if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
             add_weight(experiment.bandit.get_or_insert_default(), &row)?;
         }
     }
-    for row in link.query(PROMOTIONS, &[]).await? {
+    for row in moment.query(PROMOTIONS, &[]).await? {
         let id: i64 = column(&row, "experiment_promotions", "experiment_id")?;
         if let Some(experiment) = index.get(&id).and_then(|&at| experiments.get_mut(at)) {
             experiment.promotion = Some(promotion(&row)?);
         }
     }
     let mut users = HashMap::new();
-    for row in link.query(USERS, &[]).await? {
+    for row in moment.query(USERS, &[]).await? {
         users.insert(column(&row, "podium_users", "id")?, user(&row)?);
     }
-    let erasures = match link.query_opt(ERASURES, &[]).await? {
+    let erasures = match moment.query_opt(ERASURES, &[]).await? {
         Some(row) => column(&row, "unit_erasures", "erasures")?,
         None => 0,
     };
     let mut keys = Vec::new();
-    for row in link.query(api_keys::IN_FORCE, &[]).await? {
+    for row in moment.query(api_keys::IN_FORCE, &[]).await? {
         keys.push(api_keys::definition(&row)?);
     }
     Ok(Definitions {

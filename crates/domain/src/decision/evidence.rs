@@ -43,6 +43,9 @@ enum Value {
     Level {
         /// The mean or ratio.
         value: f64,
+        /// What rounding took from the mean.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        rest: f64,
         /// Variance of one unit's contribution to it.
         unit_variance: f64,
         /// What values are pooled by: units, or the denominator's sum.
@@ -50,6 +53,15 @@ enum Value {
     },
     /// Not defined yet: too few units, or a denominator of 0.
     Undefined,
+}
+
+/// Most ratios and what was stored before have no rest.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
+fn is_zero(rest: &f64) -> bool {
+    *rest == 0.0
 }
 
 impl ArmSummary {
@@ -70,6 +82,7 @@ impl ArmSummary {
     pub fn mean(summary: &MeanSummary, conversions: i64) -> Result<Self, StatsError> {
         let level = Value::Level {
             value: summary.mean(),
+            rest: summary.rest(),
             unit_variance: summary.variance(),
             weight: summary.n() as f64,
         };
@@ -92,6 +105,7 @@ impl ArmSummary {
         }
         let level = Value::Level {
             value: summary.ratio(),
+            rest: 0.0,
             unit_variance: summary.se2() * summary.n() as f64,
             weight: denominator,
         };
@@ -218,6 +232,8 @@ struct Term {
     weight: f64,
     control: f64,
     treatment: f64,
+    /// Treatment minus control, also of what rounding took from the two.
+    difference: f64,
     /// Squared standard error of the difference, if there is none.
     variance: f64,
     pooled: f64,
@@ -235,10 +251,6 @@ enum Spread {
 }
 
 impl Term {
-    fn difference(&self) -> f64 {
-        self.treatment - self.control
-    }
-
     /// Squared standard error of the treatment's value minus `ratio` times the control's, if the true values differ by
     /// that ratio; at the ratio 1 that of the statistic.
     fn variance_at(&self, ratio: f64) -> f64 {
@@ -334,12 +346,20 @@ impl Contrasts {
         (control > 0.0).then(|| self.sum(|term| term.treatment) / control)
     }
 
+    /// The treatment's value over the control's, minus 1; `None` as [`Self::ratio`].
+    #[must_use]
+    pub fn lift(&self) -> Option<f64> {
+        let control = self.sum(|term| term.control);
+        (control > 0.0).then(|| self.sum(|term| term.difference) / control)
+    }
+
     /// The treatment minus `ratio` times the control, with the error that it has if that is 0 in truth: every epoch
     /// brings the variance of its own arms, the control's times the squared ratio. At the ratio 1 it is the effect of
     /// [`stratified`], and its error.
     #[must_use]
     pub fn at(&self, ratio: f64) -> Contrast {
-        let value = self.sum(|term| term.treatment - ratio * term.control);
+        // Near the ratio 1 the difference has the digits that the values have lost.
+        let value = self.sum(|term| term.difference - (ratio - 1.0) * term.control);
         Contrast {
             value: value / self.weight,
             se: self.variance(|term| term.variance_at(ratio)).sqrt() / self.weight,
@@ -361,7 +381,10 @@ impl Contrasts {
         if variance <= 0.0 {
             return Err(StatsError::ZeroVariance);
         }
-        let (difference, control) = (self.sum(Term::difference), self.sum(|term| term.control));
+        let (difference, control) = (
+            self.sum(|term| term.difference),
+            self.sum(|term| term.control),
+        );
         let pooled = self.sum(|term| term.pooled);
         let z = difference / variance.sqrt();
         let information = pooled / variance * pooled;
@@ -373,7 +396,7 @@ impl Contrasts {
             effect: difference / self.weight,
             se: variance.sqrt() / self.weight,
             baseline: control / self.weight,
-            lift: (control > 0.0).then_some(difference / control),
+            lift: self.lift(),
             information,
             epochs: self.terms.len(),
         })
@@ -407,11 +430,13 @@ fn term(stratum: &Stratum) -> Result<Option<Term>, StatsError> {
         (
             Value::Level {
                 value: control,
+                rest: rest_a,
                 unit_variance: var_a,
                 weight: weight_a,
             },
             Value::Level {
                 value: treatment,
+                rest: rest_b,
                 unit_variance: var_b,
                 weight: weight_b,
             },
@@ -422,6 +447,7 @@ fn term(stratum: &Stratum) -> Result<Option<Term>, StatsError> {
                 weight: harmonic(a, b),
                 control,
                 treatment,
+                difference: (treatment - control) + (rest_b - rest_a),
                 variance: wider_variance(units, variances, 1.0),
                 pooled: (weight_a * control + weight_b * treatment) / (weight_a + weight_b),
                 correction: 1.0,
@@ -445,10 +471,12 @@ fn rates(a: &ArmSummary, b: &ArmSummary) -> Term {
     let (x_a, x_b) = (a.conversions as f64, b.conversions as f64);
     let (n, weight) = (n_a + n_b, harmonic(a, b));
     let (pooled, failures) = ((x_a + x_b) / n, (n_a - x_a + n_b - x_b) / n);
+    let (control, treatment) = (x_a / n_a, x_b / n_b);
     Term {
         weight,
-        control: x_a / n_a,
-        treatment: x_b / n_b,
+        control,
+        treatment,
+        difference: treatment - control,
         variance: pooled * failures / weight,
         pooled,
         correction: n / (n - 1.0),

@@ -241,7 +241,7 @@ pub fn compare_adjusted(
         p: PValues::normal(z)?,
         interval: Interval::around(diff, quantile * se),
         variance_reduction: finite(1.0 - (se2_a + se2_b) / raw)?,
-        lift: finite_lift(delta_lift(mean_a, se2_a, mean_b, se2_b, quantile))?,
+        lift: finite_lift(delta_lift([mean_a, se2_a], [mean_b, se2_b], diff, quantile))?,
     })
 }
 

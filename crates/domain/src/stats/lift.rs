@@ -4,6 +4,7 @@
 //! mean is weak, and says so by being unbounded where it cannot be told from 0; the log ratio never
 //! goes below −100 %.
 
+use super::mean::MeanSummary;
 use super::special::{norm_ln_two_sided, norm_two_sided};
 use super::{Interval, StatsError, finite, non_negative, two_sided_z};
 
@@ -11,6 +12,8 @@ use super::{Interval, StatsError, finite, non_negative, two_sided_z};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     mean: f64,
+    /// What rounding took from the mean.
+    rest: f64,
     se2: f64,
 }
 
@@ -22,8 +25,25 @@ impl Estimate {
     pub fn new(mean: f64, se2: f64) -> Result<Self, StatsError> {
         Ok(Self {
             mean: finite(mean)?,
+            rest: 0.0,
             se2: non_negative(se2)?,
         })
+    }
+
+    /// Of unit totals.
+    ///
+    /// # Errors
+    /// [`StatsError::NotEnoughData`] below two units.
+    pub fn of_mean(summary: &MeanSummary) -> Result<Self, StatsError> {
+        Ok(Self {
+            rest: summary.rest(),
+            ..Self::new(summary.mean(), summary.se2()?)?
+        })
+    }
+
+    /// This mean minus another.
+    fn minus(&self, other: &Self) -> f64 {
+        (self.mean - other.mean) + (self.rest - other.rest)
     }
 
     /// The mean.
@@ -99,7 +119,7 @@ pub fn relative_lift(
     if a.mean <= 0.0 {
         return Err(StatsError::NonPositiveBaseline);
     }
-    let delta = delta_lift(a.mean, a.se2, b.mean, b.se2, quantile)
+    let delta = delta_lift([a.mean, a.se2], [b.mean, b.se2], b.minus(a), quantile)
         .ok_or(StatsError::NonPositiveBaseline)?;
     if delta.se == 0.0 {
         return Err(StatsError::ZeroVariance);
@@ -115,19 +135,18 @@ pub fn relative_lift(
     })
 }
 
-/// The lift by the delta method at a normal quantile; `None` where the control mean is not above
-/// 0. Quotients come before powers, because the fourth power of a small mean underflows.
+/// The lift by the delta method at a normal quantile, from each arm's mean and squared error, control first, and the
+/// difference of the means; `None` where the control mean is not above 0. Quotients come before powers, because the fourth power of a small mean underflows.
 pub(super) fn delta_lift(
-    mean_a: f64,
-    se2_a: f64,
-    mean_b: f64,
-    se2_b: f64,
+    [mean_a, se2_a]: [f64; 2],
+    [mean_b, se2_b]: [f64; 2],
+    difference: f64,
     quantile: f64,
 ) -> Option<DeltaLift> {
     if mean_a <= 0.0 {
         return None;
     }
-    let lift = (mean_b - mean_a) / mean_a;
+    let lift = difference / mean_a;
     let se = (se2_b.sqrt() / mean_a).hypot(mean_b / mean_a * (se2_a.sqrt() / mean_a));
     Some(DeltaLift {
         lift,
@@ -146,7 +165,7 @@ fn fieller(a: &Estimate, b: &Estimate, quantile: f64) -> Option<Interval> {
     let (error_a, error_b) = (ratio * (a.se2.sqrt() / a.mean), b.se2.sqrt() / a.mean);
     let half = quantile * (error_b * error_b * (1.0 - weakness) + error_a * error_a).sqrt();
     // (ratio ± half) / (1 − g) − 1, with the lift formed before it can cancel.
-    let centre = (b.mean - a.mean) / a.mean + weakness;
+    let centre = b.minus(a) / a.mean + weakness;
     Some(Interval {
         lower: (centre - half) / (1.0 - weakness),
         upper: (centre + half) / (1.0 - weakness),
@@ -161,7 +180,7 @@ fn log_ratio(a: &Estimate, b: &Estimate, quantile: f64) -> Option<LogRatioLift> 
     // Next to 1 the logarithm of the rounded ratio has no digits left.
     let near = (0.5..2.0).contains(&ratio);
     let log_ratio = if near {
-        ((b.mean - a.mean) / a.mean).ln_1p()
+        (b.minus(a) / a.mean).ln_1p()
     } else {
         ratio.ln()
     };

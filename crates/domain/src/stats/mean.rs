@@ -8,6 +8,8 @@ use super::{Interval, PValues, StatsError, check_level, finite, non_negative};
 pub struct MeanSummary {
     n: i64,
     mean: f64,
+    /// What rounding took from the mean.
+    rest: f64,
     variance: f64,
 }
 
@@ -24,8 +26,14 @@ impl MeanSummary {
         Ok(Self {
             n,
             mean: finite(mean)?,
+            rest: 0.0,
             variance: non_negative(variance)?,
         })
+    }
+
+    /// With what rounding took from the mean: where two means are nearly alike their difference lies in that.
+    pub(crate) fn with_rest(self, rest: f64) -> Self {
+        Self { rest, ..self }
     }
 
     /// Units.
@@ -38,6 +46,11 @@ impl MeanSummary {
     #[must_use]
     pub fn mean(&self) -> f64 {
         self.mean
+    }
+
+    /// What the mean is more than [`Self::mean`]; below its last place.
+    pub(crate) fn rest(&self) -> f64 {
+        self.rest
     }
 
     /// Their sample variance, with the divisor n − 1.
@@ -99,7 +112,8 @@ pub fn welch(
     let share = se2_a / se2;
     let rest = se2_b / se2;
     let df = 1.0 / (share * share / (a.n - 1) as f64 + rest * rest / (b.n - 1) as f64);
-    let (diff, se) = (finite(b.mean - a.mean)?, finite(se2.sqrt())?);
+    let diff = (b.mean - a.mean) + (b.rest - a.rest);
+    let (diff, se) = (finite(diff)?, finite(se2.sqrt())?);
     let t = finite(diff / se)?;
     Ok(MeanComparison {
         diff,

@@ -170,6 +170,6 @@ pub fn compare_ratios(
         z,
         p: PValues::normal(z)?,
         interval: Interval::around(diff, quantile * se),
-        lift: delta_lift(a.ratio, a.se2, b.ratio, b.se2, quantile),
+        lift: delta_lift([a.ratio, a.se2], [b.ratio, b.se2], diff, quantile),
     })
 }

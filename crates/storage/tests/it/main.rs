@@ -15,6 +15,8 @@ mod covariates;
 #[cfg(test)]
 mod decisions;
 #[cfg(test)]
+mod definitions;
+#[cfg(test)]
 mod export;
 #[cfg(test)]
 mod folding;

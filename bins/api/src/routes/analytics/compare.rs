@@ -30,6 +30,8 @@ use super::sequential::sequential;
 const LEAST_P: f64 = f64::MIN_POSITIVE;
 /// Significance is reported down to this error, as confidence is.
 const LEAST_ERROR: f64 = 1e-9;
+/// Why nothing is compared.
+pub(super) const NO_CONTROL: &str = "there is no control to compare with";
 /// ln of the largest e-value that takes part in a closed test.
 const MOST_LN_E: f64 = 700.0;
 
@@ -99,17 +101,16 @@ impl Evidence<'_> {
         let mut comparisons: Vec<MetricComparison> = treatments
             .iter()
             .map(|variant| match control {
-                None => blank(
-                    variant,
-                    Some("there is no control to compare with".to_owned()),
-                ),
+                None => blank(variant, Some(NO_CONTROL.to_owned())),
                 Some(control) if metric == Metric::P95LatencyMs => {
                     latency::comparison(self, control, variant, role)
                 }
                 Some(control) => {
                     let mut found = self.comparison(control, variant, metric, role, detailed);
                     if role == "primary" {
-                        found.sample = self.sample(control, variant, treatments.len(), metric);
+                        let sample = self.sample(control, variant, treatments.len(), metric);
+                        found.sample_reason = sample.as_ref().err().cloned();
+                        found.sample = sample.ok();
                     }
                     found
                 }
@@ -155,20 +156,33 @@ impl Evidence<'_> {
         found
     }
 
-    /// The lift of values as they are, without caps: those are not kept by day.
-    pub(super) fn lift(&self, control: i64, treatment: i64, metric: Metric) -> Option<LiftBody> {
+    /// The lift of values as they are, without caps: those are not kept by day. Beside it why it, or its interval, is null.
+    pub(super) fn lift(
+        &self,
+        control: i64,
+        treatment: i64,
+        metric: Metric,
+    ) -> (Option<LiftBody>, Option<String>) {
         let uncapped = Sums {
             capped: &[],
             ..self.sums
         };
         let arms = uncapped.arms(control, treatment, metric);
         let reading = analysis::read_of(metric, &arms, self.split());
-        let fixed = reading.fixed.ok();
-        Some(LiftBody {
-            estimate: reading.stratified.ok()?.lift,
-            interval: fixed.and_then(|fixed| fixed.lift.interval).map(Range::from),
+        let stratified = match reading.stratified {
+            Ok(stratified) => stratified,
+            Err(error) => return (None, Some(error.to_string())),
+        };
+        let (interval, reason) = match reading.fixed {
+            Ok(fixed) => (fixed.lift.interval, missing(&fixed.lift)),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let lift = LiftBody {
+            estimate: stratified.lift,
+            interval: interval.map(Range::from),
             anytime: anytime(metric, &reading),
-        })
+        };
+        (Some(lift), reason)
     }
 
     /// With the covariate, where both arms had traffic in one epoch: those units, and the centre of that epoch's variants.
@@ -236,24 +250,20 @@ impl Evidence<'_> {
         planned.unwrap_or_else(|| assumed_effect(asked))
     }
 
-    /// Each arm has a sample of its own, after the weights in force.
+    /// Each arm has a sample of its own, after the weights in force; without it the reason.
     fn sample(
         &self,
         control: &Variant,
         treatment: &Variant,
         treatments: usize,
         metric: Metric,
-    ) -> Option<SampleBody> {
+    ) -> Result<SampleBody, String> {
         let sums = &self.sums;
         let all = sums.together(control.id, metric);
-        let ratio = treatment.traffic_weight.to_f64() / control.traffic_weight.to_f64();
-        let ratio = if ratio.is_finite() && ratio > 0.0 {
-            ratio
-        } else {
-            1.0
-        };
+        let ratio = weight_ratio(control, treatment)?;
         let effect = self.effect();
-        let planned = analysis::planned_units(metric, &all, effect, treatments, ratio).ok()?;
+        let planned = analysis::planned_units(metric, &all, effect, treatments, ratio);
+        let planned = planned.map_err(|error| error.to_string())?;
         let arm = |variant: &Variant, required: f64| SampleArm {
             required,
             reached: sums.units(variant.id),
@@ -267,7 +277,7 @@ impl Evidence<'_> {
         let part = |arm: &SampleArm| as_float(arm.reached) / arm.required;
         let [a, b] = &arms;
         let lagging = if part(b) < part(a) { b } else { a };
-        Some(SampleBody {
+        Ok(SampleBody {
             effect,
             required: lagging.required,
             reached: lagging.reached,
@@ -283,6 +293,17 @@ impl Evidence<'_> {
         let per_day = as_float(arm.reached) / self.days()? * self.pace;
         (per_day > 0.0).then(|| missing / per_day)
     }
+}
+
+/// Units in the treatment for one in the control.
+fn weight_ratio(control: &Variant, treatment: &Variant) -> Result<f64, String> {
+    for variant in [control, treatment] {
+        if variant.traffic_weight.to_f64() <= 0.0 {
+            let name = &variant.name;
+            return Err(format!("{name} has weight 0, so no new unit gets it"));
+        }
+    }
+    Ok(treatment.traffic_weight.to_f64() / control.traffic_weight.to_f64())
 }
 
 /// Closed testing of all treatments: per treatment the smallest mean of e-values over all sets of treatments that hold
@@ -352,6 +373,7 @@ pub(super) fn blank(variant: &Variant, reason: Option<String>) -> MetricComparis
         stratified: None,
         guardrail: None,
         sample: None,
+        sample_reason: None,
         sequential: None,
         reason,
     }
@@ -381,7 +403,7 @@ fn with_fixed(comparison: MetricComparison, reading: &Reading) -> MetricComparis
     }
 }
 
-/// Why a lift has no interval.
+/// Why a lift, or its interval, is missing.
 fn missing(lift: &Lift) -> Option<String> {
     lift.missing.map(|error| match (error, lift.value) {
         (StatsError::NonPositiveBaseline, Some(_)) => {

@@ -11,7 +11,7 @@ use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::assemble::{Figures, metric_value};
 use super::bodies::CumulativeRow;
-use super::compare::Evidence;
+use super::compare::{Evidence, NO_CONTROL};
 
 /// What the series is made of.
 pub(super) struct Series<'e> {
@@ -79,18 +79,23 @@ impl Series<'_> {
             .variants
             .iter()
             .find(|variant| variant.is_control);
-        let lift = |variant: &Variant| {
-            let control = control.filter(|_| !variant.is_control)?;
-            evidence.lift(control.id, variant.id, metric)
+        let lift = |variant: &Variant| match control {
+            _ if variant.is_control => (None, None),
+            None => (None, Some(NO_CONTROL.to_owned())),
+            Some(control) => evidence.lift(control.id, variant.id, metric),
         };
         Figures::of_sums(experiment, sums, self.from_epoch)
             .variants
             .iter()
-            .map(|(variant, moments)| CumulativeRow {
-                day,
-                as_of,
-                value: metric_value(variant, moments, metric),
-                lift: lift(variant),
+            .map(|(variant, moments)| {
+                let (lift, relative_lift_reason) = lift(variant);
+                CumulativeRow {
+                    day,
+                    as_of,
+                    value: metric_value(variant, moments, metric),
+                    lift,
+                    relative_lift_reason,
+                }
             })
             .collect()
     }

@@ -103,6 +103,9 @@ pub struct MetricComparison {
     /// Planned and reached sample; primary metric only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<SampleBody>,
+    /// Why the primary metric has none: a variant that gets no new units, or a control whose value is not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_reason: Option<String>,
     /// The decision rule; primary metric only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequential: Option<SequentialBody>,
@@ -142,7 +145,8 @@ pub struct AnytimeBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CupedBody {
-    /// Units of the two variants that have a covariate; the others count with the mean.
+    /// Units of the two variants that have a covariate. For the others stands the mean of the covariates, that of all
+    /// variants in the epoch.
     pub units_with_covariate: i64,
     /// θ, the slope within the arms.
     pub theta: f64,
@@ -180,7 +184,9 @@ pub struct BayesianBody {
     pub chance_to_beat_control: f64,
     /// What choosing it costs on average if it is worse, in the metric's unit.
     pub expected_loss: f64,
-    /// 95 % credible interval of the lift, a fraction.
+    /// 95 % credible interval of the lift, a fraction. Null where the control's value may be so near to 0 that the data bound
+    /// no lift over it: of two rates below 4 conversions in the control (alpha of its posterior below 5), otherwise where
+    /// the interval has no upper end.
     pub lift_interval: Option<Range>,
     /// What these follow from.
     pub posterior: PosteriorBody,

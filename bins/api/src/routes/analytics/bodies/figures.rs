@@ -259,6 +259,9 @@ pub struct CumulativeRow {
     pub value: MetricValue,
     /// Lift over the control as it stood; null for the control and where it is not defined.
     pub lift: Option<LiftBody>,
+    /// Why the lift, its estimate or its interval is null; the control has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relative_lift_reason: Option<String>,
 }
 
 /// A lift over the control, of values that are not winsorised.
