@@ -304,6 +304,26 @@ async fn rules_of_learning_stand() {
     }
 }
 
+/// Without `rewards` the primary metric says what a reward is, and then stands as they do.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metric_that_defines_the_rewards_stands() {
+    let app = TestApp::start().await;
+    let id = bandit(&app, json!({"attributionMinutes": 30})).await;
+    learn(&app).await;
+    let path = format!("{EXPERIMENTS}/{id}");
+    let patch = json!({"primaryMetric": "conversion_rate"});
+    let refused = app.patch(&path, &patch).await;
+    let problem = refused.problem(409, "conflict");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("cannot change rewards:"), "{problem}");
+    // What was learned from goes on being a reward where the same request names it.
+    let options = json!({"rewards": "click", "attributionMinutes": 30});
+    let patch = json!({"primaryMetric": "conversion_rate", "config": {"banditOptions": options}});
+    app.patch(&path, &patch).await.ok();
+    let patch = json!({"primaryMetric": "add_to_cart_rate"});
+    app.patch(&path, &patch).await.ok();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn options_that_make_no_sense_are_refused() {
     let app = TestApp::start().await;
