@@ -529,7 +529,11 @@ mod tests {
     /// The scores of an arm that nobody has seen yet are what was assumed of it: 50 %, for certain.
     #[test]
     fn an_arm_with_weight_and_no_units_is_not_known() {
-        let first = [epoch(false, &[48.0, 48.0, 4.0], &[(20, 1), (20, 2), (0, 0)])];
+        let first = [epoch(
+            false,
+            &[48.0, 48.0, 4.0],
+            &[(20, 1), (20, 2), (0, 0)],
+        )];
         let truths = read(&first, 0).unwrap();
         assert_eq!((truths[2].rate, truths[2].difference), (None, None));
         assert_eq!(truths[2].rate_sqrt, None);
