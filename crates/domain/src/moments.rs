@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use num_bigint::{BigInt, Sign};
+use num_bigint::{BigInt, BigUint, Sign};
 use num_traits::{Signed, ToPrimitive, Zero};
 
 use crate::event::EventType;
@@ -385,6 +385,41 @@ pub fn quotient(numerator: &BigInt, denominator: &BigInt) -> f64 {
     let excess = i64::try_from(numerator.bits()).unwrap_or(i64::MAX)
         - i64::try_from(denominator.bits()).unwrap_or(0);
     let shift = 65 - excess;
+    let (whole, rest) = match (numerator.to_u128(), denominator.to_u128()) {
+        (Some(numerator), Some(denominator)) if shift >= 0 && denominator.leading_zeros() > 0 => {
+            shifted_quotient(numerator, denominator, shift.unsigned_abs())
+        }
+        _ => shifted_quotient_of_many_digits(numerator, denominator, shift),
+    };
+    let bits = whole | u128::from(rest);
+    let size = scale_by_power_of_two(bits as f64, -shift);
+    if negative { -size } else { size }
+}
+
+/// The whole part of numerator · 2^shift / denominator, which fits, and whether there is a remainder. A few divisions of
+/// machine words: most sums are that small, and take a fifth of the time.
+fn shifted_quotient(numerator: u128, denominator: u128, shift: u64) -> (u128, bool) {
+    let mut whole = numerator / denominator;
+    let mut rest = numerator - whole * denominator;
+    let mut left = shift;
+    while left > 0 {
+        // The remainder is below the denominator, whose leading zeros it may use.
+        let bits = left.min(u64::from(denominator.leading_zeros()));
+        rest <<= bits;
+        let digit = rest / denominator;
+        rest -= digit * denominator;
+        whole = (whole << bits) | digit;
+        left -= bits;
+    }
+    (whole, rest != 0)
+}
+
+/// The same without limits of size; a negative shift shortens.
+fn shifted_quotient_of_many_digits(
+    numerator: &BigUint,
+    denominator: &BigUint,
+    shift: i64,
+) -> (u128, bool) {
     let distance = shift.unsigned_abs();
     let (numerator, denominator) = if shift >= 0 {
         (numerator << distance, denominator.clone())
@@ -392,10 +427,8 @@ pub fn quotient(numerator: &BigInt, denominator: &BigInt) -> f64 {
         (numerator.clone(), denominator << distance)
     };
     let whole = &numerator / &denominator;
-    let sticky = u128::from(&whole * &denominator != numerator);
-    let bits = whole.to_u128().unwrap_or(u128::MAX) | sticky;
-    let size = scale_by_power_of_two(bits as f64, -shift);
-    if negative { -size } else { size }
+    let rest = &whole * &denominator != numerator;
+    (whole.to_u128().unwrap_or(u128::MAX), rest)
 }
 
 /// value · 2^power, in steps that stay inside the range of floats.

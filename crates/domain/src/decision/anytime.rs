@@ -1,12 +1,12 @@
 //! Evidence and intervals that hold at any moment, for reading. They decide nothing: "boundary or
 //! e-value" would leak, and the boundary is sooner.
 
-use super::evidence::{Contrasts, Counts, Stratum, required_conversions, stratified};
+use super::evidence::{Contrasts, Counts, Stratum, required_conversions};
 use super::lift::Believed;
 use crate::analysis::SPLIT_CONCENTRATION;
 use crate::metric::Metric;
 use crate::stats::eprocess::{converters, multinomial};
-use crate::stats::mixture::{effect_scale, half_width, one_sided_width};
+use crate::stats::mixture::{effect_evidence, half_width, one_sided_width};
 use crate::stats::{Interval, StatsError};
 
 /// Standard deviation of the effects that the mixture expects, relative to the baseline.
@@ -97,7 +97,7 @@ pub fn anytime(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError> {
 /// # Errors
 /// [`StatsError::InvalidInput`] for α outside (0, 1) or a share of traffic that is none;
 /// [`StatsError::NonPositiveBaseline`] where there is no lift; [`StatsError::NotEnoughData`] for too few conversions of a
-/// split that is not the planned one; what [`stratified`] answers.
+/// split that is not the planned one; what [`Contrasts::statistic`] answers.
 pub fn anytime_of(strata: &[Stratum], split: Split, alpha: f64) -> Result<Anytime, StatsError> {
     let rates = !strata.is_empty() && strata.iter().all(Stratum::is_proportion);
     let counts = Counts::of(strata);
@@ -147,14 +147,13 @@ fn tau(baseline: f64, ratio: f64) -> f64 {
 
 /// The e-values are those of the stratified statistic; the band holds every lift whose own contrast does not reach 1/α.
 fn normal_mixture(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError> {
-    let statistic = stratified(strata)?;
+    let contrasts = Contrasts::of(strata)?;
+    let statistic = contrasts.statistic()?;
     let baseline = statistic.baseline;
     if baseline <= 0.0 {
         return Err(StatsError::NonPositiveBaseline);
     }
-    let mixture = effect_scale(statistic.effect, statistic.se, tau(baseline, 1.0), alpha)?;
-    let lower = effect_scale(-statistic.effect, statistic.se, tau(baseline, 1.0), alpha)?;
-    let contrasts = Contrasts::of(strata)?;
+    let evidence = effect_evidence(statistic.effect, statistic.se, tau(baseline, 1.0))?;
     // What cannot be judged is believed.
     let wide = |found: Result<f64, StatsError>| found.unwrap_or(f64::INFINITY);
     let two_sided = Believed::new(&contrasts, |ratio, se| {
@@ -165,9 +164,9 @@ fn normal_mixture(strata: &[Stratum], alpha: f64) -> Result<Anytime, StatsError>
     })?;
     Ok(Anytime {
         method: Method::NormalMixture,
-        ln_e_two_sided: mixture.ln_e2,
-        ln_e_higher: mixture.ln_e1,
-        ln_e_lower: lower.ln_e1,
+        ln_e_two_sided: evidence.two_sided,
+        ln_e_higher: evidence.positive,
+        ln_e_lower: evidence.negative,
         lift: Interval {
             lower: two_sided.lower(),
             upper: two_sided.upper(),

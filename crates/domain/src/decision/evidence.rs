@@ -351,6 +351,33 @@ impl Contrasts {
     pub fn se_unpooled(&self) -> f64 {
         self.variance(Term::variance_unpooled).sqrt() / self.weight
     }
+
+    /// The statistic of [`stratified`].
+    ///
+    /// # Errors
+    /// [`StatsError::ZeroVariance`] when nothing varies; [`StatsError::InvalidInput`] for numbers beyond the range of floats.
+    pub fn statistic(&self) -> Result<Stratified, StatsError> {
+        let variance = self.variance(|term| term.variance);
+        if variance <= 0.0 {
+            return Err(StatsError::ZeroVariance);
+        }
+        let (difference, control) = (self.sum(Term::difference), self.sum(|term| term.control));
+        let pooled = self.sum(|term| term.pooled);
+        let z = difference / variance.sqrt();
+        let information = pooled / variance * pooled;
+        if !z.is_finite() || !information.is_finite() {
+            return Err(StatsError::InvalidInput);
+        }
+        Ok(Stratified {
+            z,
+            effect: difference / self.weight,
+            se: variance.sqrt() / self.weight,
+            baseline: control / self.weight,
+            lift: (control > 0.0).then_some(difference / control),
+            information,
+            epochs: self.terms.len(),
+        })
+    }
 }
 
 /// The stratified statistic of a treatment.
@@ -369,27 +396,7 @@ impl Contrasts {
 /// Cochran, Biometrics 10 (1954), 417–451, and Mantel & Haenszel (1959) for the weights and the
 /// factor.
 pub fn stratified(strata: &[Stratum]) -> Result<Stratified, StatsError> {
-    let all = Contrasts::of(strata)?;
-    let variance = all.variance(|term| term.variance);
-    if variance <= 0.0 {
-        return Err(StatsError::ZeroVariance);
-    }
-    let (difference, control) = (all.sum(Term::difference), all.sum(|term| term.control));
-    let pooled = all.sum(|term| term.pooled);
-    let z = difference / variance.sqrt();
-    let information = pooled / variance * pooled;
-    if !z.is_finite() || !information.is_finite() {
-        return Err(StatsError::InvalidInput);
-    }
-    Ok(Stratified {
-        z,
-        effect: difference / all.weight,
-        se: variance.sqrt() / all.weight,
-        baseline: control / all.weight,
-        lift: (control > 0.0).then_some(difference / control),
-        information,
-        epochs: all.terms.len(),
-    })
+    Contrasts::of(strata)?.statistic()
 }
 
 /// `None` where the epoch does not count yet.

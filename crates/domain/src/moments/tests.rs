@@ -175,6 +175,19 @@ proptest! {
     }
 
     #[test]
+    fn words_divide_as_many_digits_do(
+        numerator in 1_u128.., narrower in 0_u32..128, denominator in 1_u128.., by in 1_u32..128,
+    ) {
+        let (numerator, denominator) = ((numerator >> narrower).max(1), (denominator >> by).max(1));
+        let shift = 65 - (i64::from(denominator.leading_zeros()) - i64::from(numerator.leading_zeros()));
+        prop_assume!(shift >= 0);
+        prop_assert_eq!(
+            shifted_quotient(numerator, denominator, shift.unsigned_abs()),
+            shifted_quotient_of_many_digits(&numerator.into(), &denominator.into(), shift)
+        );
+    }
+
+    #[test]
     fn order_and_batches_do_not_matter(
         units in proptest::collection::vec((0_i64..1_000, -1_000_000_000_000_000_i64..1_000_000_000_000_000), 2..60),
         cuts in proptest::collection::vec(0_usize..60, 0..6),

@@ -124,11 +124,13 @@ pub fn effect_scale(
     tau: f64,
     alpha: f64,
 ) -> Result<EffectMixture, StatsError> {
-    let (estimate, alpha) = (finite(estimate)?, check_level(alpha)?);
+    let alpha = check_level(alpha)?;
     let mixture = of_errors(se, tau)?;
-    let z = finite(estimate / se)?;
-    let ln_e2 = finite(mixture.ln_e(z))?;
-    let ln_e1 = finite(mixture.ln_e_positive(z))?;
+    let EffectEvidence {
+        two_sided: ln_e2,
+        positive: ln_e1,
+        ..
+    } = effect_evidence(estimate, se, tau)?;
     let half = finite(mixture.half_width(alpha) * se)?;
     Ok(EffectMixture {
         ln_e2,
@@ -139,6 +141,32 @@ pub fn effect_scale(
         one_sided_lower: finite(estimate - mixture.one_sided_width(alpha) * se)?,
         reject2: ln_e2 >= -alpha.ln() && estimate > 0.0,
         reject1: ln_e1 >= -alpha.ln(),
+    })
+}
+
+/// What an estimate says against effects, without limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EffectEvidence {
+    /// ln e against "no effect".
+    pub two_sided: f64,
+    /// ln e against "no positive effect".
+    pub positive: f64,
+    /// ln e against "no negative effect".
+    pub negative: f64,
+}
+
+/// The evidence of [`effect_scale`], in both directions.
+///
+/// # Errors
+/// As [`effect_scale`].
+pub fn effect_evidence(estimate: f64, se: f64, tau: f64) -> Result<EffectEvidence, StatsError> {
+    let estimate = finite(estimate)?;
+    let mixture = of_errors(se, tau)?;
+    let z = finite(estimate / se)?;
+    Ok(EffectEvidence {
+        two_sided: finite(mixture.ln_e(z))?,
+        positive: finite(mixture.ln_e_positive(z))?,
+        negative: finite(mixture.ln_e_positive(-z))?,
     })
 }
 
