@@ -232,6 +232,51 @@ async fn late_and_repeated_events_count_once() {
     assert_eq!(app.database().number(differing).await, 0);
 }
 
+async fn estimates(app: &TestApp) -> Value {
+    let path = format!("{EXPERIMENTS}/homepage/report");
+    let report = app.admin(Method::GET, &path, None).await.data();
+    report["bandit"]["arms"].clone()
+}
+
+/// Whose variant the client named, and who came second to a session, has no propensity: he teaches the bandit and is in all plain
+/// figures, but what is weighted by propensities knows nothing of him.
+#[tokio::test(flavor = "multi_thread")]
+async fn units_that_the_bandit_did_not_draw_do_not_move_its_estimates() {
+    let (app, mut rng) = (TestApp::start().await, Rng::printed());
+    let id = bandit(&app, json!({})).await;
+    let visitor =
+        |user: &str| json!({"experiment": "homepage", "user_id": user, "session_id": "shared"});
+    app.assign(json!({"experiment": "homepage", "session_id": "shared"}))
+        .await;
+    app.assign(visitor("first")).await;
+    shop(&app, &assign(&app, &users(0, 400)).await, &mut rng).await;
+    app.fold().await;
+    let before = estimates(&app).await;
+    let drawn: i64 = (0..2).filter_map(|arm| before[arm]["units"].as_i64()).sum();
+    assert_eq!(drawn, 401, "{before}");
+    assert!(before[1]["difference"].is_number(), "{before}");
+
+    let second = app.assign(visitor("second")).await;
+    let mut events = Vec::new();
+    for kind in ["impression", "click"] {
+        events.push(json!({"event_type": kind, "user_id": "second", "experiment_id": id}));
+    }
+    let variant = "SELECT id FROM experiment_variants WHERE NOT is_control";
+    let variant = app.database().number(variant).await;
+    for stranger in 0..300 {
+        let user = format!("stranger-{stranger}");
+        let of = |kind: &str| json!({"event_type": kind, "user_id": user, "experiment_id": id, "variant_id": variant});
+        events.extend(["impression", "click"].map(of));
+    }
+    app.track_all(&events).await;
+    app.fold().await;
+    let undrawn = "SELECT count(*) FROM user_experiment_assignments WHERE propensity IS NULL";
+    assert_eq!(app.database().number(undrawn).await, 301, "{second}");
+    let units = "SELECT sum(units)::bigint FROM variant_moments";
+    assert_eq!(app.database().number(units).await, 401 + 301);
+    assert_eq!(estimates(&app).await, before);
+}
+
 /// Whoever evaluates a bandit elsewhere needs the propensities, and finds them where assignments are.
 #[tokio::test(flavor = "multi_thread")]
 async fn propensities_are_told() {
@@ -302,6 +347,26 @@ async fn rules_of_learning_stand() {
         let patch = json!({"config": {"banditOptions": options, "note": "x"}});
         app.patch(&path, &patch).await.ok();
     }
+}
+
+/// Without `rewards` the primary metric says what a reward is, and then stands as they do.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metric_that_defines_the_rewards_stands() {
+    let app = TestApp::start().await;
+    let id = bandit(&app, json!({"attributionMinutes": 30})).await;
+    learn(&app).await;
+    let path = format!("{EXPERIMENTS}/{id}");
+    let patch = json!({"primaryMetric": "conversion_rate"});
+    let refused = app.patch(&path, &patch).await;
+    let problem = refused.problem(409, "conflict");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("cannot change rewards:"), "{problem}");
+    // What was learned from goes on being a reward where the same request names it.
+    let options = json!({"rewards": "click", "attributionMinutes": 30});
+    let patch = json!({"primaryMetric": "conversion_rate", "config": {"banditOptions": options}});
+    app.patch(&path, &patch).await.ok();
+    let patch = json!({"primaryMetric": "add_to_cart_rate"});
+    app.patch(&path, &patch).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

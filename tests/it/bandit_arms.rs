@@ -241,14 +241,20 @@ async fn variants_are_shown_as_the_policy_sees_them() {
     if app.database().number(epoch).await == 2 {
         assert_eq!((one, other), (0.3, 0.7));
     }
-    app.change(&format!(
-        "UPDATE experiments SET status = 'completed', end_date = now() WHERE id = {id}"
-    ))
-    .await;
-    let [control, _] = list().await;
-    assert_eq!(
-        control["weight"],
-        Value::Null,
-        "nobody is assigned any more"
-    );
+    for status in ["paused", "completed"] {
+        app.change(&format!(
+            "UPDATE experiments SET status = '{status}' WHERE id = {id}"
+        ))
+        .await;
+        let asked = json!({"experiment": "order", "user_id": "somebody new"});
+        let answer = app.assign(asked).await;
+        assert_eq!(answer["reason"], "DEFAULT", "{status} assigns nobody");
+        let [control, b] = list().await;
+        assert_eq!(
+            (&control["weight"], &b["weight"]),
+            (&Value::Null, &Value::Null),
+            "{status}"
+        );
+        assert!(b["probabilityBest"].is_number(), "{status}: {b}");
+    }
 }

@@ -133,3 +133,37 @@ async fn an_experiment_that_cannot_be_read_holds_up_no_other() {
     let path = "/api/v1/admin/experiments/broken/bandit-arms";
     assert_eq!(app.admin(Method::GET, path, None).await.status, 200);
 }
+
+/// Reading the arms of one experiment takes longer than anybody waits. It keeps its weights, and all others learn on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_experiment_that_is_slow_to_read_holds_up_no_other() {
+    let app = TestApp::start().await;
+    for name in ["a", "slow", "z"] {
+        ranking(&app, name).await;
+    }
+    app.teach("slow good", 1, 0).await;
+    app.teach("slow bad", 1, 0).await;
+    app.database()
+        .execute(
+            "ALTER TABLE bandit_arm_updates RENAME TO reported;
+             CREATE FUNCTION told(arm bigint) RETURNS boolean LANGUAGE plpgsql COST 100000 AS 'BEGIN
+                 IF EXISTS (SELECT FROM bandit_arms WHERE id = arm AND arm_id LIKE ''slow%'') THEN PERFORM pg_sleep(600); END IF;
+                 RETURN true; END';
+             CREATE VIEW bandit_arm_updates AS SELECT * FROM reported WHERE told(arm_row_id)",
+        )
+        .await;
+    // Again and again, also after the slow one was waited for.
+    for (pulls, successes, is_better) in [(200, 10, true), (400, 390, false)] {
+        for name in ["a", "z"] {
+            app.teach(&format!("{name} good"), 200, 100).await;
+            app.teach(&format!("{name} bad"), pulls, successes).await;
+        }
+        for name in ["a", "z"] {
+            eventually("the others learn", async || {
+                (better(&rank(&app, name).await, name) > 0.5) == is_better
+            })
+            .await;
+        }
+    }
+    assert!((better(&rank(&app, "slow").await, "slow") - 0.5).abs() < 1e-9);
+}

@@ -59,7 +59,9 @@ async fn bandit(app: &TestApp, epochs: &[Epoch]) {
         for ((variant, units), buyers) in [11, 12].iter().zip(epoch.units).zip(epoch.buyers) {
             sql += &format!(
                 "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, purchasing_units, sum_purchases, sq_purchases)
-                 VALUES (1, {variant}, {number}, {units}, {buyers}, {buyers}, {buyers});"
+                 VALUES (1, {variant}, {number}, {units}, {buyers}, {buyers}, {buyers});
+                 INSERT INTO variant_drawn_units (experiment_id, variant_id, epoch, units, purchasing_units)
+                 VALUES (1, {variant}, {number}, {units}, {buyers});"
             );
         }
     }

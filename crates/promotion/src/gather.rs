@@ -283,12 +283,17 @@ fn treatment(
         strata,
         missing,
         looks,
-        bandit: bandit(sums, variant.id, metric),
+        bandit: bandit(gathered, sums, variant.id, metric),
     }
 }
 
 /// What honest estimates say of a bandit's variant; none where there is too little to estimate from.
-fn bandit(sums: &Sums<'_>, treatment: i64, metric: Metric) -> Option<BanditReading> {
+fn bandit(
+    gathered: &Gathered,
+    sums: &Sums<'_>,
+    treatment: i64,
+    metric: Metric,
+) -> Option<BanditReading> {
     if sums.experiment.experiment_type != ExperimentType::Bandit {
         return None;
     }
@@ -296,7 +301,8 @@ fn bandit(sums: &Sums<'_>, treatment: i64, metric: Metric) -> Option<BanditReadi
     let at = |id| variants.iter().position(|variant| *variant == id);
     let (control, treatment) = (at(sums.control()?.id)?, at(treatment)?);
     let outcome = truth::outcome_of(metric);
-    let epochs = by_epoch(sums.epochs, sums.rows, &variants, sums.from_epoch, outcome);
+    let from = sums.from_epoch;
+    let epochs = by_epoch(sums.epochs, &gathered.drawn, &variants, from, outcome);
     let truths = truth::read(&epochs, control).ok()?;
     let (base, own) = (truths.get(control)?, truths.get(treatment)?);
     let (difference, standing) = (own.difference?, own.standing?);

@@ -3,7 +3,7 @@
 //! Choosing reads a picture without a lock. What goes into one is computed on a thread that answers no requests, because
 //! the probability of being best among a thousand arms takes longer than an answer may.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use podium_domain::bandit::examination;
 use podium_domain::bandit::{ArmType, BanditOptions, MAX_ARMS};
 use podium_storage::arms::Glance;
 use podium_storage::bandit::counts::{ArmCounts, Counted};
+use podium_storage::database::Link;
 use podium_storage::{Database, StorageError, arms};
 use tokio::sync::Notify;
 
@@ -25,6 +26,14 @@ use crate::snapshot::Snapshot;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Pictures may keep a core busy for one part in so many of the time.
 const IDLE_SHARE: u32 = 5;
+/// What one round took holds up the next one for no longer.
+const LONGEST_IDLE: Duration = Duration::from_secs(5);
+/// How long a statement that reads the arms of one experiment may take at first: all others wait for it.
+const READING: Duration = Duration::from_secs(3);
+/// An experiment that failed is asked again after no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(120);
+/// Failures in a row after which neither patience nor rest grows any more.
+const LONGEST_STREAK: u32 = 6;
 
 /// Arms of one type as one variant chooses among them.
 #[derive(Debug)]
@@ -171,9 +180,61 @@ pub struct Gallery {
 struct Made {
     glance: Glance,
     options: Arc<BanditOptions>,
+    /// As they were counted, before positions are corrected.
     arms: Vec<ArmCounts>,
     /// Without arms there is none. Where they cannot be read, it is the one before.
     picture: Option<Arc<Picture>>,
+}
+
+/// An experiment whose arms could not be read, or not in time.
+#[derive(Clone, Copy)]
+struct Rest {
+    /// In a row.
+    failures: u32,
+    until: Instant,
+}
+
+impl Rest {
+    /// How long a statement may take after so many failures. It grows, so that large experiments are read in the end.
+    fn patience(failures: u32) -> Duration {
+        READING * (1 << failures.min(LONGEST_STREAK / 2))
+    }
+
+    /// After one more failure, which took so long: others get the larger part of the time.
+    fn after(before: Option<&Self>, took: Duration, now: Instant) -> Self {
+        let failures = before.map_or(0, |rest| rest.failures);
+        let rest = LOOK_EVERY * (1 << failures.min(LONGEST_STREAK));
+        Self {
+            failures: failures.saturating_add(1),
+            until: now + rest.max(took * IDLE_SHARE).min(LONGEST_REST),
+        }
+    }
+}
+
+/// What is behind the pictures of a process.
+#[derive(Default)]
+struct Album {
+    made: HashMap<Key, Made>,
+    resting: HashMap<i64, Rest>,
+}
+
+impl Album {
+    /// How long a statement about an experiment may take now; `None` while it is left alone.
+    fn patience(&self, experiment: i64, now: Instant) -> Option<Duration> {
+        let rest = self.resting.get(&experiment);
+        let is_due = rest.is_none_or(|rest| rest.until <= now);
+        is_due.then(|| Rest::patience(rest.map_or(0, |rest| rest.failures)))
+    }
+
+    /// Notes how reading an experiment went. One that took more than the first patience keeps what it has.
+    fn note(&mut self, experiment: i64, is_read: bool, took: Duration) {
+        if !is_read {
+            let rest = Rest::after(self.resting.get(&experiment), took, Instant::now());
+            self.resting.insert(experiment, rest);
+        } else if took < READING {
+            self.resting.remove(&experiment);
+        }
+    }
 }
 
 impl Gallery {
@@ -190,15 +251,15 @@ impl Gallery {
 
     /// Keeps the pictures up to date, for ever. `definitions` tells which variants rank.
     pub async fn follow(&self, database: &Database, definitions: &ArcSwap<Snapshot>) {
-        let mut known: HashMap<Key, Made> = HashMap::new();
+        let mut album = Album::default();
         loop {
             let began = Instant::now();
             let definitions = definitions.load_full();
-            if let Err(error) = self.look(database, &definitions, &mut known).await {
+            if let Err(error) = self.look(database, &definitions, &mut album).await {
                 tracing::warn!(error = %error.chain(), "arms could not be read; the old weights stay in force");
             }
             // Learning may not take the cores from answering, however many arms there are.
-            tokio::time::sleep(began.elapsed() * IDLE_SHARE).await;
+            tokio::time::sleep((began.elapsed() * IDLE_SHARE).min(LONGEST_IDLE)).await;
             let _ = tokio::time::timeout(LOOK_EVERY, self.wanted.notified()).await;
         }
     }
@@ -209,7 +270,7 @@ impl Gallery {
         &self,
         database: &Database,
         definitions: &Snapshot,
-        known: &mut HashMap<Key, Made>,
+        album: &mut Album,
     ) -> Result<(), StorageError> {
         let rankings = rankings(definitions);
         let mut experiments: Vec<i64> = rankings.iter().map(|ranking| ranking.experiment).collect();
@@ -219,18 +280,62 @@ impl Gallery {
         } else {
             arms::glances(database, &experiments).await?
         };
-        let mut seen = HashMap::with_capacity(known.len());
+        let mut seen: HashMap<i64, Vec<Sight<'_>>> = HashMap::new();
         for ranking in &rankings {
             let own = |g: &&Glance| g.experiment_id == ranking.experiment;
-            for glance in glances.iter().filter(own) {
-                let key = (ranking.variant, glance.arm_type);
-                let made = renewed(database, ranking, glance, known.remove(&key)).await;
-                seen.extend(made.map(|made| (key, made)));
+            let sights = glances.iter().filter(own).map(|glance| (ranking, glance));
+            seen.entry(ranking.experiment).or_default().extend(sights);
+        }
+        let keys: HashSet<Key> = seen.values().flatten().map(key).collect();
+        album.made.retain(|key, _| keys.contains(key));
+        album.resting.retain(|id, _| seen.contains_key(id));
+        self.show(&album.made);
+        for (id, sights) in &seen {
+            // While the database is away every experiment would wait for it in turn.
+            if !database.is_reachable() {
+                break;
+            }
+            let began = Instant::now();
+            if let Some(patience) = album.patience(*id, began) {
+                let is_read = self
+                    .renew(database, sights, patience, &mut album.made)
+                    .await;
+                album.note(*id, is_read, began.elapsed());
             }
         }
-        *known = seen;
-        self.show(known);
         Ok(())
+    }
+
+    /// Brings the pictures of one experiment up to date, and shows each as soon as it is made. Answers whether all could be
+    /// read; the log says what could not.
+    async fn renew(
+        &self,
+        database: &Database,
+        sights: &[Sight<'_>],
+        patience: Duration,
+        made: &mut HashMap<Key, Made>,
+    ) -> bool {
+        let mut is_read = true;
+        for sight in sights {
+            let key = key(sight);
+            match renewed(database, *sight, patience, made.get_mut(&key)).await {
+                Ok(Some(fresh)) => {
+                    made.insert(key, fresh);
+                    self.show(made);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(experiment.id = sight.0.experiment, error = %error.chain(),
+                        "arms of an experiment could not be read; its old weights stay in force");
+                    is_read = false;
+                    // What takes long for one variant does so for the next.
+                    if matches!(error, StorageError::TimedOut) {
+                        break;
+                    }
+                }
+            }
+        }
+        is_read
     }
 
     /// Puts pictures in force, if there are new ones or some have gone.
@@ -249,35 +354,33 @@ impl Gallery {
     }
 }
 
-/// The picture as it is now; what it was where nothing has changed or the arms cannot be read, which the log then says.
+/// A variant, and arms among which it chooses.
+type Sight<'s> = (&'s RankingVariant, &'s Glance);
+
+const fn key((ranking, glance): &Sight<'_>) -> Key {
+    (ranking.variant, glance.arm_type)
+}
+
+/// The picture as it is now; `None` where nothing has changed.
 async fn renewed(
     database: &Database,
-    ranking: &RankingVariant,
-    glance: &Glance,
-    mut made: Option<Made>,
-) -> Option<Made> {
-    // While the database is away every experiment would wait for it in turn.
-    if !database.is_reachable() {
-        return made;
-    }
-    let fresh = match look_closer(database, ranking, glance, made.as_mut()).await {
-        Ok(Some(fresh)) => fresh,
-        Ok(None) => return made,
-        Err(error) => {
-            tracing::warn!(experiment.id = ranking.experiment, error = %error.chain(),
-                "arms of an experiment could not be read; its old weights stay in force");
-            return made;
-        }
+    (ranking, glance): Sight<'_>,
+    patience: Duration,
+    made: Option<&mut Made>,
+) -> Result<Option<Made>, StorageError> {
+    let old = made.as_ref().and_then(|made| made.picture.clone());
+    let read = look_closer(database, (ranking, glance), patience, made).await?;
+    let Some((counted, corrected)) = read else {
+        return Ok(None);
     };
-    let old = made
-        .and_then(|made| made.picture)
-        .filter(|_| !fresh.arms.is_empty());
-    Some(Made {
+    let old = old.filter(|_| !counted.arms.is_empty());
+    let picture = paint(ranking, counted.position, corrected, glance.hour).await;
+    Ok(Some(Made {
         glance: glance.clone(),
         options: ranking.options.clone(),
-        picture: paint(ranking, &fresh, glance.hour).await.or(old),
-        arms: fresh.arms,
-    })
+        arms: counted.arms,
+        picture: picture.or(old),
+    }))
 }
 
 /// A variant that ranks.
@@ -306,13 +409,13 @@ fn rankings(definitions: &Snapshot) -> Vec<RankingVariant> {
     definitions.served().iter().flat_map(|e| of(e)).collect()
 }
 
-/// The arms, where they are not what the picture was made of.
+/// The arms, and the same with their positions corrected, where they are not what the picture was made of.
 async fn look_closer(
     database: &Database,
-    ranking: &RankingVariant,
-    glance: &Glance,
+    (ranking, glance): Sight<'_>,
+    patience: Duration,
     made: Option<&mut Made>,
-) -> Result<Option<Counted>, StorageError> {
+) -> Result<Option<(Counted, Vec<ArmCounts>)>, StorageError> {
     let ages = ranking.options.forgetting != Forgetting::Never;
     let made = made.filter(|made| {
         made.options == ranking.options && !(ages && made.glance.hour != glance.hour)
@@ -323,35 +426,33 @@ async fn look_closer(
     {
         return Ok(None);
     }
-    let mut counted = arms::load(database, ranking.experiment, glance.arm_type, ages).await?;
+    let mut link = database.work().await?.within(patience);
+    let counted = arms::load(&mut link, ranking.experiment, glance.arm_type, ages).await?;
+    if let Some(made) = made.filter(|made| made.arms == counted.arms) {
+        // Folding went on, but not for these arms.
+        made.glance = glance.clone();
+        return Ok(None);
+    }
+    let mut corrected = counted.arms.clone();
     if ranking.options.position_correction {
-        let arms = &mut counted.arms;
-        correct(database, ranking.experiment, glance.arm_type, arms).await?;
+        correct(&mut link, glance, &mut corrected).await?;
     }
-    match made {
-        Some(made) if made.arms == counted.arms => {
-            // Folding went on, but not for these arms.
-            made.glance = glance.clone();
-            Ok(None)
-        }
-        _ => Ok(Some(counted)),
-    }
+    Ok(Some((counted, corrected)))
 }
 
 /// Weights the rewards of arms by the attention that their positions get.
 async fn correct(
-    database: &Database,
-    experiment_id: i64,
-    arm_type: ArmType,
+    link: &mut Link,
+    glance: &Glance,
     arms: &mut [ArmCounts],
 ) -> Result<(), StorageError> {
-    let mut link = database.work().await?;
-    let randomised = arms::randomised(&mut link, experiment_id, arm_type).await?;
+    let (experiment_id, arm_type) = (glance.experiment_id, glance.arm_type);
+    let randomised = arms::randomised(link, experiment_id, arm_type).await?;
     let weights = examination::weights(&randomised);
     if weights.iter().all(Option::is_none) {
         return Ok(());
     }
-    let rewarded = arms::rewarded(&mut link, experiment_id, arm_type).await?;
+    let rewarded = arms::rewarded(link, experiment_id, arm_type).await?;
     for arm in arms {
         let rewards = rewarded.get(&arm.row_id).map_or(&[][..], Vec::as_slice);
         if let Ok(factor) = examination::factor(&weights, rewards) {
@@ -362,12 +463,17 @@ async fn correct(
 }
 
 /// Computes the weights on a thread of its own. `None`, and a line in the log, where the evidence cannot be read.
-async fn paint(ranking: &RankingVariant, counted: &Counted, hour: i64) -> Option<Arc<Picture>> {
-    if counted.arms.is_empty() {
+async fn paint(
+    ranking: &RankingVariant,
+    position: i64,
+    arms: Vec<ArmCounts>,
+    hour: i64,
+) -> Option<Arc<Picture>> {
+    if arms.is_empty() {
         return None;
     }
-    let version = u64::try_from(counted.position).unwrap_or_default();
-    let (options, arms) = (ranking.options.clone(), counted.arms.clone());
+    let version = u64::try_from(position).unwrap_or_default();
+    let options = ranking.options.clone();
     let painted =
         tokio::task::spawn_blocking(move || Picture::new(version, &options, &arms, hour)).await;
     match painted.ok()? {
@@ -413,6 +519,31 @@ mod tests {
         assert!((picture.weight(None) - 0.5).abs() < 1e-12);
         // No arm's weight is below the floor of 5 % over two arms.
         assert!((picture.weight(Some(0)) - 0.025).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_experiment_that_fails_is_asked_less_often_and_more_patiently() {
+        let (mut album, begin) = (Album::default(), Instant::now());
+        assert_eq!(album.patience(1, begin), Some(READING));
+        let mut rests = Vec::new();
+        for _ in 0..10 {
+            album.note(1, false, READING);
+            let rest = album.resting[&1];
+            rests.push(rest.until.saturating_duration_since(begin));
+            assert_eq!(album.patience(1, begin), None);
+            assert_eq!(album.patience(2, begin), Some(READING), "nobody else rests");
+            let patience = album.patience(1, rest.until).unwrap();
+            assert!((2 * READING..=8 * READING).contains(&patience));
+        }
+        assert!(rests.windows(2).all(|pair| pair[0] <= pair[1]));
+        // What it took from the others is less than a fifth of its rest, and it is never given up.
+        assert!(rests[0] >= READING * IDLE_SHARE && rests[9] < LONGEST_REST);
+        // It answers, but slowly: it keeps what it needs. Then it does so in time.
+        let due = album.resting[&1].until;
+        album.note(1, true, 2 * READING);
+        assert_eq!(album.patience(1, due), Some(8 * READING));
+        album.note(1, true, READING / 2);
+        assert_eq!(album.patience(1, begin), Some(READING));
     }
 
     #[test]

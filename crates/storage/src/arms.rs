@@ -178,11 +178,10 @@ const fn corrupt(column: &'static str) -> StorageError {
 /// # Errors
 /// As [`glances`].
 pub async fn load(
-    database: &Database,
+    link: &mut Link,
     experiment_id: i64,
     arm_type: ArmType,
     by_hour: bool,
 ) -> Result<Counted, StorageError> {
-    let mut link = database.work().await?;
-    counts::read(&mut link, experiment_id, arm_type.name(), by_hour).await
+    counts::read(link, experiment_id, arm_type.name(), by_hour).await
 }

@@ -244,6 +244,7 @@ impl Database {
         Ok(Link {
             object: Some(object),
             purpose,
+            limit: purpose.client_limit(),
             database: self.clone(),
         })
     }
@@ -437,6 +438,7 @@ fn build_pool(
 pub struct Link {
     object: Option<Object>,
     purpose: Purpose,
+    limit: Duration,
     database: Database,
 }
 
@@ -445,9 +447,16 @@ impl Link {
         self.object.as_ref().ok_or(StorageError::TimedOut)
     }
 
+    /// The same connection for statements that may take no longer than this, and no longer than they may anyway.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = self.limit.min(limit);
+        self
+    }
+
     /// How long a statement may take.
-    pub(crate) fn limit(&self) -> Duration {
-        self.purpose.client_limit()
+    pub(crate) const fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// The connection, for a transaction of several steps. Its caller sets the timer and lets [`Link::settle`] judge.

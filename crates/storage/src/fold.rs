@@ -95,9 +95,20 @@ pub async fn fold_once(database: &Database) -> Result<Folded, StorageError> {
 pub async fn fold_up_to(database: &Database, rows: i64) -> Result<Folded, StorageError> {
     let folded = pass_in_time(database, rows).await?;
     if !folded.busy {
-        bandits::refresh(database).await?;
+        show_arms(database).await?;
     }
     Ok(folded)
+}
+
+/// What was counted is counted: where it cannot be shown, the next pass tries again, and whoever reads counts need not wait for it.
+async fn show_arms(database: &Database) -> Result<(), StorageError> {
+    match bandits::refresh(database).await {
+        Err(error) if database.is_reachable() => {
+            tracing::error!(error = %error.chain(), "rows of arms could not be brought up to date and will be tried again");
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 async fn pass_in_time(database: &Database, rows: i64) -> Result<Folded, StorageError> {

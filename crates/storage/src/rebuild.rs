@@ -177,7 +177,8 @@ LEFT JOIN experiments e ON e.id = l.experiment_id ORDER BY 1";
 /// The units: everyone who was assigned under a name that is no alias.
 const UNITS: &str = "-- rebuild::units
 CREATE TEMP TABLE recount_units ON COMMIT DROP AS
-SELECT a.experiment_id, a.user_id AS unit, a.variant_id, a.epoch, a.source, a.session_id, a.is_bot,
+SELECT a.experiment_id, a.user_id AS unit, a.variant_id, a.epoch, a.source, a.propensity IS NOT NULL AS drawn, a.session_id,
+       a.is_bot,
        coalesce(a.assigned_as, a.user_id) AS first_name,
        a.tx_id - CASE WHEN a.tx_id >= b.foreign_from OR a.tx_id < 0 THEN b.shift ELSE 0 END AS moment,
        a.is_bot OR a.source = 2 OR EXISTS (

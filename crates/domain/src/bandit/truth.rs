@@ -4,7 +4,7 @@
 //! that is shown more during a sale looks better. What stands here is estimated from scores that are weighted by the
 //! known propensities (augmented inverse-propensity weighting), one batch an epoch of constant weights.
 
-use podium_bandit::adaptive::{AdaptiveData, Batch, Estimate};
+use podium_bandit::adaptive::{AdaptiveData, ArmEstimates, Batch, Estimate};
 use podium_bandit::best::best_arm;
 use podium_bandit::sequence::{Scale, may_begin};
 use podium_bandit::winner::{Candidate, WinnerRule, wins};
@@ -91,14 +91,14 @@ pub struct ArmTruth {
     pub counts: Counts,
     /// Their plain average: biased, for comparison only.
     pub raw: Option<Estimate>,
-    /// The rate by AIPW scores; `None` until the arm shares epochs of at least two units with the control.
+    /// The rate by AIPW scores; `None` until the arm has units, and shares epochs of at least two units with the control.
     pub rate: Option<Estimate>,
     /// The same with scores weighted by the square root of the propensity: narrower.
     pub rate_sqrt: Option<Estimate>,
     /// How it compares with all arms that are in the running; `None` for one that is retired, and for all until each of
     /// them has units.
     pub standing: Option<Standing>,
-    /// Against the control; `None` for the control itself, and where there is no rate.
+    /// Against the control; `None` for the control itself, and where either has no rate.
     pub difference: Option<Difference>,
 }
 
@@ -135,14 +135,14 @@ fn standings(epochs: &[EpochUnits], arms: usize) -> Result<Vec<(usize, Standing)
     for epoch in in_order(epochs, together) {
         data.add(&epoch.batch()?)?;
     }
-    let posterior = |arm: &usize| {
-        let rate = data.arm(*arm)?.aipw;
-        Ok(Prior::FLAT.posterior(effective(rate, data.totals()[*arm])?))
-    };
-    let posteriors = running.iter().map(posterior).collect();
-    let Some(posteriors) = known::<Vec<_>>(posteriors)? else {
-        return Ok(Vec::new());
-    };
+    let mut posteriors = Vec::with_capacity(running.len());
+    for arm in &running {
+        let Some(estimate) = estimate(&data, *arm)? else {
+            return Ok(Vec::new());
+        };
+        let units = effective(estimate.aipw, data.totals()[*arm])?;
+        posteriors.push(Prior::FLAT.posterior(units));
+    }
     let best = best_arm(&posteriors)?;
     let parts = best.probability.into_iter().zip(best.expected_loss);
     let standing = |(prob_best, expected_loss)| Standing {
@@ -158,6 +158,14 @@ fn known<T>(found: Result<T, BanditError>) -> Result<Option<T>, BanditError> {
         Err(BanditError::NotEnoughData { .. }) => Ok(None),
         found => found.map(Some),
     }
+}
+
+/// What the scores say of an arm. The scores of an arm without units are what was assumed before there were any, with no spread:
+/// they say nothing about it.
+fn estimate(data: &AdaptiveData, arm: usize) -> Result<Option<ArmEstimates>, BanditError> {
+    let has_units = data.totals().get(arm).is_some_and(|own| own.plays() > 0);
+    let estimate = known(data.arm(arm))?;
+    Ok(estimate.filter(|_| has_units))
 }
 
 /// Epochs that fit, the even share last: it runs beside all others, and its propensities need no past.
@@ -199,7 +207,7 @@ fn one(
         data.add(&epoch.batch()?)?;
     }
     let raw = all_units(epochs, arm)?;
-    let Some(estimate) = known(data.arm(arm))? else {
+    let Some(estimate) = estimate(&data, arm)? else {
         return Ok(ArmTruth {
             counts: raw,
             raw: average(raw),
@@ -215,7 +223,7 @@ fn one(
         .all(|arm| effective_outcomes(in_order(epochs, shared), *arm) >= LEAST_EFFECTIVE);
     let begins = may_begin(totals[control], totals[arm]) && enough;
     let scale = begins.then(|| scale(epochs.iter().filter(|epoch| shared(epoch))));
-    let difference = if arm == control {
+    let difference = if arm == control || totals[control].plays() == 0 {
         None
     } else {
         known(difference(&data, scale.transpose()?))?
@@ -516,6 +524,26 @@ mod tests {
         assert!(truths[1].rate.is_some());
         assert!(truths.iter().all(|truth| truth.standing.is_none()));
         assert_eq!(leader(&truths, 0, 0.95), Err(BanditError::NoArms));
+    }
+
+    /// The scores of an arm that nobody has seen yet are what was assumed of it: 50 %, for certain.
+    #[test]
+    fn an_arm_with_weight_and_no_units_is_not_known() {
+        let first = [epoch(
+            false,
+            &[48.0, 48.0, 4.0],
+            &[(20, 1), (20, 2), (0, 0)],
+        )];
+        let truths = read(&first, 0).unwrap();
+        assert_eq!((truths[2].rate, truths[2].difference), (None, None));
+        assert_eq!(truths[2].rate_sqrt, None);
+        assert!(truths[1].rate.is_some() && truths[1].difference.is_some());
+        assert!(truths.iter().all(|truth| truth.standing.is_none()));
+        assert_eq!(leader(&truths, 0, 0.95), Err(BanditError::NoArms));
+        // Nothing is compared with a control that nobody has seen.
+        let truths = read(&first, 2).unwrap();
+        assert_eq!((truths[0].difference, truths[1].difference), (None, None));
+        assert_eq!(leader(&truths, 2, 0.95), Err(BanditError::NoArms));
     }
 
     #[test]

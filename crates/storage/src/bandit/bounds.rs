@@ -9,10 +9,9 @@ use podium_bandit::{Arms, Evidence, Prior};
 use tokio_postgres::{Client, Row, Transaction};
 
 use super::totals;
-use crate::StorageError;
 use crate::connect::Purpose;
-use crate::database::Link;
 use crate::rows::column;
+use crate::{Database, StorageError};
 
 /// Bandits whose arms are not those for which the bounds stand.
 const OUTDATED: &str = "-- bounds::outdated
@@ -52,14 +51,28 @@ WHERE experiment_id = $1 AND arm_type = 'variant'";
 const FORGET: &str = "-- bounds::forget
 UPDATE bandit_learning SET bounded_pulls = NULL, bounded_alpha = NULL WHERE experiment_id = ANY ($1) AND arm_type = 'variant'";
 
-/// Computes what is outdated.
-pub(super) async fn refresh(link: &mut Link) -> Result<(), StorageError> {
-    for row in link.query(OUTDATED, &[]).await? {
-        let id: i64 = column(&row, "bandit_learning", "experiment_id")?;
-        let written = tokio::time::timeout(Purpose::Work.client_limit(), one(link.client()?, id));
-        written.await.map_err(|_| StorageError::TimedOut)??;
+/// Computes what is outdated. A bandit for which that fails is in the log, and holds up no other.
+pub(super) async fn refresh(database: &Database) -> Result<(), StorageError> {
+    let outdated = database.work().await?.query(OUTDATED, &[]).await?;
+    for row in &outdated {
+        let id: i64 = column(row, "bandit_learning", "experiment_id")?;
+        match in_time(database, id).await {
+            Err(error) if !database.is_reachable() => return Err(error),
+            Err(error) => {
+                tracing::error!(experiment.id = id, error = %error.chain(), "bounds of variants could not be brought up to date");
+            }
+            Ok(()) => {}
+        }
     }
     Ok(())
+}
+
+async fn in_time(database: &Database, experiment_id: i64) -> Result<(), StorageError> {
+    let mut link = database.work().await?;
+    let written = one(link.client()?, experiment_id);
+    tokio::time::timeout(Purpose::Work.client_limit(), written)
+        .await
+        .map_err(|_| StorageError::TimedOut)?
 }
 
 /// The arms of these experiments have changed, perhaps so that their sums have not.

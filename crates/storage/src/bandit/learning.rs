@@ -118,12 +118,16 @@ fn asked(experiment: &Experiment, arm_type: &str) -> Vec<(Option<i64>, Rules)> {
     ranking.map(|(id, rules)| (Some(id), rules)).collect()
 }
 
-/// All that rules follow from.
+/// All that rules follow from. The primary metric defines the rewards where the options do not.
 fn asks_for(experiment: &Experiment) -> impl Iterator<Item = (bool, &str)> {
     let variants = experiment.variants.iter();
     variants
         .map(|variant| (variant.is_control, variant.config.as_str()))
-        .chain([(false, experiment.config.as_str())])
+        .chain([
+            (false, experiment.config.as_str()),
+            (false, experiment.experiment_type.name()),
+            (false, experiment.primary_metric.name()),
+        ])
 }
 
 /// The variants that rank, and the rules that they ask for.
@@ -173,7 +177,7 @@ pub(crate) async fn check_unchanged(
     before: &Experiment,
     after: &Experiment,
 ) -> Result<(), ChangeError> {
-    if asks_for(before).eq(asks_for(after)) && before.experiment_type == after.experiment_type {
+    if asks_for(before).eq(asks_for(after)) {
         return Ok(());
     }
     check_agreement(before, after)?;

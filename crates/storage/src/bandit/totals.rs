@@ -76,8 +76,15 @@ const RESET_VARIANT: &str = "-- totals::reset_variant
 UPDATE experiment_variants SET pulls = 0, rewards = 0, average_reward = 0, confidence_bound = NULL
 WHERE experiment_id = $1 AND id::text = $2";
 
-/// Brings rows up to date whose counts have changed. Another replica may be at it; then nothing happens.
+/// Brings rows up to date whose counts have changed, and the bounds that follow from them, also where some rows could not be
+/// written. Another replica may be at it; then nothing happens.
 pub(crate) async fn refresh(database: &Database) -> Result<(), StorageError> {
+    let totals = rows(database).await;
+    bounds::refresh(database).await?;
+    totals
+}
+
+async fn rows(database: &Database) -> Result<(), StorageError> {
     let mut link = database.work().await?;
     let limit = Purpose::Work.client_limit();
     while link.query_opt(ANY, &[]).await?.is_some() {
@@ -86,7 +93,7 @@ pub(crate) async fn refresh(database: &Database) -> Result<(), StorageError> {
             break;
         }
     }
-    bounds::refresh(&mut link).await
+    Ok(())
 }
 
 /// Answers whether it was this replica's turn, and there was something that nobody else holds.

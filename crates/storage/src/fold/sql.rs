@@ -37,6 +37,9 @@ const ACTIVE: [(&str, &str); 6] = [
     ("erring_units", "errors"),
 ];
 
+/// Those of [`ACTIVE`] that are counted among units that a bandit drew: what can be the outcome of a unit.
+const DRAWN_ACTIVE: usize = 3;
+
 /// Columns of the rollups by event: name and the expression that sums it.
 const EVENT_SUMS: [(&str, &str); 8] = [
     (
@@ -111,6 +114,19 @@ fn covariate_columns(value: impl Fn(&str) -> String) -> Vec<(String, String)> {
         add(format!("x_{total}"), format!("sum_{total}"), value(total));
     }
     columns
+}
+
+/// As [`moment_columns`], for `variant_drawn_units` behind `units`.
+fn drawn_columns(value: impl Fn(&str) -> String) -> Vec<(String, String)> {
+    let active = ACTIVE.iter().take(DRAWN_ACTIVE);
+    active
+        .map(|(name, total)| {
+            (
+                (*name).to_owned(),
+                format!("({} > 0)::integer", value(total)),
+            )
+        })
+        .collect()
 }
 
 /// `INSERT … ON CONFLICT … DO UPDATE SET c = t.c + EXCLUDED.c` for the given columns.
@@ -282,6 +298,15 @@ pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| {
         ),
     );
     let covariates = covariates_gained();
+    let (columns, differences) = gained(|value| drawn_columns(value));
+    let drawn = add_into(
+        "variant_drawn_units",
+        "experiment_id, variant_id, epoch",
+        &columns,
+        &format!(
+            "SELECT experiment_id, variant_id, epoch, {differences} FROM changed WHERE NOT excluded AND drawn GROUP BY 1, 2, 3"
+        ),
+    );
     let requesting = add_into(
         "variant_requests",
         "experiment_id, variant_id, epoch",
@@ -314,9 +339,10 @@ fresh_sessions AS (
 changed AS (
     UPDATE unit_totals t SET {set} FROM delta d
     WHERE t.experiment_id = d.experiment_id AND t.unit = d.unit
-    RETURNING t.experiment_id, t.variant_id, t.epoch, t.excluded, t.covariate, {returned}),
+    RETURNING t.experiment_id, t.variant_id, t.epoch, t.excluded, t.covariate, t.drawn, {returned}),
 moments AS ({moments}),
 covariates AS ({covariates}),
+drawn AS ({drawn}),
 requesting AS ({requesting}),
 days AS ({days}),
 {rollups},
@@ -337,8 +363,8 @@ SELECT (SELECT count(*) FROM src) AS events, (SELECT count(*) FROM good WHERE un
 /// Whatever commits later has a higher transaction id than the assignment, or was refused for the sake of it.
 pub(super) const ASSIGNMENTS: &str = "-- fold::assignments
 WITH new AS (
-    INSERT INTO unit_totals (experiment_id, unit, variant_id, epoch, source, excluded, sessions, covariate)
-    SELECT a.experiment_id, a.user_id, a.variant_id, a.epoch, a.source,
+    INSERT INTO unit_totals (experiment_id, unit, variant_id, epoch, source, drawn, excluded, sessions, covariate)
+    SELECT a.experiment_id, a.user_id, a.variant_id, a.epoch, a.source, a.propensity IS NOT NULL,
            a.is_bot OR a.source = 2
            OR EXISTS (SELECT 1 FROM excluded_units x
                       WHERE x.experiment_id = a.experiment_id AND x.unit = a.user_id AND x.tx_id < $2),
@@ -374,7 +400,11 @@ covariates AS (
         sum_x = covariate_moments.sum_x + EXCLUDED.sum_x,
         sq_x = covariate_moments.sq_x + EXCLUDED.sq_x,
         sum_sessions = covariate_moments.sum_sessions + EXCLUDED.sum_sessions,
-        x_sessions = covariate_moments.x_sessions + EXCLUDED.x_sessions)
+        x_sessions = covariate_moments.x_sessions + EXCLUDED.x_sessions),
+drawn AS (
+    INSERT INTO variant_drawn_units (experiment_id, variant_id, epoch, units)
+    SELECT experiment_id, variant_id, epoch, count(*) FROM new WHERE NOT excluded AND drawn GROUP BY 1, 2, 3
+    ON CONFLICT (experiment_id, variant_id, epoch) DO UPDATE SET units = variant_drawn_units.units + EXCLUDED.units)
 INSERT INTO variant_moments (experiment_id, variant_id, epoch, units, client_units, sum_sessions, sq_sessions)
 SELECT experiment_id, variant_id, epoch, count(*), count(*) FILTER (WHERE source = 1), sum(sessions), sum(sessions)
 FROM new WHERE NOT excluded GROUP BY 1, 2, 3
@@ -506,6 +536,12 @@ pub(super) static EXCLUSIONS: LazyLock<String> = LazyLock::new(|| {
         &covariate_columns(str::to_owned),
         "FROM gone WHERE covariate IS NOT NULL",
     );
+    let drawn = taken_out(
+        "variant_drawn_units",
+        &[("units", "-count(*)")],
+        &drawn_columns(str::to_owned),
+        "FROM gone WHERE drawn",
+    );
     let requesting = taken_out(
         "variant_requests",
         &[("requesting_units", "-count(*)")],
@@ -521,6 +557,7 @@ gone AS (
     RETURNING t.*),
 moments AS ({moments}),
 covariates AS ({covariates}),
+drawn AS ({drawn}),
 requesting AS ({requesting}),
 who AS MATERIALIZED (
     SELECT g.experiment_id, g.unit AS user_id, g.variant_id, g.epoch FROM gone g

@@ -11,6 +11,7 @@ use crate::analytics::capped::{self, CappedTotal};
 use crate::analytics::context::{self, Epoch, Freshness};
 use crate::analytics::moments::{self, VariantMoments};
 use crate::analytics::outcomes::{self, VariantOutcomes};
+use crate::bandit::units::{self, DrawnUnits};
 use crate::database::Query;
 use crate::experiments::model::{Experiment, ExperimentRef};
 use crate::experiments::query;
@@ -30,7 +31,9 @@ pub struct Gathered {
     pub epochs: Vec<Epoch>,
     /// Sums per variant and epoch.
     pub rows: Vec<VariantMoments>,
-    /// The same of capped values.
+    /// Units that a bandit drew, per variant and epoch.
+    pub drawn: Vec<DrawnUnits>,
+    /// Sums of capped values.
     pub capped: Vec<CappedTotal>,
     /// The open analysis; none when nothing was recorded yet.
     pub analysis: Option<StoredAnalysis>,
@@ -92,6 +95,7 @@ pub async fn gather(
         freshness: context::freshness(&mut link).await?,
         epochs: context::epochs(&mut link, id).await?,
         rows: moments::now(&mut link, id).await?,
+        drawn: units::drawn(&mut link, id).await?,
         capped,
         analysis,
         looks,

@@ -126,7 +126,7 @@ INSERT INTO {0} ({1}) SELECT {1} FROM missing_{0} ON CONFLICT ({2}) DO {action}"
 }
 
 /// Tables in the order in which they are filled: later ones read earlier ones.
-pub(super) const TABLES: [Table; 16] = [
+pub(super) const TABLES: [Table; 17] = [
     Table {
         name: "unit_sessions",
         keys: &["experiment_id", "unit", "session_key"],
@@ -145,7 +145,7 @@ WHERE session_id IS NOT NULL",
         keys: &["experiment_id", "unit"],
         values: &[
             "variant_id", "epoch", "source", "excluded", "impressions", "clicks", "add_to_carts", "purchases",
-            "purchase_value", "engagement", "requests", "errors", "sessions", "covariate",
+            "purchase_value", "engagement", "requests", "errors", "sessions", "covariate", "drawn",
         ],
         additive: false,
         in_place: false,
@@ -154,7 +154,7 @@ INSERT INTO recount_unit_totals
 SELECT u.experiment_id, u.unit, u.variant_id, u.epoch, u.source, u.excluded,
        coalesce(e.impressions, 0), coalesce(e.clicks, 0), coalesce(e.add_to_carts, 0), coalesce(e.purchases, 0),
        coalesce(e.purchase_value, 0), coalesce(e.engagement, 0), coalesce(e.requests, 0), coalesce(e.errors, 0),
-       coalesce(s.sessions, 0), c.covariate
+       coalesce(s.sessions, 0), c.covariate, u.drawn
 FROM recount_units u
 LEFT JOIN recount_covariates c USING (experiment_id, unit)
 LEFT JOIN (
@@ -246,6 +246,18 @@ SELECT experiment_id, variant_id, epoch, count(*), sum(x), sum(x * x),
        sum(x * engagement), sum(x * requests), sum(x * errors), sum(x * sessions)
 FROM (SELECT *, covariate AS x FROM recount_unit_totals WHERE NOT excluded AND covariate IS NOT NULL) covered
 GROUP BY 1, 2, 3",
+    },
+    Table {
+        name: "variant_drawn_units",
+        keys: &["experiment_id", "variant_id", "epoch"],
+        values: &["units", "clicking_units", "add_to_cart_units", "purchasing_units"],
+        additive: true,
+        in_place: false,
+        recount: "-- rebuild::variant_drawn_units
+INSERT INTO recount_variant_drawn_units
+SELECT experiment_id, variant_id, epoch, count(*), count(*) FILTER (WHERE clicks > 0),
+       count(*) FILTER (WHERE add_to_carts > 0), count(*) FILTER (WHERE purchases > 0)
+FROM recount_unit_totals WHERE NOT excluded AND drawn GROUP BY 1, 2, 3",
     },
     Table {
         name: "variant_requests",

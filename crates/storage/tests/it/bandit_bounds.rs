@@ -105,3 +105,33 @@ fn impossible_counts_have_no_bounds_and_hold_up_nobody() {
         assert!(a.0 + b.0 == 4 && a.2.is_some() && b.2.is_some(), "{all:?}");
     });
 }
+
+/// A bandit whose variants cannot be written is no reason to leave those of another one, nor to stop folding, behind which
+/// weights are brought up to date.
+#[test]
+fn bounds_that_cannot_be_written_hold_up_nobody() {
+    with_database(async |db| {
+        bandit(db, 4, 2, 30).await;
+        seen(db).await;
+        db.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''broken''; END';
+             CREATE TRIGGER refuse BEFORE UPDATE OF confidence_bound ON experiment_variants
+             FOR EACH ROW WHEN (NEW.experiment_id = 4) EXECUTE FUNCTION refuse()",
+        )
+        .await;
+        for (experiment, unit) in [(4, 1), (5, 3)] {
+            let id = format!("late {experiment}");
+            event(db, experiment, unit, "impression", &id, 40).await;
+        }
+        let folded = podium_storage::fold::fold_once(&db.database).await.unwrap();
+        assert!(folded.caught_up, "{folded:?}");
+        db.fold_all().await;
+        let bounded = "SELECT string_agg(experiment_id || ': ' || n, ', ' ORDER BY experiment_id) FROM (
+            SELECT experiment_id, count(confidence_bound) AS n FROM experiment_variants GROUP BY 1) v";
+        assert_eq!(db.text(bounded).await, "4: 0, 5: 2");
+        db.execute("DROP TRIGGER refuse ON experiment_variants")
+            .await;
+        db.fold_all().await;
+        assert_eq!(db.text(bounded).await, "4: 1, 5: 2");
+    });
+}

@@ -13,6 +13,7 @@ struct Assignment {
     variant: i64,
     epoch: i32,
     by_client: bool,
+    drawn: bool,
     is_bot: bool,
     session: Option<String>,
     /// The name at the assignment, and the transaction that made it.
@@ -42,6 +43,7 @@ pub(crate) struct Unit {
     pub(crate) variant: i64,
     epoch: i32,
     by_client: bool,
+    drawn: bool,
     pub(crate) excluded: bool,
     totals: [i128; 8],
     sessions: BTreeSet<String>,
@@ -75,12 +77,12 @@ impl Raw {
         let client = db.client().await;
         let mut raw = Self::default();
         for row in client
-            .query("SELECT experiment_id, user_id, variant_id, epoch, source = 1, is_bot, session_id, coalesce(assigned_as, user_id), tx_id FROM user_experiment_assignments", &[])
+            .query("SELECT experiment_id, user_id, variant_id, epoch, source = 1, is_bot, session_id, coalesce(assigned_as, user_id), tx_id, propensity IS NOT NULL FROM user_experiment_assignments", &[])
             .await
             .unwrap()
         {
             let assignment =
-                Assignment { variant: row.get(2), epoch: row.get(3), by_client: row.get(4), is_bot: row.get(5), session: row.get(6), first_name: row.get(7), tx_id: row.get(8) };
+                Assignment { variant: row.get(2), epoch: row.get(3), by_client: row.get(4), is_bot: row.get(5), session: row.get(6), first_name: row.get(7), tx_id: row.get(8), drawn: row.get(9) };
             raw.assignments.insert((row.get(0), row.get(1)), assignment);
         }
         for row in client
@@ -169,6 +171,7 @@ impl Raw {
                 variant: a.variant,
                 epoch: a.epoch,
                 by_client: a.by_client,
+                drawn: a.drawn,
                 excluded: a.is_bot || self.is_excluded(*experiment, name),
                 totals: [0; 8],
                 sessions: a.session.iter().cloned().collect(),
@@ -310,6 +313,7 @@ pub(crate) async fn expected(db: &TestDatabase) -> Tables {
             unit.variant.into(),
             unit.epoch.into(),
             unit.by_client.into(),
+            unit.drawn.into(),
             unit.excluded.into(),
         ];
         numbers.extend(unit.all());
@@ -331,6 +335,14 @@ pub(crate) async fn expected(db: &TestDatabase) -> Tables {
                 format!("{e} {} {}", unit.variant, unit.epoch),
                 &moments(unit),
             );
+            if unit.drawn {
+                let with = [1, 2, 3].map(|total| i128::from(unit.totals[total] > 0));
+                table(
+                    "variant_drawn_units",
+                    format!("{e} {} {}", unit.variant, unit.epoch),
+                    &[1, with[0], with[1], with[2]],
+                );
+            }
             if let Some(x) = unit.covariate {
                 table(
                     "covariate_moments",
@@ -370,7 +382,7 @@ pub(crate) async fn live(db: &TestDatabase) -> Tables {
         x_clicks_impressions, x_add_to_carts_impressions, x_purchases_impressions, x_purchases_add_to_carts,
         x_purchase_value_sessions * 10000, x_purchase_value_purchases * 10000, x_errors_requests";
     let totals = format!(
-        "variant_id, epoch, source, excluded::integer, {EVENT_SUMS}, sessions,
+        "variant_id, epoch, source, drawn::integer, excluded::integer, {EVENT_SUMS}, sessions,
          (covariate IS NOT NULL)::integer, CASE WHEN covariate IS NULL THEN 0 ELSE covariate * 10000 END"
     );
     let covered = "units, sum_x * 10000, sq_x * 100000000,
@@ -382,7 +394,7 @@ pub(crate) async fn live(db: &TestDatabase) -> Tables {
         x_impressions * 10000, x_clicks * 10000, x_add_to_carts * 10000, x_purchases * 10000, x_purchase_value * 100000000,
         x_engagement * 100000000, x_requests * 10000, x_errors * 10000, x_sessions * 10000";
     let five = "impressions, clicks, add_to_carts, purchases, purchase_value * 10000";
-    let queries: [(&'static str, &str, &str, &str); 9] = [
+    let queries: [(&'static str, &str, &str, &str); 10] = [
         (
             "unit_totals",
             "unit_totals",
@@ -406,6 +418,12 @@ pub(crate) async fn live(db: &TestDatabase) -> Tables {
             "variant_moments",
             "experiment_id || ' ' || variant_id || ' ' || epoch",
             moments,
+        ),
+        (
+            "variant_drawn_units",
+            "variant_drawn_units",
+            "experiment_id || ' ' || variant_id || ' ' || epoch",
+            "units, clicking_units, add_to_cart_units, purchasing_units",
         ),
         (
             "covariate_moments",

@@ -62,6 +62,12 @@ fn a_tampered_total_is_found_named_and_corrected() {
             1,
         ),
         (
+            "variant_drawn_units",
+            "UPDATE variant_drawn_units SET clicking_units = clicking_units + 1 WHERE (experiment_id, variant_id, epoch) = (SELECT experiment_id, variant_id, epoch FROM variant_drawn_units WHERE units > 0 LIMIT 1)",
+            1,
+            1,
+        ),
+        (
             "variant_requests",
             "UPDATE variant_requests SET requesting_units = requesting_units + 1 WHERE (experiment_id, variant_id, epoch) = (SELECT experiment_id, variant_id, epoch FROM variant_requests WHERE requesting_units > 0 LIMIT 1)",
             1,

@@ -152,6 +152,7 @@ impl<'a> Stream<'a> {
     /// The question of somebody who has no assignment yet.
     fn lookup(&mut self, experiment_id: i64, unit: &str) -> Lookup {
         let variant_id = experiment_id * 10 + i64::try_from(self.rng.below(2)).unwrap();
+        let by_client = self.rng.once_in(4);
         Lookup {
             experiment_id,
             unit: unit.to_owned(),
@@ -162,8 +163,8 @@ impl<'a> Stream<'a> {
                 .then(|| format!("s{}", self.rng.below(NAMES))),
             candidate: Some(Candidate {
                 variant_id,
-                by_client: self.rng.once_in(4),
-                propensity: None,
+                by_client,
+                propensity: (experiment_id == 1 && !by_client).then_some(0.5),
             }),
             epoch: i32::try_from(1 + self.rng.below(2)).unwrap(),
             is_bot: self.rng.once_in(12),

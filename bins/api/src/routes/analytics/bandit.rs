@@ -4,9 +4,8 @@ use podium_bandit::adaptive::Estimate;
 use podium_domain::bandit::truth::{self, ArmTruth, Condition, ConditionKind, Leader};
 use podium_domain::experiment::ExperimentType;
 use podium_storage::analytics::context::Epoch;
-use podium_storage::analytics::moments::VariantMoments;
 use podium_storage::bandit::learning::options_of;
-use podium_storage::bandit::units::by_epoch;
+use podium_storage::bandit::units::{DrawnUnits, by_epoch};
 use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{BanditArmBody, BanditBody, Range};
@@ -15,7 +14,7 @@ use super::bodies::{BanditArmBody, BanditBody, Range};
 const CONFIDENCE: f64 = 0.95;
 
 const NOTE: &str = "rates are shares of units with the outcome, estimated by scores weighted with the known propensities (AIPW), one \
-    batch an epoch of constant weights; raw figures are biased because the bandit chose who sees what; values per variant \
+    batch an epoch of constant weights; only units that the bandit drew are counted; raw figures are biased because the bandit chose who sees what; values per variant \
     elsewhere in this answer are raw";
 const NO_FLOOR: &str = "the floor is 0: a variant may get no traffic at all, and then neither these estimates nor off-policy evaluation \
     can say anything about it";
@@ -24,7 +23,7 @@ const NO_FLOOR: &str = "the floor is 0: a variant may get no traffic at all, and
 pub(super) fn bandit(
     experiment: &Experiment,
     epochs: &[Epoch],
-    rows: &[VariantMoments],
+    drawn: &[DrawnUnits],
     from_epoch: i32,
 ) -> Option<BanditBody> {
     let is_bandit = experiment.experiment_type == ExperimentType::Bandit;
@@ -36,7 +35,7 @@ pub(super) fn bandit(
     variants.sort_by_key(|variant| (!variant.is_control, variant.id));
     let ids: Vec<i64> = variants.iter().map(|variant| variant.id).collect();
     let outcome = truth::outcome_of(experiment.primary_metric);
-    let units = by_epoch(epochs, rows, &ids, from_epoch, outcome);
+    let units = by_epoch(epochs, drawn, &ids, from_epoch, outcome);
     let truths = truth::read(&units, 0).ok()?;
     let leader = truth::leader(&truths, 0, CONFIDENCE).ok();
     let in_force = epochs.iter().find(|epoch| epoch.epoch == experiment.epoch);

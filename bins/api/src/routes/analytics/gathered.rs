@@ -94,7 +94,7 @@ impl Read {
         bandit::bandit(
             &read.experiment,
             &read.epochs,
-            &read.rows,
+            &read.drawn,
             decided.first_epoch(),
         )
     }

@@ -182,7 +182,7 @@ fn with_standings(arms: Vec<Arm>, picture: Option<&Picture>, weighted: bool) -> 
 /// Variants as the policy of their bandit sees them now, with the weights by which units are drawn. A retired one has a weight of
 /// 0, and is not compared.
 async fn contenders(arms: Vec<Arm>, contest: Contest, experiment: &Experiment) -> Vec<ArmRow> {
-    let assigns = matches!(experiment.status, Status::Running | Status::Paused);
+    let assigns = experiment.status == Status::Running;
     let weights = contest.shares();
     let picture = web::block(move || {
         let Contest {
