@@ -66,12 +66,13 @@ impl TestDatabase {
         value.unwrap_or_default()
     }
 
-    /// Folds until everything that has committed so far is in the totals. Open transactions of other databases of
-    /// the server hold the watermark back, so this waits until they are gone.
+    /// Folds until everything that has committed so far is in the totals and the rows of arms show it, whoever folded. Open
+    /// transactions of other databases of the server hold the watermark back, so this waits until they are gone.
     pub(crate) async fn fold_all(&self) {
         const DONE: &str = "SELECT (SELECT watermark FROM fold_state) > greatest(
             (SELECT max(tx_id) FROM user_experiment_assignments), (SELECT max(tx_id) FROM experiment_events),
-            (SELECT max(tx_id) FROM unit_aliases), (SELECT max(tx_id) FROM excluded_units), 0)";
+            (SELECT max(tx_id) FROM unit_aliases), (SELECT max(tx_id) FROM excluded_units), 0)
+            AND NOT EXISTS (SELECT FROM bandit_stale_arms)";
         for _ in 0..10_000 {
             fold::fold_once(&self.database).await.unwrap();
             if self.text(DONE).await == "t" {
