@@ -119,6 +119,21 @@ impl Engine {
         let lock = scan::lock(&self.database)
             .await?
             .ok_or(EngineError::Scanning)?;
+        let found = self
+            .scan_alone(effective, request, origin, progress, &lock)
+            .await;
+        lock.release().await;
+        found
+    }
+
+    async fn scan_alone(
+        &self,
+        effective: Effective,
+        request: &Request,
+        origin: &Origin,
+        progress: &(dyn Fn(usize, usize) + Sync),
+        lock: &scan::ScanLock,
+    ) -> Result<Scan, EngineError> {
         self.refresh().await;
         let dry_run = effective.config.dry_run;
         if !dry_run {

@@ -44,12 +44,20 @@ UPDATE promotion_scans SET last_success_at = now(), scans = scans + 1, seconds =
                   WITH ORDINALITY AS b (scans, bound, place) ORDER BY b.place)
 RETURNING scans";
 
-/// Notes that a scan went through all experiments and how long it took, by the clock of the database, and ends the right
-/// to scan.
+impl ScanLock {
+    /// Gives the right back, so that whoever scans next has it at once; when it is only dropped the server has to notice.
+    pub async fn release(self) {
+        if let Err(error) = self.client.batch_execute("ROLLBACK").await {
+            tracing::debug!(%error, "the right to scan ends with its connection");
+        }
+    }
+}
+
+/// Notes that a scan went through all experiments and how long it took, by the clock of the database.
 ///
 /// # Errors
 /// As [`lock`].
-pub async fn finish(database: &Database, lock: ScanLock) -> Result<(), StorageError> {
+pub async fn finish(database: &Database, lock: &ScanLock) -> Result<(), StorageError> {
     const TOOK: &str = "SELECT greatest(extract(epoch FROM clock_timestamp() - now()), 0)::double precision AS seconds";
     let row = lock.client.query_one(TOOK, &[]).await?;
     let seconds: f64 = column(&row, "promotion_scans", "seconds")?;

@@ -122,10 +122,12 @@ fn a_design_stays_frozen_and_looks_stay_as_they_are() {
 #[test]
 fn one_worker_scans_at_a_time() {
     with_database(async |db| {
-        let first = scan::lock(&db.database).await.unwrap();
-        assert!(first.is_some());
-        assert!(scan::lock(&db.database).await.unwrap().is_none());
-        drop(first);
+        let lock = async || scan::lock(&db.database).await.unwrap();
+        let first = lock().await.unwrap();
+        assert!(lock().await.is_none());
+        first.release().await;
+        let second = lock().await.unwrap();
+        drop(second);
         // The connection closes in its own time.
         while scan::lock(&db.database).await.unwrap().is_none() {
             tokio::task::yield_now().await;
