@@ -24,9 +24,9 @@ use crate::snapshot::Snapshot;
 
 /// How often it is looked whether something was learned.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Pictures may keep a core busy for one part in so many of the time.
+/// Making pictures may keep a core busy for about one part in so many of the time.
 const IDLE_SHARE: u32 = 5;
-/// What one round took holds up the next one for no longer.
+/// What a round waited for the database holds up the next one for no longer.
 const LONGEST_IDLE: Duration = Duration::from_secs(5);
 /// How long a statement that reads the arms of one experiment may take at first: all others wait for it.
 const READING: Duration = Duration::from_secs(3);
@@ -180,7 +180,7 @@ pub struct Gallery {
 struct Made {
     glance: Glance,
     options: Arc<BanditOptions>,
-    /// As they were counted, before positions are corrected.
+    /// With their positions corrected, where that is wanted.
     arms: Vec<ArmCounts>,
     /// Without arms there is none. Where they cannot be read, it is the one before.
     picture: Option<Arc<Picture>>,
@@ -216,6 +216,8 @@ impl Rest {
 struct Album {
     made: HashMap<Key, Made>,
     resting: HashMap<i64, Rest>,
+    /// What computing the pictures of this round took.
+    painting: Duration,
 }
 
 impl Album {
@@ -259,7 +261,9 @@ impl Gallery {
                 tracing::warn!(error = %error.chain(), "arms could not be read; the old weights stay in force");
             }
             // Learning may not take the cores from answering, however many arms there are.
-            tokio::time::sleep((began.elapsed() * IDLE_SHARE).min(LONGEST_IDLE)).await;
+            let painting = std::mem::take(&mut album.painting) * IDLE_SHARE;
+            let pause = (began.elapsed() * IDLE_SHARE).min(LONGEST_IDLE.max(painting));
+            tokio::time::sleep(pause).await;
             let _ = tokio::time::timeout(LOOK_EVERY, self.wanted.notified()).await;
         }
     }
@@ -297,9 +301,7 @@ impl Gallery {
             }
             let began = Instant::now();
             if let Some(patience) = album.patience(*id, began) {
-                let is_read = self
-                    .renew(database, sights, patience, &mut album.made)
-                    .await;
+                let is_read = self.renew(database, sights, patience, album).await?;
                 album.note(*id, is_read, began.elapsed());
             }
         }
@@ -308,22 +310,26 @@ impl Gallery {
 
     /// Brings the pictures of one experiment up to date, and shows each as soon as it is made. Answers whether all could be
     /// read; the log says what could not.
+    ///
+    /// # Errors
+    /// [`StorageError::Pool`], which is no experiment's fault.
     async fn renew(
         &self,
         database: &Database,
         sights: &[Sight<'_>],
         patience: Duration,
-        made: &mut HashMap<Key, Made>,
-    ) -> bool {
+        album: &mut Album,
+    ) -> Result<bool, StorageError> {
         let mut is_read = true;
         for sight in sights {
             let key = key(sight);
-            match renewed(database, *sight, patience, made.get_mut(&key)).await {
+            match renewed(database, *sight, patience, album).await {
                 Ok(Some(fresh)) => {
-                    made.insert(key, fresh);
-                    self.show(made);
+                    album.made.insert(key, fresh);
+                    self.show(&album.made);
                 }
                 Ok(None) => {}
+                Err(error @ StorageError::Pool(_)) => return Err(error),
                 Err(error) => {
                     tracing::warn!(experiment.id = sight.0.experiment, error = %error.chain(),
                         "arms of an experiment could not be read; its old weights stay in force");
@@ -335,7 +341,7 @@ impl Gallery {
                 }
             }
         }
-        is_read
+        Ok(is_read)
     }
 
     /// Puts pictures in force, if there are new ones or some have gone.
@@ -364,21 +370,25 @@ const fn key((ranking, glance): &Sight<'_>) -> Key {
 /// The picture as it is now; `None` where nothing has changed.
 async fn renewed(
     database: &Database,
-    (ranking, glance): Sight<'_>,
+    sight: Sight<'_>,
     patience: Duration,
-    made: Option<&mut Made>,
+    album: &mut Album,
 ) -> Result<Option<Made>, StorageError> {
+    let (ranking, glance) = sight;
+    let made = album.made.get_mut(&key(&sight));
     let old = made.as_ref().and_then(|made| made.picture.clone());
-    let read = look_closer(database, (ranking, glance), patience, made).await?;
-    let Some((counted, corrected)) = read else {
+    let Some(Counted { position, arms }) = look_closer(database, sight, patience, made).await?
+    else {
         return Ok(None);
     };
-    let old = old.filter(|_| !counted.arms.is_empty());
-    let picture = paint(ranking, counted.position, corrected, glance.hour).await;
+    let old = old.filter(|_| !arms.is_empty());
+    let began = Instant::now();
+    let picture = paint(ranking, position, arms.clone(), glance.hour).await;
+    album.painting += began.elapsed();
     Ok(Some(Made {
         glance: glance.clone(),
         options: ranking.options.clone(),
-        arms: counted.arms,
+        arms,
         picture: picture.or(old),
     }))
 }
@@ -409,13 +419,13 @@ fn rankings(definitions: &Snapshot) -> Vec<RankingVariant> {
     definitions.served().iter().flat_map(|e| of(e)).collect()
 }
 
-/// The arms, and the same with their positions corrected, where they are not what the picture was made of.
+/// The arms, with their positions corrected where that is wanted, if they are not what the picture was made of.
 async fn look_closer(
     database: &Database,
     (ranking, glance): Sight<'_>,
     patience: Duration,
     made: Option<&mut Made>,
-) -> Result<Option<(Counted, Vec<ArmCounts>)>, StorageError> {
+) -> Result<Option<Counted>, StorageError> {
     let ages = ranking.options.forgetting != Forgetting::Never;
     let made = made.filter(|made| {
         made.options == ranking.options && !(ages && made.glance.hour != glance.hour)
@@ -427,17 +437,17 @@ async fn look_closer(
         return Ok(None);
     }
     let mut link = database.work().await?.within(patience);
-    let counted = arms::load(&mut link, ranking.experiment, glance.arm_type, ages).await?;
+    let mut counted = arms::load(&mut link, ranking.experiment, glance.arm_type, ages).await?;
+    if ranking.options.position_correction {
+        // What is known of positions may change where no count does: when windows pass.
+        correct(&mut link, glance, &mut counted.arms).await?;
+    }
     if let Some(made) = made.filter(|made| made.arms == counted.arms) {
         // Folding went on, but not for these arms.
         made.glance = glance.clone();
         return Ok(None);
     }
-    let mut corrected = counted.arms.clone();
-    if ranking.options.position_correction {
-        correct(&mut link, glance, &mut corrected).await?;
-    }
-    Ok(Some((counted, corrected)))
+    Ok(Some(counted))
 }
 
 /// Weights the rewards of arms by the attention that their positions get.

@@ -38,10 +38,33 @@ impl Question {
     }
 }
 
-/// Lookups of one request, by experiment and unit.
+/// An experiment, and a unit in it.
+type Place = (i64, String);
+
+/// Lookups of one request.
 #[derive(Default)]
 pub(crate) struct Lookups {
-    asked: Mutex<HashMap<(i64, String), HashMap<Question, Answer>>>,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    answers: HashMap<Place, HashMap<Question, Answer>>,
+    /// Units whose questions name this session: what is stored of the session changes their answers.
+    by_session: HashMap<Place, Vec<String>>,
+}
+
+impl Asked {
+    /// Lets events behind what may store a unit find it, as they would in requests of their own.
+    fn forget(&mut self, place: &Place) {
+        let named = self.by_session.remove(place).unwrap_or_default();
+        let named = named.into_iter().map(|unit| (place.0, unit));
+        for place in named.chain([place.clone()]) {
+            if let Some(of_unit) = self.answers.get_mut(&place) {
+                of_unit.retain(|earlier, _| earlier.claimed.is_some());
+            }
+        }
+    }
 }
 
 impl Lookups {
@@ -60,20 +83,24 @@ impl Lookups {
         ask: impl FnOnce(Lookup) -> Result<oneshot::Receiver<LookupAnswer>, StorageError>,
     ) -> Result<Answer, Unavailable> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_unit = asked
-            .entry((lookup.experiment_id, lookup.unit.clone()))
-            .or_default();
+        let place = (lookup.experiment_id, lookup.unit.clone());
         let question = Question::of(&lookup);
-        if let Some(answer) = of_unit.get(&question) {
+        let known = asked.answers.get(&place).and_then(|of| of.get(&question));
+        if let Some(answer) = known {
             return Ok(answer.clone());
         }
         if question.may_store() {
-            // Events behind this one find what it stores, as they would in requests of their own.
-            of_unit.retain(|earlier, _| earlier.claimed.is_some());
+            asked.forget(&place);
+        }
+        if let Some(session) = &question.login_session {
+            let of_session = (place.0, session.clone());
+            let units = asked.by_session.entry(of_session).or_default();
+            units.push(place.1.clone());
         }
         let told = ask(lookup).map_err(|_| Unavailable)?;
         let answer = told.map(|told| told.unwrap_or(Err(Unavailable)));
         let answer = answer.boxed().shared();
+        let of_unit = asked.answers.entry(place).or_default();
         of_unit.insert(question, answer.clone());
         Ok(answer)
     }
@@ -178,6 +205,12 @@ mod tests {
         let unit = || lookup(1, "u");
         assert_eq!(asked(vec![unit(), claiming(10), unit(), unit()]).await, 3);
         assert_eq!(asked(vec![unit(), with_session("s"), unit()]).await, 3);
+        let session = Lookup {
+            unit: "s".to_owned(),
+            ..claiming(10)
+        };
+        let logins = vec![with_session("s"), session, with_session("s")];
+        assert_eq!(asked(logins).await, 3);
     }
 
     #[tokio::test]

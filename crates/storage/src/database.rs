@@ -433,6 +433,9 @@ fn build_pool(
         .map_err(|error| StorageError::Settings(error.to_string()))
 }
 
+/// How long it is tried to tell the server that a statement is not waited for.
+const CANCEL_TIME: Duration = Duration::from_secs(2);
+
 /// A borrowed connection whose every statement runs under a client-side timer: a frozen server enforces no limit
 /// of its own. When the timer ends a statement, the connection is thrown away.
 pub struct Link {
@@ -493,7 +496,14 @@ impl Link {
         self.database
             .failed(Failure::StatementTimeout, self.purpose);
         if let Some(object) = self.object.take() {
-            drop(Object::take(object));
+            let client = Object::take(object);
+            // The server's own limit is later than this one: without a word it would go on for nobody.
+            if self.limit < self.purpose.client_limit() {
+                let (token, tls) = (client.cancel_token(), self.database.settings().tls());
+                tokio::spawn(tokio::time::timeout(CANCEL_TIME, async move {
+                    token.cancel_query(tls).await
+                }));
+            }
         }
     }
 

@@ -26,12 +26,15 @@ SELECT pg_try_advisory_xact_lock($1)";
 /// holding another could be a deadlock. An arm that is locked stays stale until the next pass.
 const LOCK_ARMS: &str = "-- totals::lock_arms
 SELECT a.id FROM bandit_stale_arms s JOIN bandit_arms a ON a.id = s.arm_row_id
-ORDER BY a.id LIMIT $1 FOR UPDATE OF a SKIP LOCKED";
+WHERE a.experiment_id = coalesce($2, a.experiment_id) ORDER BY a.id LIMIT $1 FOR UPDATE OF a SKIP LOCKED";
 
 /// The recount has to see every arm as it is.
 const LOCK_ALL_ARMS: &str = "-- totals::lock_all_arms
 SELECT a.id FROM bandit_stale_arms s JOIN bandit_arms a ON a.id = s.arm_row_id
-ORDER BY a.id LIMIT $1 FOR UPDATE OF a";
+WHERE a.experiment_id = coalesce($2, a.experiment_id) ORDER BY a.id LIMIT $1 FOR UPDATE OF a";
+
+const STALE: &str = "-- totals::stale
+SELECT DISTINCT a.experiment_id FROM bandit_stale_arms s JOIN bandit_arms a ON a.id = s.arm_row_id";
 
 const REFRESH: &str = "-- totals::refresh
 WITH folded AS (
@@ -84,11 +87,29 @@ pub(crate) async fn refresh(database: &Database) -> Result<(), StorageError> {
     totals
 }
 
+/// All experiments at once, which is cheap; where that fails, one at a time, so that one does not hold up the others.
 async fn rows(database: &Database) -> Result<(), StorageError> {
+    let Err(error) = steps(database, None).await else {
+        return Ok(());
+    };
+    if !database.is_reachable() {
+        return Err(error);
+    }
+    for row in database.work().await?.query(STALE, &[]).await? {
+        let id: i64 = column(&row, "bandit_arms", "experiment_id")?;
+        if let Err(error) = steps(database, Some(id)).await {
+            tracing::error!(experiment.id = id, error = %error.chain(), "rows of arms could not be written and will be tried again");
+        }
+    }
+    Ok(())
+}
+
+/// Of one experiment, or of all.
+async fn steps(database: &Database, experiment: Option<i64>) -> Result<(), StorageError> {
     let mut link = database.work().await?;
     let limit = Purpose::Work.client_limit();
     while link.query_opt(ANY, &[]).await?.is_some() {
-        let step = tokio::time::timeout(limit, step(link.client()?));
+        let step = tokio::time::timeout(limit, step(link.client()?, experiment));
         if !step.await.map_err(|_| StorageError::TimedOut)?? {
             break;
         }
@@ -97,12 +118,12 @@ async fn rows(database: &Database) -> Result<(), StorageError> {
 }
 
 /// Answers whether it was this replica's turn, and there was something that nobody else holds.
-async fn step(client: &mut Client) -> Result<bool, StorageError> {
+async fn step(client: &mut Client, experiment: Option<i64>) -> Result<bool, StorageError> {
     let transaction = client.transaction().await?;
     if !has_turn(&transaction).await? {
         return Ok(false);
     }
-    let written = write(&transaction, LOCK_ARMS).await?;
+    let written = write(&transaction, LOCK_ARMS, experiment).await?;
     transaction.commit().await?;
     Ok(written)
 }
@@ -115,12 +136,16 @@ pub(super) async fn has_turn(transaction: &Transaction<'_>) -> Result<bool, Stor
 
 /// As [`refresh`], in a transaction that has the lock; bounds follow with the next pass.
 pub(crate) async fn catch_up(transaction: &Transaction<'_>) -> Result<(), StorageError> {
-    while write(transaction, LOCK_ALL_ARMS).await? {}
+    while write(transaction, LOCK_ALL_ARMS, None).await? {}
     Ok(())
 }
 
-async fn write(transaction: &Transaction<'_>, lock: &str) -> Result<bool, StorageError> {
-    let locked = transaction.query(lock, &[&STEP]).await?;
+async fn write(
+    transaction: &Transaction<'_>,
+    lock: &str,
+    experiment: Option<i64>,
+) -> Result<bool, StorageError> {
+    let locked = transaction.query(lock, &[&STEP, &experiment]).await?;
     let arms: Vec<i64> = locked
         .iter()
         .map(|row| column(row, "bandit_arms", "id"))

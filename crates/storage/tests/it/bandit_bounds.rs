@@ -135,3 +135,35 @@ fn bounds_that_cannot_be_written_hold_up_nobody() {
         assert_eq!(db.text(bounded).await, "4: 1, 5: 2");
     });
 }
+
+/// Nor is one whose arms cannot be written.
+#[test]
+fn arms_that_cannot_be_written_hold_up_nobody() {
+    with_database(async |db| {
+        bandit(db, 4, 2, 30).await;
+        seen(db).await;
+        db.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''broken''; END';
+             CREATE TRIGGER refuse BEFORE UPDATE ON bandit_arms FOR EACH ROW WHEN (NEW.experiment_id = 4) EXECUTE FUNCTION refuse()",
+        )
+        .await;
+        for (experiment, unit) in [(4, 1), (5, 3)] {
+            let id = format!("late {experiment}");
+            event(db, experiment, unit, "impression", &id, 40).await;
+        }
+        let pulls =
+            "SELECT string_agg(experiment_id || ': ' || n, ', ' ORDER BY experiment_id) FROM (
+            SELECT experiment_id, sum(total_pulls)::bigint AS n FROM bandit_arms GROUP BY 1) a";
+        for _ in 0..1_000 {
+            // Other databases of the server hold the watermark back.
+            podium_storage::fold::fold_once(&db.database).await.unwrap();
+            if db.text(pulls).await.ends_with("5: 4") {
+                break;
+            }
+        }
+        assert_eq!(db.text(pulls).await, "4: 0, 5: 4");
+        db.execute("DROP TRIGGER refuse ON bandit_arms").await;
+        db.fold_all().await;
+        assert_eq!(db.text(pulls).await, "4: 1, 5: 4");
+    });
+}
