@@ -134,6 +134,10 @@ impl Load {
     /// When they differ.
     pub async fn verify(&self, database: &TestDatabase) {
         let (events, id) = (self.plan.events, self.shared.experiment.id);
+        // So many fresh rows have no statistics yet, and without them the questions below compare all with all.
+        database
+            .execute("ANALYZE experiment_events, user_experiment_assignments")
+            .await;
         let count = format!(
             "SELECT count(*), count(DISTINCT event_id) FROM experiment_events WHERE experiment_id = {id}"
         );
