@@ -8,7 +8,8 @@ use actix_web::web::Bytes;
 use podium_domain::event;
 use podium_domain::fault::Pointer;
 use podium_domain::text;
-use podium_serving::assign::{Agent, AssignError, AssignRequest};
+use podium_serving::assign::{Agent, AssignError, AssignRequest, Visitor};
+use podium_serving::snapshot::ExperimentRef;
 
 use super::bodies::{AssignBody, Assignment, BulkAssignments, BulkBody};
 use super::{KEY, experiment, usual_assign, visitor};
@@ -69,17 +70,20 @@ pub(super) fn read<'n>(
         (status = 422, content_type = "application/problem+json", body = Problem)))]
 pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(BATCH, Media::Beacon).await?;
-    let node = json::parse(&body)?;
-    let mut fields = Fields::new(&node, Pointer::root()).snake_pointers();
     let is_bot = || asks_a_bot(&ctx);
     let agent = Agent::Asked(&is_bot);
-    let visitor = visitor(&mut fields, agent, None);
-    let experiment = experiment(&mut fields, "experiment");
-    let users = users(&mut fields);
-    if users.is_some() && experiment.is_none() {
-        fields.fault("experiment", "required", "is required with user_ids");
-    }
-    fields.finish()?;
+    let node;
+    let BulkRequest {
+        visitor,
+        experiment,
+        users,
+    } = match usual_assign::read(&body, agent) {
+        Some(request) => request.into(),
+        None => {
+            node = json::parse(&body)?;
+            read_bulk(&node, agent)?
+        }
+    };
     let serving = &ctx.state.serving;
     let (answers, units, is_degraded) = match (users, experiment) {
         (Some(users), Some(experiment)) => (
@@ -112,9 +116,45 @@ pub async fn assign_bulk(ctx: Rc<Ctx>) -> Result<HttpResponse, ApiError> {
     Ok(json_bytes(join_assignments(&answers, &units, is_degraded)))
 }
 
+/// What `assign/bulk` was asked.
+#[derive(Debug)]
+pub(super) struct BulkRequest<'a> {
+    visitor: Visitor<'a>,
+    experiment: Option<ExperimentRef<'a>>,
+    users: Option<Vec<&'a str>>,
+}
+
+impl<'a> From<AssignRequest<'a>> for BulkRequest<'a> {
+    /// Bodies of `assign` say to `assign/bulk` what they say to `assign`, but for the placement, which it does not have.
+    fn from(request: AssignRequest<'a>) -> Self {
+        Self {
+            visitor: request.visitor,
+            experiment: request.experiment,
+            users: None,
+        }
+    }
+}
+
+pub(super) fn read_bulk<'n>(node: &'n Node<'_>, agent: Agent<'n>) -> Result<BulkRequest<'n>, ApiError> {
+    let mut fields = Fields::new(node, Pointer::root()).snake_pointers();
+    let visitor = visitor(&mut fields, agent, None);
+    let experiment = experiment(&mut fields, "experiment");
+    let users = users(&mut fields);
+    if users.is_some() && experiment.is_none() {
+        fields.fault("experiment", "required", "is required with user_ids");
+    }
+    fields.finish()?;
+    Ok(BulkRequest {
+        visitor,
+        experiment,
+        users,
+    })
+}
+
 /// `{"assignments": […]}` from ready answers, each with its unit added; with `"degraded": true` where some are missing.
 fn join_assignments(answers: &[Bytes], units: &[&str], is_degraded: bool) -> Bytes {
-    let mut body = Vec::with_capacity(32 + answers.iter().map(|a| a.len() + 300).sum::<usize>());
+    let lengths = answers.iter().zip(units).map(|(a, u)| a.len() + u.len());
+    let mut body = Vec::with_capacity(32 + lengths.map(|length| length + 20).sum::<usize>());
     body.extend_from_slice(br#"{"assignments":["#);
     for (at, (answer, unit)) in answers.iter().zip(units).enumerate() {
         if at > 0 {
@@ -123,7 +163,8 @@ fn join_assignments(answers: &[Bytes], units: &[&str], is_degraded: bool) -> Byt
         // Ready answers are objects, so the last byte is the closing brace.
         body.extend_from_slice(answer.strip_suffix(b"}").unwrap_or(answer));
         body.extend_from_slice(br#","user_id":"#);
-        body.extend_from_slice(serde_json::to_string(unit).unwrap_or_default().as_bytes());
+        // Writing a text to memory does not fail.
+        let _ = serde_json::to_writer(&mut body, unit);
         body.push(b'}');
     }
     body.extend_from_slice(if is_degraded {
