@@ -251,9 +251,19 @@ impl Ctx {
             first: Bytes::new(),
             collected: BytesMut::new(),
         };
-        // Most bodies are there already: only the others pay for a timer, and for a place of their own.
-        let at_once = std::future::poll_fn(|cx| Poll::Ready(reading.poll(cx))).await;
-        match at_once {
+        // actix asks a handler for the first time before it takes what came with the head off the connection: the first
+        // look finds nothing, and the second, which follows at once, all of most bodies. Only the others pay for a timer,
+        // and for a place of their own.
+        let mut looked = false;
+        let at_once = std::future::poll_fn(|cx| match reading.poll(cx) {
+            Poll::Pending if !looked => {
+                looked = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            second => Poll::Ready(second),
+        });
+        match at_once.await {
             Poll::Ready(done) => done,
             Poll::Pending => {
                 let begin = Instant::now();

@@ -135,7 +135,10 @@ impl<'a> From<AssignRequest<'a>> for BulkRequest<'a> {
     }
 }
 
-pub(super) fn read_bulk<'n>(node: &'n Node<'_>, agent: Agent<'n>) -> Result<BulkRequest<'n>, ApiError> {
+pub(super) fn read_bulk<'n>(
+    node: &'n Node<'_>,
+    agent: Agent<'n>,
+) -> Result<BulkRequest<'n>, ApiError> {
     let mut fields = Fields::new(node, Pointer::root()).snake_pointers();
     let visitor = visitor(&mut fields, agent, None);
     let experiment = experiment(&mut fields, "experiment");
