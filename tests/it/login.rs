@@ -1,7 +1,8 @@
 //! A session that logs in, and the units that come of it.
 
 use futures_util::future::join_all;
-use podium_tests::{Experiment, TestApp};
+use podium_tests::{Answer, Experiment, TestApp};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 /// An experiment, a session whose split is `b`, and users whose split is `control`: a user that answers `b` has it from
@@ -129,6 +130,54 @@ async fn a_second_user_of_the_session_is_a_unit_of_his_own() {
         [[session.as_str(), first]],
         "the session stays the first user's"
     );
+}
+
+/// The second user's variant was drawn with the session, by the weights of that time: among today's units it would look as if
+/// somebody had been sent to a variant without weight.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_user_counts_where_the_session_was_assigned() {
+    let app = TestApp::start().await;
+    let (experiment, session, users) = scene(&app).await;
+    assign(&app, None, Some(&session)).await;
+    assign(&app, Some(&users[0]), Some(&session)).await;
+    let retire = format!(
+        "/api/v1/admin/experiments/{}/variants/{}",
+        experiment.id,
+        experiment.variant("b")
+    );
+    let retire = app
+        .request(Method::PATCH, &retire)
+        .bearer_auth(podium_tests::token::valid("1"))
+        .header("if-match", "*")
+        .json(&json!({"trafficWeight": 0}));
+    Answer::of(retire).await.data();
+    assert_eq!(
+        assign(&app, Some(&users[1]), Some(&session)).await["variant"],
+        "b"
+    );
+    let epochs = "SELECT user_id, epoch::text FROM user_experiment_assignments ORDER BY user_id";
+    let mut wanted = vec![
+        [users[0].clone(), "1".to_owned()],
+        [users[1].clone(), "1".to_owned()],
+    ];
+    wanted.sort();
+    assert_eq!(app.database().rows(epochs).await, wanted);
+    app.fold().await;
+    let check = json!({"action": "check", "experimentName": "e"});
+    let check = app
+        .admin(
+            Method::POST,
+            "/api/v1/experiments/auto-promote",
+            Some(&check),
+        )
+        .await
+        .data();
+    let checks = check["safetyChecks"].as_array().unwrap();
+    let balance = checks
+        .iter()
+        .find(|check| check["name"] == "Traffic Balance Check")
+        .unwrap();
+    assert_eq!(balance["passed"], true, "{balance}");
 }
 
 /// Tracking does the same as assigning, for the first user and for the second, whether or not it names the experiment.

@@ -80,7 +80,8 @@ RETURNING a.user_id, a.experiment_id, a.variant_id, a.assigned_at, a.source, a.i
 
 const READ: &str = "-- assignments::read
 SELECT i.ord::integer AS ord, a.variant_id, a.assigned_at, a.source, a.is_bot,
-       s.variant_id AS session_variant_id, sl.unit IS NOT NULL AS session_is_alias
+       s.variant_id AS session_variant_id, s.epoch AS session_epoch, s.source AS session_source,
+       sl.unit IS NOT NULL AS session_is_alias
 FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY AS i (unit, experiment_id, session, ord)
 LEFT JOIN unit_aliases l ON l.alias_unit = i.unit AND l.experiment_id = i.experiment_id
 LEFT JOIN user_experiment_assignments a
@@ -176,16 +177,13 @@ async fn insert_late(
         let (Some(lookup), Some(None)) = (lookups.get(at), answers.get(at)) else {
             continue;
         };
-        let candidate = match sessions.get(&at) {
+        let newcomer = match sessions.get(&at) {
             Some(Session::Own) => None,
-            Some(Session::AliasOf { variant_id }) => second_user(lookup, *variant_id),
-            None => lookup.candidate,
+            Some(Session::AliasOf(drawn)) => second_user(lookup, *drawn),
+            None => lookup.candidate.is_some().then(|| lookup.clone()),
         };
-        if candidate.is_some() {
-            late.push(Lookup {
-                candidate,
-                ..lookup.clone()
-            });
+        if let Some(newcomer) = newcomer {
+            late.push(newcomer);
             places.push(at);
         }
     }
@@ -227,7 +225,15 @@ enum Session {
     /// The session has an assignment of its own.
     Own,
     /// The session belongs to another user already.
-    AliasOf { variant_id: i64 },
+    AliasOf(Drawn),
+}
+
+/// How the first user of a session got the variant.
+#[derive(Clone, Copy)]
+struct Drawn {
+    variant_id: i64,
+    epoch: i32,
+    source: i16,
 }
 
 fn open(answers: &[Option<Stored>]) -> Vec<usize> {
@@ -295,12 +301,18 @@ async fn insert(
     Ok(())
 }
 
+/// Numbers in the table: the client named the variant, and the unit came while a promotion was active.
+const BY_CLIENT: i16 = 1;
+const DURING_PROMOTION: i16 = 2;
+
 /// Who made an assignment, as the number in the table.
 fn source(lookup: &Lookup, candidate: Candidate) -> i16 {
     if lookup.during_promotion {
-        2
+        DURING_PROMOTION
+    } else if candidate.by_client {
+        BY_CLIENT
     } else {
-        i16::from(candidate.by_client)
+        0
     }
 }
 
@@ -333,7 +345,12 @@ async fn read(
                 }
             }
             (None, Some(variant_id)) if is_alias => {
-                sessions.insert(at, Session::AliasOf { variant_id });
+                let drawn = Drawn {
+                    variant_id,
+                    epoch: column(&row, TABLE, "session_epoch")?,
+                    source: column(&row, TABLE, "session_source")?,
+                };
+                sessions.insert(at, Session::AliasOf(drawn));
             }
             (None, Some(_)) => {
                 sessions.insert(at, Session::Own);
@@ -419,12 +436,19 @@ async fn move_sessions(
 }
 
 /// What a second user of a session is stored with. The allocation is not asked: the shopper in front of this screen has seen
-/// this variant.
-fn second_user(lookup: &Lookup, variant_id: i64) -> Option<Candidate> {
-    lookup.takes_new.then_some(Candidate {
-        variant_id,
-        by_client: false,
+/// this variant. It was drawn in the epoch of the session, by that epoch's weights or by the client, and counts there: among the
+/// units of today's weights it would look like an error of the split, most of all where the variant has no weight any more.
+fn second_user(lookup: &Lookup, drawn: Drawn) -> Option<Lookup> {
+    let candidate = Candidate {
+        variant_id: drawn.variant_id,
+        by_client: drawn.source == BY_CLIENT,
         propensity: None,
+    };
+    lookup.takes_new.then(|| Lookup {
+        candidate: Some(candidate),
+        epoch: drawn.epoch,
+        during_promotion: lookup.during_promotion || drawn.source == DURING_PROMOTION,
+        ..lookup.clone()
     })
 }
 
@@ -441,7 +465,7 @@ fn stored_row(row: &Row) -> Result<Stored, StorageError> {
     Ok(Stored {
         variant_id: column(row, TABLE, "variant_id")?,
         assigned_at: column(row, TABLE, "assigned_at")?,
-        by_client: source == 1,
+        by_client: source == BY_CLIENT,
         is_bot: column(row, TABLE, "is_bot")?,
     })
 }
