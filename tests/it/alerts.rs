@@ -158,6 +158,28 @@ async fn two_that_evaluate_open_an_alert_once() {
     );
 }
 
+/// What was wrong with the split before a restart is no matter of the analysis that it began.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_leaves_a_broken_split_behind() {
+    let app = TestApp::start().await;
+    let experiment = app.experiment("e").running().await;
+    app.change(&format!(
+        "INSERT INTO variant_moments (experiment_id, variant_id, epoch, units)
+         VALUES ({0}, {1}, 1, 5000), ({0}, {2}, 1, 4000)",
+        experiment.id,
+        experiment.variant("control"),
+        experiment.variant("b")
+    ))
+    .await;
+    let split = ("sample_ratio_mismatch", "critical");
+    engine(&app).watch(&origin()).await.unwrap();
+    assert!(kinds(&listed(&app, "?status=open").await).contains(&split));
+    let restart = "/api/v1/admin/experiments/e/restart-analysis";
+    app.admin(Method::POST, restart, None).await.data();
+    engine(&app).watch(&origin()).await.unwrap();
+    assert!(!kinds(&listed(&app, "?status=open").await).contains(&split));
+}
+
 /// Who was resumed a moment ago has not been silent for an hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_experiment_is_not_silent_yet() {

@@ -79,14 +79,17 @@ WHERE e.status = 'running'
        WHERE p.experiment_id = e.id AND p.rollback_at IS NULL AND r.watch_hours > 0 AND r.watch_ended_at IS NULL)
 ORDER BY e.id, v.id";
 
-/// Units that the server drew in each epoch, with the weights that were in force, of running experiments: what clients
-/// named follows no weights, but it must not switch the check off for the others.
+/// Units that the server drew in each epoch of the open analysis, with the weights that were in force, of running experiments:
+/// what clients named follows no weights, but it must not switch the check off for the others. A restart of the analysis
+/// leaves a broken split behind, here as in the safety checks, or its alert would never close.
 const SPLITS: &str = "-- alerts::splits
 SELECT e.experiment_id, e.epoch, w.key::bigint AS variant_id, w.value AS weight, greatest(coalesce(m.units - m.client_units, 0), 0) AS units
 FROM experiment_epochs e JOIN experiments x ON x.id = e.experiment_id AND x.status = 'running'
 CROSS JOIN LATERAL jsonb_each_text(e.weights) AS w (key, value)
 LEFT JOIN variant_moments m
     ON m.experiment_id = e.experiment_id AND m.epoch = e.epoch AND m.variant_id = w.key::bigint
+LEFT JOIN promotion_analyses o ON o.experiment_id = e.experiment_id AND o.closed_at IS NULL
+WHERE e.epoch >= coalesce(o.from_epoch, 1)
 ORDER BY 1, 2, 3";
 
 const ACTIVITY: &str = "-- alerts::activity

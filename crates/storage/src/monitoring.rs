@@ -68,7 +68,8 @@ FROM experiments e
 JOIN experiment_epochs p ON p.experiment_id = e.id
 JOIN experiment_variants v ON v.experiment_id = e.id
 LEFT JOIN variant_moments m ON m.experiment_id = e.id AND m.variant_id = v.id AND m.epoch = p.epoch
-WHERE e.status = 'running' ORDER BY e.id, p.epoch, v.id";
+LEFT JOIN promotion_analyses o ON o.experiment_id = e.id AND o.closed_at IS NULL
+WHERE e.status = 'running' AND p.epoch >= coalesce(o.from_epoch, 1) ORDER BY e.id, p.epoch, v.id";
 
 const ACTIVE: &str = "-- monitoring::active
 SELECT count(*) AS count FROM experiment_promotions WHERE rollback_at IS NULL";

@@ -138,7 +138,7 @@ fn units(families: &mut Families, units: &[VariantUnits]) {
     };
     families.gauge(
         "podium_experiment_units",
-        "Units in the totals of a running experiment",
+        "Units in the open analysis of a running experiment",
         labelled(|pair| pair.0),
     );
     families.gauge(
