@@ -5,14 +5,16 @@
 //! says how many. Events that refer to a lost decision are counted all the same.
 
 use std::pin::pin;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Transaction};
-use podium_domain::bandit::{ArmType, MAX_ARMS};
+use podium_domain::bandit::ArmType;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
+use crate::bandit::fold::FRESH;
 use crate::batch::RunGroup;
 use crate::{Database, StorageError};
 
@@ -56,14 +58,25 @@ pub struct NewArm {
     pub metadata: Option<String>,
 }
 
-const MAKE_ARMS: &str = "-- decisions::make_arms
+/// Of decisions that show the same new arm, the first one names it.
+static MAKE_ARMS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- decisions::make_arms
+WITH seen AS (
+    SELECT DISTINCT ON (i.experiment_id, i.arm_type, i.arm_id) i.*
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY
+        AS i (experiment_id, arm_type, arm_id, arm_name, metadata, ord)
+    ORDER BY i.experiment_id, i.arm_type, i.arm_id, i.ord),
+{fresh}
 INSERT INTO bandit_arms (experiment_id, arm_type, arm_id, arm_name, metadata)
-SELECT i.experiment_id, i.arm_type, i.arm_id, i.arm_name, coalesce(i.metadata, '{}')::jsonb
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
-    AS i (experiment_id, arm_type, arm_id, arm_name, metadata)
-WHERE (SELECT count(*) FROM bandit_arms b WHERE b.experiment_id = i.experiment_id AND b.arm_type = i.arm_type) < $6
-ORDER BY i.experiment_id, i.arm_type, i.arm_id
-ON CONFLICT (experiment_id, arm_type, arm_id) DO NOTHING";
+SELECT experiment_id, arm_type, arm_id, arm_name, coalesce(metadata, '{{}}')::jsonb
+FROM fresh JOIN room USING (experiment_id, arm_type)
+WHERE place <= places
+ORDER BY experiment_id, arm_type, arm_id
+ON CONFLICT (experiment_id, arm_type, arm_id) DO NOTHING",
+        fresh = *FRESH
+    )
+});
 
 const COPY: &str = "-- decisions::copy
 COPY bandit_decisions (decision_id, experiment_id, variant_id, unit, arm_type, policy, snapshot_version, candidates, placed,
@@ -174,9 +187,8 @@ async fn make_arms(
     let ids: Vec<&str> = pairs().map(|(_, arm)| arm.arm_id.as_str()).collect();
     let names: Vec<Option<&str>> = pairs().map(|(_, arm)| arm.name.as_deref()).collect();
     let metadata: Vec<Option<&str>> = pairs().map(|(_, arm)| arm.metadata.as_deref()).collect();
-    let statement = transaction.prepare_cached(MAKE_ARMS).await?;
-    let parameters: [&(dyn ToSql + Sync); 6] =
-        [&experiments, &types, &ids, &names, &metadata, &MAX_ARMS];
+    let statement = transaction.prepare_cached(&MAKE_ARMS).await?;
+    let parameters: [&(dyn ToSql + Sync); 5] = [&experiments, &types, &ids, &names, &metadata];
     transaction.execute(&statement, &parameters).await?;
     Ok(())
 }

@@ -11,9 +11,9 @@ use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use podium_domain::bandit::MAX_ARMS;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
+use crate::bandit::fold::FRESH;
 use crate::connect::{ConnectSettings, Purpose};
 use crate::rows::column;
 use crate::{StorageError, bandit, fold};
@@ -217,16 +217,20 @@ JOIN recount_units u ON u.experiment_id = e.experiment_id AND u.unit = coalesce(
 static ARMS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- rebuild::arms
+WITH seen AS (
+    SELECT DISTINCT l.experiment_id, l.arm_type, k.arm_id
+    FROM recount_scope b
+    JOIN experiment_events e ON e.counted AND (e.tx_id < b.watermark OR e.tx_id >= b.foreign_from)
+    JOIN bandit_learning l ON l.experiment_id = e.experiment_id AND l.arm_type <> 'variant'
+    CROSS JOIN LATERAL (SELECT CASE l.arm_type WHEN 'item' THEN e.item_id WHEN 'brand' THEN e.brand_id
+        WHEN 'category' THEN e.event_data ->> 'category' ELSE e.event_data ->> 'algorithm' END) AS k (arm_id)
+    WHERE char_length(k.arm_id) BETWEEN 1 AND 128 AND (e.event_type = 'impression' OR l.rewards ? e.event_type)),
+{fresh}
 INSERT INTO bandit_arms (experiment_id, arm_type, arm_id)
-SELECT DISTINCT l.experiment_id, l.arm_type, k.arm_id
-FROM recount_scope b
-JOIN experiment_events e ON e.counted AND (e.tx_id < b.watermark OR e.tx_id >= b.foreign_from)
-JOIN bandit_learning l ON l.experiment_id = e.experiment_id AND l.arm_type <> 'variant'
-CROSS JOIN LATERAL (SELECT CASE l.arm_type WHEN 'item' THEN e.item_id WHEN 'brand' THEN e.brand_id
-    WHEN 'category' THEN e.event_data ->> 'category' ELSE e.event_data ->> 'algorithm' END) AS k (arm_id)
-WHERE char_length(k.arm_id) BETWEEN 1 AND 128 AND (e.event_type = 'impression' OR l.rewards ? e.event_type)
-  AND (SELECT count(*) FROM bandit_arms a WHERE a.experiment_id = l.experiment_id AND a.arm_type = l.arm_type) < {MAX_ARMS}
-ON CONFLICT DO NOTHING"
+SELECT experiment_id, arm_type, arm_id FROM fresh JOIN room USING (experiment_id, arm_type)
+WHERE place <= places
+ON CONFLICT DO NOTHING",
+        fresh = *FRESH
     )
 });
 

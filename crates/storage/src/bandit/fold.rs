@@ -55,8 +55,25 @@ WHERE l.arm_type = 'variant' AND NOT EXISTS (
 ORDER BY v.id
 ON CONFLICT DO NOTHING";
 
-/// Other arms are made on first sight, up to a number that storefronts cannot exceed. A reward may be seen before its
-/// impression.
+/// Of the rows of `seen` (experiment_id, arm_type, arm_id, each arm once), `fresh` are those that are no arms yet, in the order
+/// of their ids, and `room` how many more the experiment may have: whoever makes arms takes `place <= places`. Arms are made
+/// for people who did not log in, so one statement must not pass the limit. Two that run at the same moment may, by what one
+/// of them adds.
+pub(crate) static FRESH: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "fresh AS (
+    SELECT s.*, row_number() OVER (PARTITION BY s.experiment_id, s.arm_type ORDER BY s.arm_id) AS place
+    FROM seen s
+    WHERE NOT EXISTS (SELECT 1 FROM bandit_arms a
+                      WHERE a.experiment_id = s.experiment_id AND a.arm_type = s.arm_type AND a.arm_id = s.arm_id)),
+room AS (
+    SELECT f.experiment_id, f.arm_type, {MAX_ARMS} - (
+        SELECT count(*) FROM bandit_arms a WHERE a.experiment_id = f.experiment_id AND a.arm_type = f.arm_type) AS places
+    FROM (SELECT DISTINCT experiment_id, arm_type FROM fresh) f)"
+    )
+});
+
+/// Other arms are made on first sight. A reward may be seen before its impression.
 static NEW_ARMS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- bandit::new_arms
@@ -65,15 +82,14 @@ seen AS (
     SELECT DISTINCT g.experiment_id, l.arm_type, {ARM_ID} AS arm_id
     FROM (SELECT *, 0::bigint AS variant_id FROM src) g
     JOIN bandit_learning l ON l.experiment_id = g.experiment_id AND (l.tx_id = 0 OR g.tx_id >= l.tx_id) AND l.arm_type <> 'variant'
-    WHERE g.event_type = 'impression' OR l.rewards ? g.event_type)
+    WHERE (g.event_type = 'impression' OR l.rewards ? g.event_type) AND char_length({ARM_ID}) BETWEEN 1 AND 128),
+{fresh}
 INSERT INTO bandit_arms (experiment_id, arm_type, arm_id)
-SELECT experiment_id, arm_type, arm_id FROM seen s
-WHERE char_length(arm_id) BETWEEN 1 AND 128
-  AND NOT EXISTS (SELECT 1 FROM bandit_arms a
-                  WHERE a.experiment_id = s.experiment_id AND a.arm_type = s.arm_type AND a.arm_id = s.arm_id)
-  AND (SELECT count(*) FROM bandit_arms a WHERE a.experiment_id = s.experiment_id AND a.arm_type = s.arm_type) < {MAX_ARMS}
+SELECT experiment_id, arm_type, arm_id FROM fresh JOIN room USING (experiment_id, arm_type)
+WHERE place <= places
 ORDER BY experiment_id, arm_type, arm_id
-ON CONFLICT DO NOTHING"
+ON CONFLICT DO NOTHING",
+        fresh = *FRESH
     )
 });
 

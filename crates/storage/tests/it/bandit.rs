@@ -425,6 +425,29 @@ fn an_impression_fails_when_its_window_has_passed_and_succeeds_whenever_a_reward
 }
 
 #[test]
+fn events_cannot_make_arms_without_end() {
+    with_database(async |db| {
+        bandit(db, 1, 1, 60).await;
+        begin_ranking(&db.database, 1, ArmType::Item, &options(Rewards::any(), 60))
+            .await
+            .unwrap();
+        db.execute(
+            "INSERT INTO bandit_arms (experiment_id, arm_type, arm_id) SELECT 1, 'item', n::text FROM generate_series(1, 9999) AS n;
+             INSERT INTO experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, occurred_at)
+             SELECT item, 'u1', 1, 11, 'impression', item, now() FROM unnest('{b,c,a}'::text[]) AS item",
+        )
+        .await;
+        fold::fold_once(&db.database).await.unwrap();
+        let made = "SELECT string_agg(arm_id, ',') FROM bandit_arms WHERE arm_type = 'item' AND arm_id >= 'a'";
+        assert_eq!(
+            db.text(made).await,
+            "a",
+            "the last place is taken, and no more"
+        );
+    });
+}
+
+#[test]
 fn windows_pass_without_any_event() {
     with_database(async |db| {
         bandit(db, 5, 2, 30).await;

@@ -60,15 +60,18 @@ fn storefronts_cannot_make_arms_without_end() {
     with_database(async |db| {
         experiment(db).await;
         db.execute(
-            "INSERT INTO bandit_arms (experiment_id, arm_type, arm_id) SELECT 1, 'item', n::text FROM generate_series(1, 10000) AS n",
+            "INSERT INTO bandit_arms (experiment_id, arm_type, arm_id) SELECT 1, 'item', n::text FROM generate_series(1, 9999) AS n",
         )
         .await;
         let keeper = Keeper::new(db.database.clone());
+        let jobs = vec![decision(1, "a", &["y", "z"]), decision(2, "b", &["x", "y"])];
+        assert_eq!(keeper.run(jobs).await, [true, true]);
+        let made = "SELECT string_agg(arm_id, ',') FROM bandit_arms WHERE arm_id >= 'a'";
         assert_eq!(
-            keeper.run(vec![decision(1, "a", &["x", "y"])]).await,
-            [true]
+            db.text(made).await,
+            "x",
+            "the last place is taken, and no more"
         );
-        assert_eq!(db.text("SELECT count(*) FROM bandit_arms").await, "10000");
     });
 }
 
