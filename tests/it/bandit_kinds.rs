@@ -146,4 +146,15 @@ async fn values_are_rewards_up_to_a_maximum() {
         (&dear["interval"], &dear["expectedReward"]),
         (&Value::Null, &Value::Null)
     );
+    // A pause changes nothing about what is believed; by mere successes the cheap one would be best.
+    let pause = format!("/api/v1/admin/experiments/{}/pause", experiment.id);
+    app.admin(Method::POST, &pause, None).await.data();
+    eventually("nobody is ranked for", async || {
+        of(&self::arms(&app, "item").await, "dear")["weight"].is_null()
+    })
+    .await;
+    let arms = self::arms(&app, "item").await;
+    let paused = of(&arms, "dear");
+    assert!(paused["probabilityBest"].as_f64() > Some(0.9), "{paused}");
+    assert_eq!(paused["interval"], Value::Null);
 }

@@ -437,11 +437,9 @@ async fn look_closer(
         return Ok(None);
     }
     let mut link = database.work().await?.within(patience);
-    let mut counted = arms::load(&mut link, ranking.experiment, glance.arm_type, ages).await?;
-    if ranking.options.position_correction {
-        // What is known of positions may change where no count does: when windows pass.
-        correct(&mut link, glance, &mut counted.arms).await?;
-    }
+    let place = (ranking.experiment, glance.arm_type);
+    // What is known of positions may change where no count does: when windows pass.
+    let counted = load(&mut link, place, &ranking.options).await?;
     if let Some(made) = made.filter(|made| made.arms == counted.arms) {
         // Folding went on, but not for these arms.
         made.glance = glance.clone();
@@ -450,13 +448,50 @@ async fn look_closer(
     Ok(Some(counted))
 }
 
+/// The arms of an experiment as options read them.
+async fn load(
+    link: &mut Link,
+    (experiment_id, arm_type): (i64, ArmType),
+    options: &BanditOptions,
+) -> Result<Counted, StorageError> {
+    let ages = options.forgetting != Forgetting::Never;
+    let mut counted = arms::load(link, experiment_id, arm_type, ages).await?;
+    if options.position_correction {
+        correct(link, (experiment_id, arm_type), &mut counted.arms).await?;
+    }
+    Ok(counted)
+}
+
+/// The picture that a ranking would be made from, of an experiment that is paused or over: as the policy would see the arms in
+/// the hour `hour` since 1970. `None` without arms, with more than `most`, and where their evidence cannot be read.
+///
+/// # Errors
+/// [`StorageError`] when the database does not answer.
+pub async fn as_if_ranked(
+    link: &mut Link,
+    place: (i64, ArmType),
+    options: BanditOptions,
+    hour: i64,
+    most: usize,
+) -> Result<Option<Arc<Picture>>, StorageError> {
+    let counted = load(link, place, &options).await?;
+    if counted.arms.len() > most {
+        return Ok(None);
+    }
+    let ranking = RankingVariant {
+        experiment: place.0,
+        variant: 0,
+        options: Arc::new(options),
+    };
+    Ok(paint(&ranking, counted.position, counted.arms, hour).await)
+}
+
 /// Weights the rewards of arms by the attention that their positions get.
 async fn correct(
     link: &mut Link,
-    glance: &Glance,
+    (experiment_id, arm_type): (i64, ArmType),
     arms: &mut [ArmCounts],
 ) -> Result<(), StorageError> {
-    let (experiment_id, arm_type) = (glance.experiment_id, glance.arm_type);
     let randomised = arms::randomised(link, experiment_id, arm_type).await?;
     let weights = examination::weights(&randomised);
     if weights.iter().all(Option::is_none) {

@@ -132,13 +132,22 @@ fn asks_for(experiment: &Experiment) -> impl Iterator<Item = (bool, &str)> {
 
 /// The variants that rank, and the rules that they ask for.
 fn rankings(experiment: &Experiment) -> Vec<(i64, Rules)> {
+    let ranking = ranking_options(experiment).into_iter();
+    ranking
+        .map(|(id, options)| (id, Rules::of(&options)))
+        .collect()
+}
+
+/// The variants that rank, and by which options, whether or not anybody is ranked for now.
+#[must_use]
+pub fn ranking_options(experiment: &Experiment) -> Vec<(i64, BanditOptions)> {
     let read = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
     let is_bandit = experiment.experiment_type == ExperimentType::Bandit;
     let config = read(&experiment.config);
     let of = |variant: &Variant| {
         let ranks = ranks_unless_told(is_bandit, variant.is_control, experiment.variants.len());
         let options = variant_options(&read(&variant.config), &config, ranks);
-        Some((variant.id, Rules::of(&options.ok().flatten()?)))
+        Some((variant.id, options.ok().flatten()?))
     };
     experiment.variants.iter().filter_map(of).collect()
 }

@@ -6,16 +6,15 @@ use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use podium_domain::bandit::evidence::{ArmHistory, HourCounts};
 use podium_domain::bandit::{ArmType, BanditOptions, Rewards};
 use podium_domain::experiment::Status;
 use podium_domain::fault::code;
 use podium_domain::text;
-use podium_serving::arms::{Picture, Standing};
+use podium_serving::arms::{Picture, Standing, as_if_ranked};
 use podium_storage::analytics::context::{self, Arm};
-use podium_storage::bandit::counts::ArmCounts;
-use podium_storage::bandit::learning::VARIANT;
+use podium_storage::bandit::learning::{VARIANT, ranking_options};
 use podium_storage::bandit::weights::Contest;
+use podium_storage::database::Link;
 use podium_storage::experiments::arms as changes;
 use podium_storage::experiments::model::Experiment;
 use serde::Serialize;
@@ -66,7 +65,8 @@ pub struct ArmRow {
     /// unit outside the even share. Null where nobody ranks the arm, and while the bandit assigns nobody.
     pub weight: Option<f64>,
     /// Probability of being the best of all arms of the type, by the posterior that the policy reads: with its prior, what is pending,
-    /// and what it forgets. Null with more than 500 arms that nobody ranks, and for variants that are retired.
+    /// and what it forgets. Null with more than 500 arms while nobody is ranked for, and for variants
+    /// that are retired.
     pub probability_best: Option<f64>,
     /// What choosing the arm for good is expected to cost a pull.
     pub expected_loss: Option<f64>,
@@ -153,14 +153,15 @@ pub async fn list(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
             rows.extend(contenders(arms, contest, &experiment).await);
             continue;
         }
-        let ranked = arm_type
-            .parse()
-            .ok()
-            .and_then(|arm_type| ctx.state.serving.picture(experiment.id, arm_type));
+        let Ok(arm_type) = arm_type.parse::<ArmType>() else {
+            rows.extend(with_standings(arms, None, false));
+            continue;
+        };
+        let ranked = ctx.state.serving.picture(experiment.id, arm_type);
         let weighted = ranked.is_some();
         let picture = match ranked {
             Some(picture) => Some(picture),
-            None => computed(&arms).await,
+            None => computed(&ctx, &mut link, &experiment, arm_type).await?,
         };
         rows.extend(with_standings(arms, picture.as_deref(), weighted));
     }
@@ -202,33 +203,22 @@ async fn contenders(arms: Vec<Arm>, contest: Contest, experiment: &Experiment) -
     rows
 }
 
-/// The picture of arms that nobody ranks now, on a thread that answers no page views.
-async fn computed(arms: &[Arm]) -> Option<Arc<Picture>> {
-    if arms.len() > COMPUTED {
-        return None;
-    }
-    let counts: Vec<ArmCounts> = arms.iter().map(counts).collect::<Option<_>>()?;
-    let options = BanditOptions::with_rewards(Rewards::any());
-    let picture = web::block(move || Picture::new(0, &options, &counts, 0)).await;
-    picture.ok()?.ok().map(Arc::new)
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the column holds 1 + a count"
-)]
-fn counts(arm: &Arm) -> Option<ArmCounts> {
-    let all = HourCounts {
-        pulls: u64::try_from(arm.total_pulls).ok()?,
-        successes: (arm.alpha - 1.0).round() as u64,
-        ..HourCounts::default()
-    };
-    Some(ArmCounts {
-        row_id: arm.id,
-        arm_id: arm.arm_id.clone(),
-        history: ArmHistory { hours: vec![all] },
-    })
+/// The picture of arms that nobody is ranked for now: as the first variant that ranks would see them, and by the options of a
+/// bandit that sets none where no variant does.
+async fn computed(
+    ctx: &Ctx,
+    link: &mut Link,
+    experiment: &Experiment,
+    arm_type: ArmType,
+) -> Result<Option<Arc<Picture>>, ApiError> {
+    let options = ranking_options(experiment).into_iter().next();
+    let options = options.map_or_else(
+        || BanditOptions::with_rewards(Rewards::any()),
+        |(_, options)| options,
+    );
+    let hour = ctx.state.clock.now().timestamp() / 3_600;
+    let place = (experiment.id, arm_type);
+    Ok(as_if_ranked(link, place, options, hour, COMPUTED).await?)
 }
 
 /// Adds an arm. Those that storefronts rank come by themselves.
