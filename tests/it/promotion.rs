@@ -585,6 +585,26 @@ async fn an_admin_may_force_and_says_why() {
         .problem(409, "not_eligible");
 }
 
+/// Force does not pass over the state of an experiment, and a dry run says so as a live one does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_ended_is_not_forced_either() {
+    let app = start().await;
+    experiment(&app, 1, "cta", &CLEAR).await;
+    let stop = "/api/v1/admin/experiments/cta/stop";
+    app.admin(Method::POST, stop, None).await.data();
+    for dry in [true, false] {
+        let body = json!({"action": "promote", "experimentName": "cta", "force": true, "reason": "I know", "dryRun": dry});
+        let refused = post(&app, &body).await;
+        assert!(refused.text().contains("not running"), "{}", refused.text());
+        refused.problem(409, "not_eligible");
+    }
+    let noted = "SELECT action, reason LIKE '%not running%' FROM ab_promotion_audit_log";
+    assert_eq!(
+        app.database().rows(noted).await,
+        [["promotion_attempted", "t"]]
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_races_one_promotion_comes_of_it() {
     let app = start().await;

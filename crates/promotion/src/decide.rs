@@ -26,7 +26,7 @@ pub(crate) use criteria::MOST_LAG_SECONDS;
 use standing::Stood;
 
 /// Changes when the same evidence could give another verdict, the guard's included.
-pub const DECISION_VERSION: &str = "5";
+pub const DECISION_VERSION: &str = "6";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

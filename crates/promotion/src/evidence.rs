@@ -137,14 +137,18 @@ pub struct BanditReading {
     pub control_conversions: i64,
 }
 
-/// Units with something, out of units.
+/// How requests of one epoch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UnitCounts {
-    /// Units that made a request.
-    pub units: i64,
+pub struct RequestCounts {
+    /// Stretch of constant weights in which their units were assigned.
+    pub epoch: i32,
+    /// Requests.
+    pub requests: i64,
     /// Those among them with an error.
-    pub with_error: i64,
+    pub errors: i64,
+    /// How many independent requests they are worth, because requests of one unit are alike.
+    pub effective: i64,
 }
 
 /// The 95th percentile of request latency.
@@ -165,11 +169,11 @@ pub struct Latency {
 }
 
 /// What the safety checks look at in one variant; `None` is "no data".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SafetyReading {
-    /// Units with an error.
-    pub errors: Option<UnitCounts>,
+    /// Requests with an error, by epoch; empty is "no data".
+    pub errors: Vec<RequestCounts>,
     /// Latency.
     pub latency: Option<Latency>,
     /// Critical alerts in the lookback window of the configuration.

@@ -20,8 +20,8 @@ use serde_json::Value;
 
 use crate::config::PromotionConfig;
 use crate::evidence::{
-    Arm, BanditReading, Evidence, History, Latency, OpenAnalysis, SafetyReading, Subject, Traffic,
-    Treatment, UnitCounts,
+    Arm, BanditReading, Evidence, History, Latency, OpenAnalysis, RequestCounts, SafetyReading,
+    Subject, Traffic, Treatment,
 };
 use crate::sums::Sums;
 
@@ -191,6 +191,10 @@ pub fn safety(gathered: &Gathered, variant_id: i64, lookback_hours: i64) -> Safe
     let from_epoch = gathered.analysis.as_ref().map_or(1, |open| open.from_epoch);
     let parts = gathered.outcomes.iter();
     let parts = parts.filter(|part| part.variant_id == variant_id && part.epoch >= from_epoch);
+    let errors = parts
+        .clone()
+        .map(|part| requests(part.epoch, &part.outcomes));
+    let errors = errors.filter(|counts| counts.requests != 0).collect();
     let mut outcomes = Outcomes::default();
     let merged = parts
         .map(|part| outcomes.merge(&part.outcomes))
@@ -202,12 +206,19 @@ pub fn safety(gathered: &Gathered, variant_id: i64, lookback_hours: i64) -> Safe
             && since.is_none_or(|since| alert.closed_at.is_none_or(|closed| closed >= since))
     });
     SafetyReading {
-        errors: (outcomes.units > 0).then_some(UnitCounts {
-            units: outcomes.units,
-            with_error: if merged { outcomes.erring_units } else { -1 },
-        }),
+        errors,
         latency: (outcomes.latencies.count() > 0).then(|| latency(&outcomes, merged)),
         critical_alerts: i64::try_from(critical.count()).ok(),
+    }
+}
+
+/// Requests, not units that ever had an error: that share grows with the age of an experiment and says nothing about it.
+fn requests(epoch: i32, outcomes: &Outcomes) -> RequestCounts {
+    RequestCounts {
+        epoch,
+        requests: outcomes.requests,
+        errors: outcomes.errors,
+        effective: i64::try_from(outcomes.effective_units()).unwrap_or(i64::MAX),
     }
 }
 
@@ -367,6 +378,23 @@ const fn as_float(number: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_error_rate_is_that_of_requests() {
+        let outcomes = Outcomes {
+            units: 1_000,
+            erring_units: 58,
+            requests: 20_000,
+            errors: 60,
+            squared_requests: 400_000.0,
+            ..Outcomes::default()
+        };
+        let counts = requests(1, &outcomes);
+        assert_eq!(
+            (counts.requests, counts.errors, counts.effective),
+            (20_000, 60, 1_000)
+        );
+    }
 
     #[test]
     fn the_prior_is_fitted_from_ten_promotions_on() {

@@ -7,7 +7,7 @@ use podium_domain::stats::{StatsError, srm};
 use serde::{Deserialize, Serialize};
 
 use crate::config::PromotionConfig;
-use crate::evidence::{Arm, Latency, Subject, Traffic, UnitCounts};
+use crate::evidence::{Arm, Latency, RequestCounts, Subject, Traffic};
 
 /// Above this share of units whose variant the client named, an experiment is not promoted unless its config allows it.
 const FOREIGN_SPLIT: f64 = 0.05;
@@ -133,11 +133,12 @@ fn errors(
 ) -> SafetyCheck {
     let limit = config.thresholds.max_error_rate;
     let check = SafetyCheck::new("Error Rate Check", limit);
-    let counts = |arm: Option<&Arm>| arm.and_then(|arm| arm.safety.errors);
-    let Some(winner) = counts(candidate).filter(|counts| counts.units != 0) else {
+    let counts = |arm: Option<&Arm>| arm.map_or(Vec::new(), |arm| arm.safety.errors.clone());
+    let (winner, control) = (counts(candidate), counts(control));
+    if winner.is_empty() {
         return check.without_data(guards(subject, Metric::ErrorRate));
-    };
-    let Some(rate) = share(winner) else {
+    }
+    let Some(rate) = level(&winner) else {
         return check.with(
             Outcome::Missing,
             None,
@@ -149,8 +150,7 @@ fn errors(
         let message = format!("{found}, above {}", percent(limit));
         return check.with(Outcome::Harm, Some(rate), message);
     }
-    let against = counts(control).and_then(|control| difference(winner, control));
-    let Some((difference, se)) = against else {
+    let Some((difference, se)) = difference(&winner, &control) else {
         let message = format!("{found}, but the control has no data to compare with");
         return check.with(Outcome::Missing, Some(rate), message);
     };
@@ -167,20 +167,53 @@ fn errors(
     check.with(Outcome::Passed, Some(rate), found)
 }
 
-fn share(counts: UnitCounts) -> Option<f64> {
-    let valid = counts.units > 0 && (0..=counts.units).contains(&counts.with_error);
-    valid.then(|| as_float(counts.with_error) / as_float(counts.units))
+fn share(counts: &RequestCounts) -> Option<f64> {
+    let valid = (0..=counts.requests).contains(&counts.errors)
+        && (1..=counts.requests).contains(&counts.effective);
+    valid.then(|| as_float(counts.errors) / as_float(counts.requests))
 }
 
-/// Winner minus control, with the wider of the pooled and the unpooled standard error: with few errors the unpooled one
-/// alone is too sure.
-fn difference(winner: UnitCounts, control: UnitCounts) -> Option<(f64, f64)> {
+/// Errored requests over requests, of all epochs together.
+fn level(epochs: &[RequestCounts]) -> Option<f64> {
+    let (mut errors, mut requests) = (0_i64, 0_i64);
+    for counts in epochs {
+        share(counts)?;
+        errors = errors.checked_add(counts.errors)?;
+        requests = requests.checked_add(counts.requests)?;
+    }
+    (requests > 0).then(|| as_float(errors) / as_float(requests))
+}
+
+/// Winner minus control with its standard error, each epoch compared with itself and weighted by what it knows: over a change
+/// of weights, errors of the whole site would look like errors of the variant that had most of the traffic at the time.
+fn difference(winner: &[RequestCounts], control: &[RequestCounts]) -> Option<(f64, f64)> {
+    let (mut sum, mut variance, mut weights) = (0.0, 0.0, 0.0);
+    for of_winner in winner {
+        let same = control.iter().find(|other| other.epoch == of_winner.epoch);
+        let Some(of_control) = same else { continue };
+        let (n_b, n_a) = (
+            as_float(of_winner.effective),
+            as_float(of_control.effective),
+        );
+        let weight = n_a * n_b / (n_a + n_b);
+        let (difference, squared_error) = difference_within(of_winner, of_control)?;
+        sum += weight * difference;
+        variance += weight * weight * squared_error;
+        weights += weight;
+    }
+    (weights > 0.0).then(|| (sum / weights, variance.sqrt() / weights))
+}
+
+/// Winner minus control, and the square of its standard error: the wider of the pooled and the unpooled one, because with few
+/// errors the unpooled one alone is too sure. Each arm counts as its effective requests, as if those of one unit all ended
+/// alike.
+fn difference_within(winner: &RequestCounts, control: &RequestCounts) -> Option<(f64, f64)> {
     let (b, a) = (share(winner)?, share(control)?);
-    let (n_b, n_a) = (as_float(winner.units), as_float(control.units));
-    let pooled = as_float(winner.with_error.checked_add(control.with_error)?) / (n_a + n_b);
+    let (n_b, n_a) = (as_float(winner.effective), as_float(control.effective));
+    let pooled = (b * n_b + a * n_a) / (n_a + n_b);
     let unpooled = a * (1.0 - a) / n_a + b * (1.0 - b) / n_b;
     let common = pooled * (1.0 - pooled) * (1.0 / n_a + 1.0 / n_b);
-    Some((b - a, unpooled.max(common).sqrt()))
+    Some((b - a, unpooled.max(common)))
 }
 
 fn latency(

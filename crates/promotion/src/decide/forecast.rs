@@ -75,7 +75,8 @@ fn to_bound(
     Some((elapsed * (ratio - 1.0)).max(0.0))
 }
 
-/// Looks have a clock, so nothing changes before the next slot begins, unless this one has no look yet.
+/// Looks have a clock: nothing is promised before the next slot begins, though a slot that still waits for its sample may have its
+/// look earlier.
 fn hours_to_next_slot(evidence: &Evidence) -> f64 {
     let next = || {
         let analysis = &evidence.analysis.as_ref()?.analysis;

@@ -14,7 +14,8 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::config::Preset;
 use crate::evidence::{
-    Arm, BanditReading, History, Latency, OpenAnalysis, SafetyReading, Subject, Traffic, UnitCounts,
+    Arm, BanditReading, History, Latency, OpenAnalysis, RequestCounts, SafetyReading, Subject,
+    Traffic,
 };
 use crate::safety::Severity;
 
@@ -30,10 +31,12 @@ fn arm(variant_id: i64, name: &str, units: i64) -> Arm {
         value: Some(0.1),
         has_traffic: true,
         safety: SafetyReading {
-            errors: Some(UnitCounts {
-                units,
-                with_error: units / 100,
-            }),
+            errors: vec![RequestCounts {
+                epoch: 1,
+                requests: units,
+                errors: units / 100,
+                effective: units,
+            }],
             latency: Some(Latency {
                 units,
                 p95_ms: 200.0,
@@ -237,19 +240,23 @@ fn every_criterion_fails_with_its_word() {
             e.traffic.epochs[0].counts[1] = f64::NAN;
         }),
         ("error rate", Verdict::Blocked, |e, _| {
-            e.treatments[0].arm.safety.errors = Some(UnitCounts {
-                units: 1_000,
-                with_error: 51,
-            });
+            e.treatments[0].arm.safety.errors = vec![RequestCounts {
+                epoch: 1,
+                requests: 1_000,
+                errors: 51,
+                effective: 1_000,
+            }];
         }),
         ("error rate", Verdict::Blocked, |e, _| {
-            e.treatments[0].arm.safety.errors = Some(UnitCounts {
-                units: 20_000,
-                with_error: 300,
-            });
+            e.treatments[0].arm.safety.errors = vec![RequestCounts {
+                epoch: 1,
+                requests: 20_000,
+                errors: 300,
+                effective: 20_000,
+            }];
         }),
         ("error rate", Verdict::Inconclusive, |e, _| {
-            e.control.as_mut().unwrap().safety.errors = None;
+            e.control.as_mut().unwrap().safety.errors = Vec::new();
         }),
         ("latency", Verdict::Blocked, |e, _| {
             e.treatments[0].arm.safety.latency = Some(Latency {
@@ -389,16 +396,37 @@ fn without_data_a_check_passes_unless_it_was_asked_for() {
     assert_eq!(decision.reasons.len(), 2);
 }
 
+/// An hour in which the whole site failed, after a change of weights: pooled, the treatment would look five standard errors
+/// worse, because it had little traffic before.
+#[test]
+fn errors_are_compared_within_epochs() {
+    let counts = |epoch, requests, errors| RequestCounts {
+        epoch,
+        requests,
+        errors,
+        effective: requests,
+    };
+    let mut evidence = clear();
+    evidence.control.as_mut().unwrap().safety.errors =
+        vec![counts(1, 9_000, 90), counts(2, 5_000, 200)];
+    evidence.treatments[0].arm.safety.errors = vec![counts(1, 1_000, 10), counts(2, 5_000, 200)];
+    assert!(asked(&evidence).is_eligible());
+    evidence.treatments[0].arm.safety.errors[1].errors = 260;
+    assert_eq!(asked(&evidence).verdict, Verdict::Blocked);
+}
+
 #[test]
 fn non_inferiority_is_proved_where_it_is_asked_for() {
     let mut config = balanced();
     config.safety_checks.require_non_inferiority = true;
     let mut evidence = clear();
     assert!(decide(&config, &evidence, &Question::of_engine()).is_eligible());
-    let few = Some(UnitCounts {
-        units: 100,
-        with_error: 1,
-    });
+    let few = vec![RequestCounts {
+        epoch: 1,
+        requests: 100,
+        errors: 1,
+        effective: 100,
+    }];
     evidence.treatments[0].arm.safety.errors = few;
     let decision = decide(&config, &evidence, &Question::of_engine());
     assert_eq!(decision.verdict, Verdict::NotYet);
@@ -489,7 +517,7 @@ proptest! {
             4 => treatment.looks[last].information = bad,
             5 => evidence.analysis.as_mut().unwrap().analysis.unspent = bad,
             6 => treatment.strata = None,
-            7 => treatment.arm.safety.errors = None,
+            7 => treatment.arm.safety.errors = Vec::new(),
             8 => treatment.arm.safety.latency.as_mut().unwrap().upper_ms = bad,
             9 => evidence.traffic.epochs[0].counts[0] = bad,
             10 => evidence.control = None,

@@ -1,5 +1,6 @@
 //! The last step: everything is read again under a lock, decided again, and written, all in one transaction.
 
+use podium_domain::experiment::Action;
 use podium_domain::notification::Named;
 use podium_storage::audit::Origin;
 use podium_storage::database::Query;
@@ -261,7 +262,7 @@ fn would(asked: &Asked, checked: Checked) -> Result<Promoted, EngineError> {
     let eligible = checked.decision.is_eligible();
     let winner = if eligible {
         checked.candidate()
-    } else if asked.force.is_some() && checked.evidence.history.active.is_none() {
+    } else if asked.force.is_some() && may_be_forced(&checked) {
         forced(asked, &checked)
     } else {
         None
@@ -279,6 +280,12 @@ fn would(asked: &Asked, checked: Checked) -> Result<Promoted, EngineError> {
         record_id: None,
         checked: Box::new(checked),
     })
+}
+
+/// Force passes over what the evidence says, and not over the state of the experiment.
+fn may_be_forced(checked: &Checked) -> bool {
+    let possible = checked.experiment.status.after(Action::Promote).is_ok();
+    possible && checked.evidence.history.active.is_none()
 }
 
 /// The treatment that a person names, else that of the highest lift.
