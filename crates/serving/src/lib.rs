@@ -58,15 +58,6 @@ pub struct Settings {
     pub known_units: usize,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            assign_wait: Duration::from_millis(500),
-            known_units: 500_000,
-        }
-    }
-}
-
 /// Jobs that wait for the writers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueDepth {

@@ -184,9 +184,14 @@ async fn entries(
     promotion_ids: &[i64],
 ) -> Result<Vec<Entry>, StorageError> {
     let mut entries = Vec::with_capacity(audit_ids.len() + promotion_ids.len());
-    for (log, sql, ids) in [
-        (1, AUDIT_ENTRIES, audit_ids),
-        (2, PROMOTION_ENTRIES, promotion_ids),
+    for (log, table, sql, ids) in [
+        (1, "audit_log", AUDIT_ENTRIES, audit_ids),
+        (
+            2,
+            "ab_promotion_audit_log",
+            PROMOTION_ENTRIES,
+            promotion_ids,
+        ),
     ] {
         if ids.is_empty() {
             continue;
@@ -194,8 +199,8 @@ async fn entries(
         for row in tx.query(sql, &[&ids]).await? {
             entries.push(Entry {
                 log,
-                id: column(&row, "audit_log", "id")?,
-                text: column(&row, "audit_log", "entry")?,
+                id: column(&row, table, "id")?,
+                text: column(&row, table, "entry")?,
             });
         }
     }
