@@ -253,7 +253,7 @@ async fn limited(
 /// Checks the caller's token or key, the role, and the caller's limits.
 ///
 /// # Errors
-/// 401, 403 or 429.
+/// 401, 403 or 429; 503 while people and keys were not read.
 pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
     let state = &ctx.state;
     let presented = ctx.presented();
@@ -279,7 +279,7 @@ fn refuse_entry(ctx: &Ctx, refusal: &Refusal) -> ApiError {
         request_id = ctx.request_id.as_str(),
         "request refused"
     );
-    if !ctx.req.method().is_safe() {
+    if !ctx.req.method().is_safe() && refusal.status != 503 {
         let now = ctx.state.clock.now();
         ctx.state.refusals.note(refusal, route, client, now);
     }
@@ -302,7 +302,7 @@ fn enter_storefront(ctx: &Ctx) -> Result<(), ApiError> {
     if required || snapshot.has_api_keys() {
         match key_of(ctx, &snapshot) {
             Ok(found) => scope = Some(found),
-            Err(reason) => refusal = Some(Refusal::unknown(reason)),
+            Err(found) => refusal = Some(found),
         }
     }
     // Keys of servers have no limit: all of a shop's visitors come from there.
@@ -317,9 +317,10 @@ fn enter_storefront(ctx: &Ctx) -> Result<(), ApiError> {
     }
 }
 
-fn key_of(ctx: &Ctx, snapshot: &Snapshot) -> Result<Scope, &'static str> {
+fn key_of(ctx: &Ctx, snapshot: &Snapshot) -> Result<Scope, Refusal> {
     let presented = ctx.presented();
-    let key = presented.key().ok_or("no API key")?;
+    let key = presented.key();
+    let key = key.ok_or_else(|| Refusal::unknown("no API key"))?;
     let found = ctx
         .state
         .auth
@@ -342,7 +343,7 @@ pub fn check_purchase(ctx: &Ctx) -> Result<(), ApiError> {
             "purchases need the key of a server",
         )),
         Ok(Scope::Server | Scope::Admin) => Ok(()),
-        Err(reason) => Err(refuse_entry(ctx, &Refusal::unknown(reason))),
+        Err(refusal) => Err(refuse_entry(ctx, &refusal)),
     }
 }
 
