@@ -136,3 +136,54 @@ async fn lines_lead_to_requests() {
     );
     assert_eq!(lines[2]["fields"]["http.status"], 201);
 }
+
+/// The lines of a log in JSON that say this.
+fn lines(log: &str, message: &str) -> Vec<Value> {
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let read = whole
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    read.filter(|line: &Value| line["fields"]["message"] == message)
+        .collect()
+}
+
+/// The request id of an internal error leads to its cause, with an Idempotency-Key too, which is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_internal_error_has_its_cause_in_the_log() {
+    let app = TestApp::start().await;
+    let variables = [
+        ("DATABASE_URL", app.database().url()),
+        ("LOG_FORMAT", "json"),
+    ];
+    let process = ApiProcess::start(PROGRAM, &variables).await;
+    app.database()
+        .execute("ALTER TABLE audit_log RENAME TO gone")
+        .await;
+    for (id, key) in [("plain", None), ("keyed", Some("k")), ("again", Some("k"))] {
+        let mut request = process
+            .request(Method::POST, "/api/v1/admin/experiments")
+            .bearer_auth(podium_tests::token::valid("1"))
+            .header("x-request-id", id);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = Answer::of(request.json(&json!({"name": "a"}))).await;
+        answer.problem(500, "internal");
+        let mut cause = String::new();
+        eventually("the error is logged", async || {
+            let errors = lines(&process.log(), "internal error");
+            let own = errors
+                .iter()
+                .find(|line| line["fields"]["request.id"] == id);
+            own.is_some_and(|line| {
+                line["fields"]["cause"]
+                    .as_str()
+                    .unwrap()
+                    .clone_into(&mut cause);
+                true
+            })
+        })
+        .await;
+        assert!(cause.contains("audit_log"), "{id}: {cause}");
+    }
+}
