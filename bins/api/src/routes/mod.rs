@@ -15,14 +15,14 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use podium_serving::snapshot::Snapshot;
-use podium_storage::api_keys::Scope;
+use podium_storage::api_keys::{ApiKeyDefinition, Scope};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 use utoipa::OpenApi;
 
 use crate::access_log;
 use crate::auth::refusals::Refusal;
-use crate::auth::{Granted, RequiredRole, Role, Viewer};
+use crate::auth::{Granted, RequiredRole, Role, Viewer, api_keys};
 use crate::idempotency;
 use crate::metrics::Watch;
 use crate::problem::{ApiError, Code};
@@ -267,8 +267,19 @@ pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
     Ok(granted)
 }
 
-/// Logs a refusal, counts it where a change was refused, and says what is answered. The token is never logged.
+/// Refuses a request at the door, as [`refused`] does.
 fn refuse_entry(ctx: &Ctx, refusal: &Refusal) -> ApiError {
+    let answer = refused(ctx, refusal);
+    match (&ctx.state.limits, ctx.client()) {
+        (Some(limits), Some(client)) if refusal.status == 401 => {
+            limits.bad_token(client).err().unwrap_or(answer)
+        }
+        _ => answer,
+    }
+}
+
+/// Logs a refusal, counts it where a change was refused, and says what is answered. The token is never logged.
+pub fn refused(ctx: &Ctx, refusal: &Refusal) -> ApiError {
     let (route, client) = (ctx.route(), ctx.client());
     tracing::info!(
         status = refusal.status,
@@ -283,13 +294,7 @@ fn refuse_entry(ctx: &Ctx, refusal: &Refusal) -> ApiError {
         let now = ctx.state.clock.now();
         ctx.state.refusals.note(refusal, route, client, now);
     }
-    match (&ctx.state.limits, client) {
-        (Some(limits), Some(client)) if refusal.status == 401 => limits
-            .bad_token(client)
-            .err()
-            .unwrap_or_else(|| refusal.answer()),
-        _ => refusal.answer(),
-    }
+    refusal.answer()
 }
 
 /// Lets a request in on a route of the storefront. Without keys, which is what most installations want, this is a hash and
@@ -301,7 +306,7 @@ fn enter_storefront(ctx: &Ctx) -> Result<(), ApiError> {
     let snapshot = state.serving.snapshot();
     if required || snapshot.has_api_keys() {
         match key_of(ctx, &snapshot) {
-            Ok(found) => scope = Some(found),
+            Ok(found) => scope = Some(found.scope),
             Err(found) => refusal = Some(found),
         }
     }
@@ -317,34 +322,32 @@ fn enter_storefront(ctx: &Ctx) -> Result<(), ApiError> {
     }
 }
 
-fn key_of(ctx: &Ctx, snapshot: &Snapshot) -> Result<Scope, Refusal> {
+fn key_of<'s>(ctx: &Ctx, snapshot: &'s Snapshot) -> Result<&'s ApiKeyDefinition, Refusal> {
     let presented = ctx.presented();
     let key = presented.key();
     let key = key.ok_or_else(|| Refusal::unknown("no API key"))?;
-    let found = ctx
-        .state
-        .auth
-        .uses
-        .find(key, snapshot, ctx.state.clock.now())?;
-    Ok(found.scope)
+    let state = &ctx.state;
+    state.auth.uses.find(key, snapshot, state.clock.now())
 }
 
 /// Where purchases need the key of a server: whether this request has one.
 ///
 /// # Errors
-/// 401 without a key, 403 with one that anybody can read out of a page.
+/// 401 without a key, 403 with one that anybody can read out of a page, 503 while keys were not read.
 pub fn check_purchase(ctx: &Ctx) -> Result<(), ApiError> {
     if !ctx.state.config.purchases_require_server_key {
         return Ok(());
     }
-    match key_of(ctx, &ctx.state.serving.snapshot()) {
-        Ok(Scope::Client) => Err(ApiError::new(
-            Code::Forbidden,
+    let refusal = match key_of(ctx, &ctx.state.serving.snapshot()) {
+        Ok(key) if key.scope > Scope::Client => return Ok(()),
+        Ok(key) => Refusal::forbidden(
+            api_keys::actor(&key.prefix),
+            "scope too low",
             "purchases need the key of a server",
-        )),
-        Ok(Scope::Server | Scope::Admin) => Ok(()),
-        Err(refusal) => Err(refuse_entry(ctx, &refusal)),
-    }
+        ),
+        Err(refusal) => refusal,
+    };
+    Err(refuse_entry(ctx, &refusal))
 }
 
 async fn answer<F, Fut>(ctx: Ctx, door: Door, handler: F, watch: SharedWatch) -> HttpResponse
