@@ -187,3 +187,39 @@ async fn an_internal_error_has_its_cause_in_the_log() {
         assert!(cause.contains("audit_log"), "{id}: {cause}");
     }
 }
+
+/// Strangers do not decide how much is logged: beyond the limit of bad tokens neither a refusal nor the request has a line.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_a_limit_is_not_logged() {
+    const PATH: &str = "/api/v1/admin/experiments";
+    let app = TestApp::start().await;
+    let variables = [
+        ("DATABASE_URL", app.database().url()),
+        ("LOG_FORMAT", "json"),
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("RATE_LIMIT_BAD_TOKENS_PER_MINUTE", "2"),
+    ];
+    let process = ApiProcess::start(PROGRAM, &variables).await;
+    let stranger = process.with_token("nonsense");
+    let mut refused = 0;
+    for _ in 0..40 {
+        let answer = stranger.admin(Method::POST, PATH, Some(&json!({}))).await;
+        match answer.status {
+            401 => refused += 1,
+            status => assert_eq!(status, 429),
+        }
+    }
+    assert!(refused < 40);
+    let made = json!({"name": "new"});
+    let made = process.admin(Method::POST, PATH, Some(&made)).await;
+    assert_eq!(made.status, 201);
+    let mut requests = Vec::new();
+    eventually("the last line is written", async || {
+        requests = lines(&process.log(), "a change was asked for");
+        let last = requests.last();
+        last.is_some_and(|line| line["fields"]["http.status"] == 201)
+    })
+    .await;
+    assert_eq!(requests.len(), refused + 1);
+    assert_eq!(lines(&process.log(), "request refused").len(), refused);
+}

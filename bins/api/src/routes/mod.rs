@@ -260,41 +260,65 @@ pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
     let granted = state
         .auth
         .grant(&presented, &state.serving.snapshot(), state.clock.now());
-    let granted: Granted<R> = granted.map_err(|refusal| refuse_entry(ctx, &refusal))?;
-    if let Some(limits) = &state.limits {
-        limits.admin(granted.actor())?;
-    }
+    let granted: Granted<R> = granted.map_err(|refusal| {
+        let counted = match &refusal.actor {
+            Some(actor) => count_actor(ctx, actor),
+            None => count_bad_token(ctx),
+        };
+        refuse_entry(ctx, &refusal, counted)
+    })?;
+    count_actor(ctx, granted.actor())?;
     Ok(granted)
 }
 
-/// Refuses a request at the door, as [`refused`] does.
-fn refuse_entry(ctx: &Ctx, refusal: &Refusal) -> ApiError {
-    let answer = refused(ctx, refusal);
+/// Counts a request of somebody who is known, whether he may or not.
+fn count_actor(ctx: &Ctx, actor: &str) -> Result<(), ApiError> {
+    let limits = ctx.state.limits.as_ref();
+    limits.map_or(Ok(()), |limits| limits.admin(actor))
+}
+
+/// Counts a token or key that is not good for what was asked, for the address that it came from.
+fn count_bad_token(ctx: &Ctx) -> Result<(), ApiError> {
     match (&ctx.state.limits, ctx.client()) {
-        (Some(limits), Some(client)) if refusal.status == 401 => {
-            limits.bad_token(client).err().unwrap_or(answer)
+        (Some(limits), Some(client)) => limits.bad_token(client),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a request that was counted at the door, as [`refused`] does. What is over the limit has no line in the log, or
+/// strangers would fill it; the audit log has the number of all.
+fn refuse_entry(ctx: &Ctx, refusal: &Refusal, counted: Result<(), ApiError>) -> ApiError {
+    match counted {
+        Ok(()) => refused(ctx, refusal),
+        Err(limited) => {
+            note(ctx, refusal);
+            limited
         }
-        _ => answer,
     }
 }
 
 /// Logs a refusal, counts it where a change was refused, and says what is answered. The token is never logged.
 pub fn refused(ctx: &Ctx, refusal: &Refusal) -> ApiError {
-    let (route, client) = (ctx.route(), ctx.client());
     tracing::info!(
         status = refusal.status,
         reason = refusal.reason,
-        route,
+        route = ctx.route(),
         actor = refusal.actor,
-        client = client.map(tracing::field::display),
+        client = ctx.client().map(tracing::field::display),
         request_id = ctx.request_id.as_str(),
         "request refused"
     );
-    if !ctx.req.method().is_safe() && refusal.status != 503 {
-        let now = ctx.state.clock.now();
-        ctx.state.refusals.note(refusal, route, client, now);
-    }
+    note(ctx, refusal);
     refusal.answer()
+}
+
+/// Counts a refused change for the audit log.
+fn note(ctx: &Ctx, refusal: &Refusal) {
+    let state = &ctx.state;
+    if !ctx.req.method().is_safe() && refusal.status != 503 {
+        let (route, client, now) = (ctx.route(), ctx.client(), state.clock.now());
+        state.refusals.note(refusal, route, client, now);
+    }
 }
 
 /// Lets a request in on a route of the storefront. Without keys, which is what most installations want, this is a hash and
@@ -317,7 +341,7 @@ fn enter_storefront(ctx: &Ctx) -> Result<(), ApiError> {
         limits.public(client)?;
     }
     match refusal {
-        Some(refusal) if required => Err(refuse_entry(ctx, &refusal)),
+        Some(refusal) if required => Err(refuse_entry(ctx, &refusal, count_bad_token(ctx))),
         _ => Ok(()),
     }
 }
@@ -347,7 +371,7 @@ pub fn check_purchase(ctx: &Ctx) -> Result<(), ApiError> {
         ),
         Err(refusal) => refusal,
     };
-    Err(refuse_entry(ctx, &refusal))
+    Err(refuse_entry(ctx, &refusal, count_bad_token(ctx)))
 }
 
 async fn answer<F, Fut>(ctx: Ctx, door: Door, handler: F, watch: SharedWatch) -> HttpResponse
