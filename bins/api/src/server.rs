@@ -151,8 +151,8 @@ pub async fn start(
         started,
         #[cfg(feature = "otel")]
         spans: config
-            .otlp_endpoint
-            .as_deref()
+            .otlp
+            .as_ref()
             .map(crate::otel::Spans::start)
             .transpose()?,
         metrics: Metrics::new(clock.now()),
