@@ -340,6 +340,21 @@ async fn purchases_may_need_a_server() {
         .map(|result| &result["status"])
         .collect();
     assert_eq!(statuses, [&json!(401), &json!(200), &json!(422)]);
+    podium_api::background::store_notes(app.state()).await;
+    let prefix = client["prefix"].as_str().unwrap();
+    let noted = "SELECT actor, entity_id, after->>'status', after->>'reason', after->>'times' FROM audit_log
+                 WHERE action = 'route.refuse' AND after->>'status' = '403' ORDER BY 2";
+    let refused = |route: &str| {
+        let actor = format!("api-key:{prefix}");
+        [&actor, route, "403", "scope too low", "1"].map(str::to_owned)
+    };
+    assert_eq!(
+        app.database().rows(noted).await,
+        [
+            refused("POST /api/v1/experiments/track"),
+            refused("POST /api/v1/experiments/track-purchase")
+        ]
+    );
     let path = "/api/v1/experiments/track";
     let results = call(
         &app,

@@ -99,6 +99,60 @@ async fn bad_tokens_have_a_limit_that_good_ones_do_not_feel() {
     assert_eq!(app.admin(Method::GET, USERS, None).await.status, 200);
 }
 
+/// Whoever may not has the limit of whoever may; what is over it still counts for the audit log.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_count_like_what_is_granted() {
+    let app = slow().start().await;
+    app.change("INSERT INTO podium_users (id, role) VALUES ('1', 'admin'), ('2', 'viewer')")
+        .await;
+    let viewer = app.with_token(&token::valid("2"));
+    for user in [viewer, app.with_token(&token::valid("3"))] {
+        let body = json!({});
+        let change = async || {
+            let answer = user.admin(Method::POST, USERS, Some(&body)).await;
+            assert!(matches!(answer.status, 403 | 429), "{}", answer.status);
+            answer
+        };
+        assert!(is_ever_limited(change).await);
+    }
+    podium_api::background::store_notes(app.state()).await;
+    let noted = "SELECT actor, after->>'status', after->>'times' FROM audit_log WHERE action = 'route.refuse' ORDER BY 1";
+    assert_eq!(
+        app.database().rows(noted).await,
+        [["2", "403", "40"], ["3", "403", "40"]]
+    );
+}
+
+/// Promotions and rollbacks of a user share a limit of their own; questions and scans, and other users, do not feel it.
+#[tokio::test(flavor = "multi_thread")]
+async fn promotions_and_rollbacks_of_a_user_have_a_limit() {
+    const ROUTE: &str = "/api/v1/experiments/auto-promote";
+    let app = slow()
+        .variable("RATE_LIMIT_ADMIN_RPS", "1000")
+        .variable("RATE_LIMIT_PROMOTIONS_PER_MINUTE", "1")
+        .start()
+        .await;
+    app.change("INSERT INTO podium_users (id, role) VALUES ('1', 'promoter'), ('2', 'promoter'), ('3', 'promoter')")
+        .await;
+    let promote = json!({"action": "promote", "experimentName": "none"});
+    let id = "00000000-0000-0000-0000-000000000001";
+    let rollback = json!({"action": "rollback", "promotionId": id, "reason": "a test"});
+    let check = json!({"action": "check", "experimentName": "none"});
+    let scan = json!({"action": "scan", "config": {"dryRun": true}});
+    for (user, body) in [("1", &promote), ("2", &rollback)] {
+        let user = app.with_token(&token::valid(user));
+        let ask = async || user.admin(Method::POST, ROUTE, Some(body)).await;
+        assert!(is_ever_limited(ask).await, "{body}");
+        for body in [&check, &scan] {
+            let ask = async || user.admin(Method::POST, ROUTE, Some(body)).await;
+            assert!(!is_ever_limited(ask).await, "{body}");
+        }
+    }
+    let other = app.with_token(&token::valid("3"));
+    let answer = other.admin(Method::POST, ROUTE, Some(&promote)).await;
+    answer.problem(404, "not_found");
+}
+
 /// What a client writes about itself is not believed; what a trusted proxy says of it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {

@@ -136,3 +136,91 @@ async fn lines_lead_to_requests() {
     );
     assert_eq!(lines[2]["fields"]["http.status"], 201);
 }
+
+/// The lines of a log in JSON that say this.
+fn lines(log: &str, message: &str) -> Vec<Value> {
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let read = whole
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    read.filter(|line: &Value| line["fields"]["message"] == message)
+        .collect()
+}
+
+/// The request id of an internal error leads to its cause, with an Idempotency-Key too, which is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_internal_error_has_its_cause_in_the_log() {
+    let app = TestApp::start().await;
+    let variables = [
+        ("DATABASE_URL", app.database().url()),
+        ("LOG_FORMAT", "json"),
+    ];
+    let process = ApiProcess::start(PROGRAM, &variables).await;
+    // The handler fails; what goes before it, and reads the audit log too, does not.
+    app.database()
+        .execute("ALTER TABLE experiments RENAME TO gone")
+        .await;
+    for (id, key) in [("plain", None), ("keyed", Some("k")), ("again", Some("k"))] {
+        let mut request = process
+            .request(Method::POST, "/api/v1/admin/experiments")
+            .bearer_auth(podium_tests::token::valid("1"))
+            .header("x-request-id", id);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = Answer::of(request.json(&json!({"name": "a"}))).await;
+        answer.problem(500, "internal");
+        let mut cause = String::new();
+        eventually("the error is logged", async || {
+            let errors = lines(&process.log(), "internal error");
+            let own = errors
+                .iter()
+                .find(|line| line["fields"]["request.id"] == id);
+            own.is_some_and(|line| {
+                line["fields"]["cause"]
+                    .as_str()
+                    .unwrap()
+                    .clone_into(&mut cause);
+                true
+            })
+        })
+        .await;
+        assert!(cause.contains("experiments"), "{id}: {cause}");
+    }
+}
+
+/// Strangers do not decide how much is logged: beyond the limit of bad tokens neither a refusal nor the request has a line.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_a_limit_is_not_logged() {
+    const PATH: &str = "/api/v1/admin/experiments";
+    let app = TestApp::start().await;
+    let variables = [
+        ("DATABASE_URL", app.database().url()),
+        ("LOG_FORMAT", "json"),
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("RATE_LIMIT_BAD_TOKENS_PER_MINUTE", "2"),
+    ];
+    let process = ApiProcess::start(PROGRAM, &variables).await;
+    let stranger = process.with_token("nonsense");
+    let mut refused = 0;
+    for _ in 0..40 {
+        let answer = stranger.admin(Method::POST, PATH, Some(&json!({}))).await;
+        match answer.status {
+            401 => refused += 1,
+            status => assert_eq!(status, 429),
+        }
+    }
+    assert!(refused < 40);
+    let made = json!({"name": "new"});
+    let made = process.admin(Method::POST, PATH, Some(&made)).await;
+    assert_eq!(made.status, 201);
+    let mut requests = Vec::new();
+    eventually("the last line is written", async || {
+        requests = lines(&process.log(), "a change was asked for");
+        let last = requests.last();
+        last.is_some_and(|line| line["fields"]["http.status"] == 201)
+    })
+    .await;
+    assert_eq!(requests.len(), refused + 1);
+    assert_eq!(lines(&process.log(), "request refused").len(), refused);
+}

@@ -55,6 +55,7 @@ mod rank;
 mod replicas;
 mod results;
 mod retention;
+mod roles;
 mod settings;
 mod snapshot_file;
 mod soak;

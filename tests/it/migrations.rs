@@ -130,6 +130,23 @@ async fn processes_may_start_together_on_an_empty_database() {
     works(database).await;
 }
 
+/// Whoever migrates without an application that runs all the time has the partitions of the coming weeks, of both tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_migration_makes_the_partitions_of_the_coming_weeks() {
+    let database = TestDatabase::migrated().await;
+    for table in ["experiment_events", "bandit_decisions"] {
+        let partitions = format!(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = '{table}'::regclass ORDER BY 1 DESC"
+        );
+        let made = database.rows(&partitions).await;
+        database
+            .execute(&format!("DROP TABLE {}", made[0][0]))
+            .await;
+        migrate(&database.settings()).await.unwrap();
+        assert_eq!(database.rows(&partitions).await, made);
+    }
+}
+
 /// A replica of the version before may start again on the schema of the one after it, and says when that is of another line.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_schema_is_left_alone() {

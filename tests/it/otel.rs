@@ -20,6 +20,11 @@ async fn requests_are_told_to_a_collector() {
             .await;
     let app = TestApp::setup()
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)
+        .variable(
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "authorization=Bearer%20for-spans,x-shop=one",
+        )
+        .variable("OTEL_EXPORTER_OTLP_TIMEOUT", "20000")
         .start()
         .await;
     app.experiment("e").running().await;
@@ -46,7 +51,11 @@ async fn requests_are_told_to_a_collector() {
     })
     .await;
     let received = collector.received();
-    assert!(received.iter().all(|request| request.path == "/v1/traces"));
+    for request in &received {
+        assert_eq!(request.path, "/v1/traces");
+        assert_eq!(request.header("authorization"), "Bearer for-spans");
+        assert_eq!(request.header("x-shop"), "one");
+    }
     let told: Vec<u8> = received
         .iter()
         .flat_map(|request| request.body.clone())

@@ -120,11 +120,19 @@ async fn everything_works_behind_a_transaction_pooler() {
     let setup = || TestApp::setup().variable("DATABASE_URL", &pooler.url);
     let polls = setup().database(database).start().await;
     let hears = polls.replica_with("DATABASE_DIRECT_URL", &direct).await;
+    everything_works(&polls, &hears).await;
 
-    let experiment = polls.experiment("e").running().await;
-    hears.hears_of_changes().await;
-    // More at once than the pooler has connections.
-    let both = [&polls, &hears];
+    // That it all went through the pooler shows when it goes.
+    drop(pooler);
+    polls.sees_database(false).await;
+}
+
+/// Assignments, events, totals, a report, a promotion and its rollback, on two replicas.
+pub(crate) async fn everything_works(one: &TestApp, other: &TestApp) {
+    let experiment = one.experiment("e").running().await;
+    other.hears_of_changes().await;
+    // More at once than a pooler of these tests has connections.
+    let both = [one, other];
     let units: Vec<String> = (0..120).map(|n| format!("u{n}")).collect();
     let mut first = Vec::new();
     for chunk in units.chunks(40) {
@@ -139,27 +147,23 @@ async fn everything_works_behind_a_transaction_pooler() {
         let event = json!({"user_id": unit, "event_id": unit, "experiment_id": experiment.id});
         assert_eq!(both[n % 2].track("click", event).await.status, 200);
     }
-    polls.fold().await;
+    one.fold().await;
     let report = format!("/api/v1/admin/experiments/{}/report", experiment.id);
-    let report = hears.admin(Method::GET, &report, None).await;
+    let report = other.admin(Method::GET, &report, None).await;
     assert_eq!(report.status, 200, "{}", report.text());
     let behind = "SELECT count(*) FROM experiment_events";
-    assert_eq!(polls.database().number(behind).await, 120);
+    assert_eq!(one.database().number(behind).await, 120);
 
-    promotion::experiment(&polls, 50, "clear", &CLEAR).await;
+    promotion::experiment(one, 50, "clear", &CLEAR).await;
     let promote =
         json!({"action": "promote", "experimentName": "clear", "force": true, "reason": "a test"});
-    let promoted = hears
+    let promoted = other
         .admin(Method::POST, promotion::ROUTE, Some(&promote))
         .await;
     let id = promoted.data()["promotionId"].clone();
     let rollback = json!({"action": "rollback", "promotionId": id, "reason": "a test"});
-    let rolled_back = polls
+    let rolled_back = one
         .admin(Method::POST, promotion::ROUTE, Some(&rollback))
         .await;
     assert_eq!(rolled_back.status, 200, "{}", rolled_back.text());
-
-    // That it all went through the pooler shows when it goes.
-    drop(pooler);
-    polls.sees_database(false).await;
 }

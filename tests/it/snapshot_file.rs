@@ -2,7 +2,12 @@
 
 use std::path::PathBuf;
 
-use podium_tests::{ApiProcess, Client, OwnPostgres, TestApp, TestDatabase, eventually};
+use jsonwebtoken::Algorithm;
+use podium_tests::app::SECRET;
+use podium_tests::{
+    Answer, ApiProcess, Client, OwnPostgres, TestApp, TestDatabase, eventually, token,
+};
+use reqwest::Method;
 use serde_json::json;
 
 use crate::PROGRAM;
@@ -111,6 +116,52 @@ async fn a_start_without_anything_catches_up() {
     becomes_ready(&process).await;
     let answer = process.assign(json!({"user_id": "u"})).await;
     assert_eq!(answer.get("degraded"), None);
+}
+
+/// Whether there are people, and who is disabled, stands in a table that was not read: then nobody is let in, the one neither
+/// who may do everything while there are no people. It is no matter of the token, so the answer is to try again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_anything_lets_nobody_in() {
+    // Whoever is let in hears that there is no such path, without a question to the database.
+    const NOWHERE: &str = "/api/v1/admin/nowhere";
+    let mut postgres = OwnPostgres::start();
+    let database = TestDatabase::on(postgres.url()).await;
+    database
+        .execute("INSERT INTO podium_users (id, role, disabled) VALUES ('1', 'admin', true)")
+        .await;
+    postgres.crash();
+    let variables = [
+        ("DATABASE_URL", database.url()),
+        ("JWT_TRUST_ROLES", "true"),
+        ("PUBLIC_API_KEYS_REQUIRED", "true"),
+    ];
+    let process = ApiProcess::start(PROGRAM, &variables).await;
+    let mut claims = token::claims("1");
+    claims["role"] = json!("admin");
+    let trusted = token::signed(&claims, Algorithm::HS256, SECRET);
+    let trusted = process.with_token(&trusted);
+    for client in [&process.client(), &trusted] {
+        let answer = client.admin(Method::GET, NOWHERE, None).await;
+        answer.problem(503, "unavailable");
+    }
+    let stranger = process.with_token("nonsense");
+    let answer = stranger.admin(Method::GET, NOWHERE, None).await;
+    answer.problem(401, "unauthorized");
+    for (method, path) in [
+        (Method::GET, NOWHERE),
+        (Method::POST, "/api/v1/experiments/assign"),
+    ] {
+        let key = format!("podium_admin_0102030405ff_{}", "07".repeat(32));
+        let by_key = process.request(method, path).header("x-api-key", key);
+        Answer::of(by_key).await.problem(503, "unavailable");
+    }
+    postgres.revive();
+    eventually("people are known", async || {
+        let status = process.admin(Method::GET, NOWHERE, None).await.status;
+        assert!(matches!(status, 401 | 503), "{status}");
+        status == 401
+    })
+    .await;
 }
 
 /// Others hold every connection that the server has.

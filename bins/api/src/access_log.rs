@@ -1,7 +1,8 @@
 //! One line for a request, under the target `podium_api::access`.
 //!
 //! Our own faults are errors, changes by people are information, everything else is for who asks for it with
-//! `RUST_LOG=info,podium_api::access=debug`: at the rate of a storefront a line a request would cost more than the answer.
+//! `RUST_LOG=info,podium_api::access=debug`: at the rate of a storefront a line a request would cost more than the answer, and
+//! what is over a limit would let strangers decide how much is logged.
 //! A line holds the route, never the path, which may name a unit, and nothing of what was sent.
 
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub fn answered(ctx: &Ctx, watch: &Watch, status: u16, took: Duration, cause: Op
     if status == 500 {
         let cause = cause.unwrap_or("unknown");
         line!(error, "internal error", cause);
-    } else if watch.is_guarded() && ctx.req.method() != Method::GET {
+    } else if watch.is_guarded() && ctx.req.method() != Method::GET && status != 429 {
         line!(info, "a change was asked for");
     } else {
         line!(debug, "answered");

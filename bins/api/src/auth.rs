@@ -222,7 +222,7 @@ impl Auth {
     /// Checks the caller's token or key, and the role.
     ///
     /// # Errors
-    /// [`Refusal`]: 401 without a valid token or key, 403 with too little role.
+    /// [`Refusal`]: 401 without a valid token or key, 403 with too little role, 503 while people and keys were not read.
     pub fn grant<R: RequiredRole>(
         &self,
         presented: &Presented<'_>,
@@ -231,16 +231,16 @@ impl Auth {
     ) -> Result<Granted<R>, Refusal> {
         let (actor, role, by_key) = match presented.only().map_err(Refusal::unknown)? {
             Credential::Token(token) => {
-                let (user, role) = self
-                    .authenticate(token, snapshot, now)
-                    .map_err(Refusal::unknown)?;
+                let (user, claims) = self.read_token(token, now).map_err(Refusal::unknown)?;
+                if !snapshot.is_read() {
+                    return Err(Refusal::not_known_yet(Some(user)));
+                }
+                let role = self.role_of(&user, &claims, snapshot);
+                let role = role.map_err(Refusal::unknown)?;
                 (user, role, false)
             }
             Credential::Key(key) => {
-                let key = self
-                    .uses
-                    .find(key, snapshot, now)
-                    .map_err(Refusal::unknown)?;
+                let key = self.uses.find(key, snapshot, now)?;
                 let role = if key.scope == Scope::Admin {
                     Some(Role::Admin)
                 } else {
@@ -259,12 +259,12 @@ impl Auth {
         }
     }
 
-    fn authenticate(
+    /// Whom a valid token names, and all that it claims.
+    fn read_token(
         &self,
         token: &str,
-        snapshot: &Snapshot,
         now: DateTime<Utc>,
-    ) -> Result<(String, Option<Role>), &'static str> {
+    ) -> Result<(String, Claims), &'static str> {
         let claims = signatures::verify(token, &self.keys)?;
         self.check_times(&claims, now)?;
         self.check_parties(&claims)?;
@@ -277,8 +277,7 @@ impl Auth {
         if text::check_unit_id(&user).is_err() || user.starts_with(api_keys::ACTOR) {
             return Err("the user in the token cannot be one");
         }
-        let role = self.role_of(&user, &claims, snapshot)?;
-        Ok((user, role))
+        Ok((user, claims))
     }
 
     fn check_times(&self, claims: &Claims, now: DateTime<Utc>) -> Result<(), &'static str> {

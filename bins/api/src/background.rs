@@ -155,7 +155,7 @@ async fn cap_values(database: Database) -> Result<Next, StorageError> {
 async fn clean(state: Data<AppState>) -> Result<Next, StorageError> {
     let database = &state.database;
     if let Err(error) = retention::create_partitions(database).await {
-        tracing::warn!(error = %error.chain(), "event partitions could not be made ahead");
+        tracing::warn!(error = %error.chain(), "partitions could not be made ahead");
     }
     if let Err(error) = idempotency::sweep(database).await {
         tracing::warn!(error = %error.chain(), "old answers could not be deleted");

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use actix_web::http::header::{HeaderName, HeaderValue};
 pub use podium_settings::{ConfigError, DatabaseSettings, Environment, Secret, Source};
 use podium_settings::{choice, file, flag, parsed, ranged, secret, text};
 
@@ -61,10 +62,21 @@ pub struct Config {
     pub proxies: Proxies,
     /// `CORS_ALLOWED_ORIGINS`
     pub cors: Option<Origins>,
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where spans of requests are sent; needs the feature `otel`.
-    pub otlp_endpoint: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_…`: where spans of requests are sent; needs the feature `otel`.
+    pub otlp: Option<Otlp>,
     /// `AUTO_PROMOTION_…` and `AUTO_NOTIFY_ALERTS`.
     pub promotion: podium_promotion::config::Environment,
+}
+
+/// A collector of spans.
+#[derive(Clone, Debug)]
+pub struct Otlp {
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`
+    pub endpoint: String,
+    /// `OTEL_EXPORTER_OTLP_HEADERS`: names, and values that are percent-encoded. One may be a token.
+    pub headers: Vec<(String, Secret)>,
+    /// `OTEL_EXPORTER_OTLP_TIMEOUT`: how long the collector may take.
+    pub timeout: Duration,
 }
 
 /// Secrets that stand in published texts, so that anybody could sign with them.
@@ -131,7 +143,7 @@ impl Config {
                 "CORS_ALLOWED_ORIGINS",
                 "* or origins such as https://shop.example, separated by commas",
             )?,
-            otlp_endpoint: otlp_endpoint(source)?,
+            otlp: otlp(source)?,
             promotion: podium_promotion::config::Environment::read(|name| source.get(name))
                 .map_err(|error| ConfigError::Refused {
                     name: error.name,
@@ -145,6 +157,43 @@ impl Config {
     pub fn is_private(&self) -> bool {
         self.database.url.is_none() && self.host.is_loopback()
     }
+}
+
+/// All three are read, so that one that makes no sense is named; without an address the others mean nothing.
+fn otlp(source: &dyn Source) -> Result<Option<Otlp>, ConfigError> {
+    let (endpoint, headers) = (otlp_endpoint(source)?, otlp_headers(source)?);
+    let timeout = ranged(
+        source,
+        "OTEL_EXPORTER_OTLP_TIMEOUT",
+        "milliseconds, 1 to 600000",
+        &(1..=600_000),
+    )?;
+    Ok(endpoint.map(|endpoint| Otlp {
+        endpoint,
+        headers,
+        timeout: Duration::from_millis(timeout.unwrap_or(10_000)),
+    }))
+}
+
+fn otlp_headers(source: &dyn Source) -> Result<Vec<(String, Secret)>, ConfigError> {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+    let Some(list) = secret(source, NAME)? else {
+        return Ok(Vec::new());
+    };
+    let headers: Option<Vec<_>> = list.expose().split(',').map(otlp_header).collect();
+    headers.ok_or(ConfigError::Invalid {
+        name: NAME,
+        wanted: "headers such as name=value,other=value, with percent-encoded values",
+    })
+}
+
+fn otlp_header(pair: &str) -> Option<(String, Secret)> {
+    let (name, value) = pair.split_once('=')?;
+    let (name, value) = (name.trim(), value.trim());
+    let decoded = percent_encoding::percent_decode_str(value).collect::<Vec<u8>>();
+    HeaderName::from_bytes(name.as_bytes()).ok()?;
+    HeaderValue::from_bytes(&decoded).ok()?;
+    Some((name.to_owned(), Secret::new(value)))
 }
 
 fn otlp_endpoint(source: &dyn Source) -> Result<Option<String>, ConfigError> {
@@ -295,6 +344,10 @@ mod tests {
             ("JWT_PUBLIC_KEY_FILE", "/nowhere/key.pem"),
             ("JWT_JWKS_FILE", "/dev/null"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "two words=x"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x=a%0Ab"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
         ] {
             let error = Config::read(&[(name, value)]).unwrap_err();
             assert!(error.to_string().starts_with(name), "{error}");

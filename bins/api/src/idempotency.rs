@@ -126,8 +126,13 @@ fn digest(ctx: &Ctx, body: &[u8]) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// Keeps what the handler decided; gives the key up where it decided nothing: our fault, or a request that was refused for
-/// its form or its pace.
+/// Whether a status says that nothing was decided: our fault, or a request that was refused for its form or its pace.
+const fn is_undecided(status: u16) -> bool {
+    status >= 500 || matches!(status, 400 | 408 | 413 | 415 | 422 | 429)
+}
+
+/// Keeps what the handler decided; gives the key up where it decided nothing. Such an error stays one, because what the log
+/// tells of it is not in its answer.
 async fn keep(
     ctx: &Ctx,
     claim: Claim,
@@ -135,11 +140,13 @@ async fn keep(
 ) -> Result<HttpResponse, ApiError> {
     let mut response = match outcome {
         Ok(response) => response,
+        Err(error) if is_undecided(error.status()) => {
+            settle(&ctx.state.database, &claim, None).await;
+            return Err(error);
+        }
         Err(error) => error.response(ctx.req.path(), ctx.request_id.as_str()),
     };
-    let status = response.status();
-    let undecided =
-        status.is_server_error() || matches!(status.as_u16(), 400 | 408 | 413 | 415 | 422 | 429);
+    let status = response.status().as_u16();
     let redacted = response.extensions_mut().remove::<WithoutSecret>();
     let headers = KEPT_HEADERS
         .iter()
@@ -152,8 +159,8 @@ async fn keep(
     let body = to_bytes(body)
         .await
         .map_err(|error| ApiError::internal(&error.to_string()))?;
-    let stored = (!undecided).then(|| StoredAnswer {
-        status: status.as_u16(),
+    let stored = (!is_undecided(status)).then(|| StoredAnswer {
+        status,
         headers,
         body: redacted.map_or_else(|| body.to_vec(), |redacted| redacted.0.to_vec()),
     });

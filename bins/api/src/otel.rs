@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{SpanContext, SpanKind, Status, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor,
 };
 
+use crate::config::{Otlp, Secret};
 use crate::metrics::Watch;
 use crate::request::Ctx;
 use crate::trace::Trace;
@@ -36,14 +37,18 @@ pub struct Spans {
 }
 
 impl Spans {
-    /// Spans for the collector at this address, such as `http://collector:4318`.
+    /// Spans for this collector.
     ///
     /// # Errors
     /// [`OtelError`] when no client can be made for it.
-    pub fn start(endpoint: &str) -> Result<Self, OtelError> {
+    pub fn start(collector: &Otlp) -> Result<Self, OtelError> {
+        let endpoint = collector.endpoint.trim_end_matches('/');
+        let header = |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_endpoint(format!("{}{TRACES}", endpoint.trim_end_matches('/')))
+            .with_endpoint(format!("{endpoint}{TRACES}"))
+            .with_headers(collector.headers.iter().map(header).collect())
+            .with_timeout(collector.timeout)
             .build()
             .map_err(|error| OtelError(error.to_string()))?;
         let mut processor = BatchSpanProcessor::builder(exporter).build();

@@ -106,9 +106,9 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let started = Instant::now();
     let resources = private::resources(&config).await?;
-    let database = Database::new(resources.database.serving()?)?;
-    let direct = resources.database.direct()?;
     let owner = resources.database.owner()?;
+    let database = Database::owned_by(resources.database.serving()?, owner.clone())?;
+    let direct = resources.database.direct()?;
     let migrated = !migrate || migrate_now(&owner).await?;
     if !migrated {
         database.set_reachable(false);
@@ -151,8 +151,8 @@ pub async fn start(
         started,
         #[cfg(feature = "otel")]
         spans: config
-            .otlp_endpoint
-            .as_deref()
+            .otlp
+            .as_ref()
             .map(crate::otel::Spans::start)
             .transpose()?,
         metrics: Metrics::new(clock.now()),

@@ -18,6 +18,9 @@ const FORMAT: u32 = 1;
 /// No version of a table: whatever stands there is newer than a file.
 pub const FROM_FILE: i64 = -1;
 
+/// No version of a table either: neither that nor a file was read, so that nobody knows what there is.
+pub const NOTHING_READ: i64 = -2;
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {

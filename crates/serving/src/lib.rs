@@ -44,7 +44,7 @@ use podium_storage::{Database, StorageError, definitions};
 use tokio::sync::oneshot;
 
 use crate::arms::{Gallery, Picture};
-use crate::file::{DefinitionsFile, FROM_FILE};
+use crate::file::{DefinitionsFile, NOTHING_READ};
 use crate::known::KnownUnits;
 use crate::snapshot::{ExperimentRef, Snapshot, Variant};
 use crate::tally::Tallies;
@@ -285,7 +285,7 @@ async fn first_definitions(
         None
     });
     Ok(kept.unwrap_or(Definitions {
-        version: FROM_FILE,
+        version: NOTHING_READ,
         ..Definitions::default()
     }))
 }

@@ -16,6 +16,7 @@ use podium_storage::definitions::{
     Definitions, ExperimentDefinition, UserDefinition, VariantDefinition,
 };
 
+use crate::file::NOTHING_READ;
 use crate::promotion::Promotion;
 use crate::tally::{Tallies, VariantTally};
 
@@ -236,6 +237,13 @@ impl Snapshot {
     #[must_use]
     pub const fn version(&self) -> i64 {
         self.version
+    }
+
+    /// Whether the definitions were read, from the table or from a file. Otherwise that somebody is not among them says
+    /// nothing.
+    #[must_use]
+    pub const fn is_read(&self) -> bool {
+        self.version != NOTHING_READ
     }
 
     /// People by id.

@@ -31,6 +31,7 @@ pub struct Database {
 
 struct Inner {
     settings: ConnectSettings,
+    owner: ConnectSettings,
     serve: Pool,
     write: Pool,
     report: Pool,
@@ -88,11 +89,23 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Database {
-    /// Makes the pools; opens no connection yet.
+    /// Makes the pools; opens no connection yet. Whoever serves owns the tables, too.
     ///
     /// # Errors
     /// [`StorageError::Settings`] when a pool cannot be built.
     pub fn new(settings: ConnectSettings) -> Result<Self, StorageError> {
+        let owner = settings.clone();
+        Self::owned_by(settings, owner)
+    }
+
+    /// As [`Self::new`], where somebody else owns the tables, or nobody but he reaches the server past a pooler.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn owned_by(
+        settings: ConnectSettings,
+        owner: ConnectSettings,
+    ) -> Result<Self, StorageError> {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let pool = |purpose, size| build_pool(&settings, purpose, size);
         let (serve, write) = (
@@ -106,6 +119,7 @@ impl Database {
         Ok(Self {
             inner: Arc::new(Inner {
                 settings,
+                owner,
                 serve,
                 write,
                 report,
@@ -122,6 +136,12 @@ impl Database {
     #[must_use]
     pub fn settings(&self) -> &ConnectSettings {
         &self.inner.settings
+    }
+
+    /// How the owner of the tables connects, for what nobody else may: making and dropping partitions.
+    #[must_use]
+    pub fn owner(&self) -> &ConnectSettings {
+        &self.inner.owner
     }
 
     /// Whether the last attempt to reach the server succeeded.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::connect::{ConnectSettings, Purpose};
 use crate::rows::column;
-use crate::{Database, StorageError};
+use crate::{Database, StorageError, retention};
 
 mod embedded {
     #![allow(missing_docs, clippy::all, unreachable_pub)]
@@ -15,7 +15,7 @@ mod embedded {
 /// Key of the advisory lock that lets one process migrate; any constant that nobody else uses.
 const LOCK_KEY: i64 = 0x706f_6469_756d_0001;
 
-/// Brings the schema up to date and makes the event partitions of the coming weeks. Idempotent; several processes
+/// Brings the schema up to date and makes the partitions of the coming weeks, of events and of decisions. Idempotent; several processes
 /// may call it together, one does the work and the others wait for it (at most a minute). A schema that a later version
 /// has brought further is left as it is.
 ///
@@ -48,9 +48,7 @@ pub async fn migrate(settings: &ConnectSettings) -> Result<Vec<String>, StorageE
         let names = report.applied_migrations().iter();
         names.map(ToString::to_string).collect()
     };
-    client
-        .execute("SELECT podium_create_event_partitions(4)", &[])
-        .await?;
+    retention::create_with(&client).await?;
     client
         .execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY])
         .await?;

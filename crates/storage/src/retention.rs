@@ -1,27 +1,36 @@
 //! Partitions ahead, and events, decisions and pulls that are older than the retention.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::Transaction;
+use tokio::time::timeout;
+use tokio_postgres::{Client, Transaction};
 
 use crate::connect::Purpose;
 use crate::rows::column;
 use crate::{Database, StorageError, bandit};
 
-/// Makes the partitions of the coming four weeks. Idempotent. Returns how many are new.
+const CREATE: &str = "-- retention::create
+SELECT podium_create_event_partitions(4) + podium_create_decision_partitions(4) AS made";
+
+/// Makes the partitions of the coming four weeks, as the owner of the tables: nobody else may attach one. Idempotent.
+/// Returns how many are new.
 ///
 /// # Errors
-/// [`StorageError`] when the database does not answer.
+/// [`StorageError`] when the database does not answer, or the owner is somebody else.
 pub async fn create_partitions(database: &Database) -> Result<i32, StorageError> {
-    let row = database
-        .work()
-        .await?
-        .query_opt(
-            "-- retention::create
-SELECT podium_create_event_partitions(4) + podium_create_decision_partitions(4) AS made",
-            &[],
-        )
-        .await?;
-    row.map_or(Ok(0), |row| column(&row, "experiment_events", "made"))
+    let purpose = Purpose::Work;
+    let made = timeout(purpose.client_limit(), async {
+        create_with(&database.owner().connect(purpose).await?).await
+    });
+    made.await.map_err(|_| StorageError::TimedOut)?
+}
+
+/// As [`create_partitions`], on a connection of the owner.
+pub(crate) async fn create_with(owner: &Client) -> Result<i32, StorageError> {
+    column(
+        &owner.query_one(CREATE, &[]).await?,
+        "experiment_events",
+        "made",
+    )
 }
 
 /// Key of the advisory lock that lets one replica drop.
@@ -49,13 +58,13 @@ ORDER BY 1";
 
 /// Drops the partitions whose youngest event arrived more than `days` ago, and the event ids with them. Totals stay.
 /// Whatever is dropped had been folded before. Decisions go after the same time, and so do impressions and rewards of arms, from
-/// which the counts of arms were made. Returns the names of the dropped partitions. Of several replicas that come at once one
-/// drops, and the others leave it to that one.
+/// which the counts of arms were made. All of it as the owner of the tables. Returns the names of the dropped partitions. Of
+/// several replicas that come at once one drops, and the others leave it to that one.
 ///
 /// # Errors
 /// [`StorageError`] when the database does not answer; what was dropped until then stays dropped.
 pub async fn drop_old(database: &Database, days: i32) -> Result<Vec<String>, StorageError> {
-    let mut client = database.settings().connect(Purpose::Maintain).await?;
+    let mut client = database.owner().connect(Purpose::Maintain).await?;
     let mut dropped = Vec::new();
     for row in client.query(OLD_PARTITIONS, &[&days]).await? {
         let name: String = column(&row, "pg_class", "name")?;
@@ -120,10 +129,7 @@ DELETE FROM experiment_event_keys WHERE created_at < $1
 /// that has written, so none may take long.
 const PAGES_AT_ONCE: i64 = 2_000;
 
-async fn delete_keys(
-    client: &tokio_postgres::Client,
-    before: DateTime<Utc>,
-) -> Result<(), StorageError> {
+async fn delete_keys(client: &Client, before: DateTime<Utc>) -> Result<(), StorageError> {
     let pages: i64 = column(
         &client.query_one(PAGES, &[]).await?,
         "experiment_event_keys",

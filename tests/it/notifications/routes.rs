@@ -161,6 +161,17 @@ async fn everybody_has_his_own() {
         .admin(Method::POST, CONFIGS, Some(&for_others))
         .await
         .problem(403, "forbidden");
+    podium_api::background::store_notes(app.state()).await;
+    let noted = "SELECT actor, entity_id, after->>'status', after->>'reason' FROM audit_log WHERE action = 'route.refuse'";
+    assert_eq!(
+        app.database().rows(noted).await,
+        [[
+            "user-viewer",
+            &format!("POST {CONFIGS}"),
+            "403",
+            "notifications of others"
+        ]]
+    );
     let theirs = created(&app, for_others).await;
     for method in [Method::GET, Method::DELETE] {
         viewer

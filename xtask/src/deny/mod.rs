@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        let text = "[graph]\ntargets = []\n[licenses]\nallow = [\"MIT\"]\n[bans]\nskip = []\ndeny = [\n\
+        let text = "[graph]\ntargets = []\n[advisories]\nignore = []\n[licenses]\nallow = [\"MIT\"]\n[bans]\nskip = []\ndeny = [\n\
                     { crate = \"rsa\", reason = \"slow\" },\n{ crate = \"bytes:<1.11.1\", reason = \"old\" },\n]";
         Policy::parse(text).unwrap()
     }

@@ -42,6 +42,8 @@ pub(crate) enum PolicyError {
         key: &'static str,
         field: &'static str,
     },
+    /// An exception does not say since when it stands.
+    Undated { key: &'static str },
     /// A record's crate cannot be read.
     Spec(Unreadable),
 }
@@ -53,6 +55,10 @@ impl fmt::Display for PolicyError {
             Self::Missing { key } => write!(f, "`{key}` is missing"),
             Self::WrongType { key } => write!(f, "`{key}` holds a value of the wrong type"),
             Self::Incomplete { key, field } => write!(f, "an entry of `{key}` has no `{field}`"),
+            Self::Undated { key } => write!(
+                f,
+                "the reason of an entry of `{key}` has no date such as 2026-01-31"
+            ),
             Self::Spec(error) => write!(f, "{error}"),
         }
     }
@@ -65,6 +71,9 @@ impl Policy {
     /// [`PolicyError`].
     pub(super) fn parse(text: &str) -> Result<Self, PolicyError> {
         let document = toml::parse(text).map_err(PolicyError::Syntax)?;
+        for exceptions in ["bans.skip", "advisories.ignore"] {
+            check_dates(&document, exceptions)?;
+        }
         Ok(Self {
             targets: texts(&document, "graph.targets")?,
             licences: texts(&document, "licenses.allow")?.into_iter().collect(),
@@ -72,6 +81,26 @@ impl Policy {
             skipped: entries(&document, "bans.skip")?,
         })
     }
+}
+
+/// Exceptions are made for a time: whoever reads one sees how old it is.
+fn check_dates(document: &Document, key: &'static str) -> Result<(), PolicyError> {
+    for value in list(document, key)? {
+        let Value::Record(record) = value else {
+            return Err(PolicyError::WrongType { key });
+        };
+        if !record.get("reason").is_some_and(|reason| has_date(reason)) {
+            return Err(PolicyError::Undated { key });
+        }
+    }
+    Ok(())
+}
+
+fn has_date(text: &str) -> bool {
+    let shape = |c: char| if c.is_ascii_digit() { '0' } else { c };
+    let text: String = text.chars().map(shape).collect();
+    text.split(|c| c != '0' && c != '-')
+        .any(|word| word == "0000-00-00")
 }
 
 fn texts(document: &Document, key: &'static str) -> Result<Vec<String>, PolicyError> {
@@ -115,7 +144,7 @@ fn list<'a>(document: &'a Document, key: &'static str) -> Result<&'a [Value], Po
 mod tests {
     use super::*;
 
-    const REST: &str = "[graph]\ntargets = []\n[licenses]\nallow = [\"MIT\"]\n[bans]\nskip = []\n";
+    const REST: &str = "[graph]\ntargets = []\n[advisories]\nignore = []\n[licenses]\nallow = [\"MIT\"]\n[bans]\nskip = []\n";
 
     #[test]
     fn a_ban_without_a_reason_is_refused() {
@@ -133,6 +162,33 @@ mod tests {
             ))
             .is_ok()
         );
+    }
+
+    #[test]
+    fn an_exception_says_since_when_it_stands() {
+        let policy = |skip: &str, ignore: &str| {
+            let text = REST
+                .replace("skip = []", &format!("skip = [{skip}]"))
+                .replace("ignore = []", &format!("ignore = [{ignore}]"));
+            Policy::parse(&format!("{text}deny = []"))
+        };
+        let syn = |reason: &str| format!("{{ crate = \"syn\", reason = \"{reason}\" }}");
+        let advisory =
+            |reason: &str| format!("{{ id = \"RUSTSEC-2023-0071\", reason = \"{reason}\" }}");
+        assert!(policy(&syn("derive, 2026-01-31"), &advisory("unused; 2026-01-31.")).is_ok());
+        for (skip, ignore, key) in [
+            (syn("derive"), String::new(), "bans.skip"),
+            (syn("derive 2.0-1"), String::new(), "bans.skip"),
+            (String::new(), advisory("2026"), "advisories.ignore"),
+            (
+                String::new(),
+                "\"RUSTSEC-2023-0071\"".to_owned(),
+                "advisories.ignore",
+            ),
+        ] {
+            let refused = policy(&skip, &ignore).unwrap_err().to_string();
+            assert!(refused.contains(key), "{refused}");
+        }
     }
 
     #[test]

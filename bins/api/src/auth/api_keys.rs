@@ -14,6 +14,8 @@ use podium_storage::{Database, StorageError};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::refusals::Refusal;
+
 /// What the actor of a key begins with; no user id does.
 pub const ACTOR: &str = "api-key:";
 /// What every key begins with. No token does: those begin with a brace in Base64.
@@ -142,17 +144,21 @@ impl KeyUses {
         presented: &str,
         snapshot: &'s Snapshot,
         now: DateTime<Utc>,
-    ) -> Result<&'s ApiKeyDefinition, &'static str> {
+    ) -> Result<&'s ApiKeyDefinition, Refusal> {
+        if !snapshot.is_read() {
+            return Err(Refusal::not_known_yet(None));
+        }
+        let unknown = || Refusal::unknown("unknown or revoked API key");
         let known = (presented.len() <= LONGEST)
             .then(|| snapshot.api_key(prefix_of(presented)?))
             .flatten()
-            .ok_or("unknown or revoked API key")?;
+            .ok_or_else(unknown)?;
         let matches: bool = digest(presented).ct_eq(&known.digest).into();
         if !matches {
-            return Err("unknown or revoked API key");
+            return Err(unknown());
         }
         if known.expires_at.is_some_and(|end| end <= now) {
-            return Err("expired API key");
+            return Err(Refusal::unknown("expired API key"));
         }
         if known.is_worth_noting(now, NOTE_EVERY) {
             self.note(known.id, now);

@@ -19,7 +19,7 @@ const MOST: usize = 1_000;
 pub struct Refusal {
     /// Who asked; `None` where nobody knows.
     pub actor: Option<String>,
-    /// 401 or 403.
+    /// 401 or 403; 503 where nobody can tell.
     pub status: u16,
     /// Why, for the operator; the client is not told.
     pub reason: &'static str,
@@ -38,27 +38,46 @@ impl Refusal {
         }
     }
 
-    pub(super) fn role_too_low(actor: String, wanted: Role, by_key: bool) -> Self {
+    /// 503: who is asking, or what he may do, stands where nothing was read from yet.
+    #[must_use]
+    pub fn not_known_yet(actor: Option<String>) -> Self {
+        Self {
+            actor,
+            status: 503,
+            reason: "people and keys were not read yet",
+            detail: String::new(),
+        }
+    }
+
+    /// 403.
+    #[must_use]
+    pub fn forbidden(actor: String, reason: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            actor: Some(actor),
+            status: 403,
+            reason,
+            detail: detail.into(),
+        }
+    }
+
+    /// 403 for somebody who would need the role `wanted`, or for a key.
+    #[must_use]
+    pub fn role_too_low(actor: String, wanted: Role, by_key: bool) -> Self {
         let detail = if by_key {
             "this needs a key of a higher scope".to_owned()
         } else {
             format!("this needs at least the role {}", wanted.name())
         };
-        Self {
-            actor: Some(actor),
-            status: 403,
-            reason: "role too low",
-            detail,
-        }
+        Self::forbidden(actor, "role too low", detail)
     }
 
     /// The answer.
     #[must_use]
     pub fn answer(&self) -> ApiError {
-        if self.status == 401 {
-            ApiError::unauthorized()
-        } else {
-            ApiError::new(Code::Forbidden, self.detail.clone())
+        match self.status {
+            401 => ApiError::unauthorized(),
+            403 => ApiError::new(Code::Forbidden, self.detail.clone()),
+            _ => ApiError::unavailable(),
         }
     }
 }

@@ -15,14 +15,14 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use podium_serving::snapshot::Snapshot;
-use podium_storage::api_keys::Scope;
+use podium_storage::api_keys::{ApiKeyDefinition, Scope};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 use utoipa::OpenApi;
 
 use crate::access_log;
 use crate::auth::refusals::Refusal;
-use crate::auth::{Granted, RequiredRole, Role, Viewer};
+use crate::auth::{Granted, RequiredRole, Role, Viewer, api_keys};
 use crate::idempotency;
 use crate::metrics::Watch;
 use crate::problem::{ApiError, Code};
@@ -253,42 +253,71 @@ async fn limited(
 /// Checks the caller's token or key, the role, and the caller's limits.
 ///
 /// # Errors
-/// 401, 403 or 429.
+/// 401, 403 or 429; 503 while people and keys were not read.
 pub fn grant<R: RequiredRole>(ctx: &Ctx) -> Result<Granted<R>, ApiError> {
     let state = &ctx.state;
     let presented = ctx.presented();
     let granted = state
         .auth
         .grant(&presented, &state.serving.snapshot(), state.clock.now());
-    let granted: Granted<R> = granted.map_err(|refusal| refuse_entry(ctx, &refusal))?;
-    if let Some(limits) = &state.limits {
-        limits.admin(granted.actor())?;
-    }
+    let granted: Granted<R> = granted.map_err(|refusal| {
+        let counted = match &refusal.actor {
+            Some(actor) => count_actor(ctx, actor),
+            None => count_bad_token(ctx),
+        };
+        refuse_entry(ctx, &refusal, counted)
+    })?;
+    count_actor(ctx, granted.actor())?;
     Ok(granted)
 }
 
+/// Counts a request of somebody who is known, whether he may or not.
+fn count_actor(ctx: &Ctx, actor: &str) -> Result<(), ApiError> {
+    let limits = ctx.state.limits.as_ref();
+    limits.map_or(Ok(()), |limits| limits.admin(actor))
+}
+
+/// Counts a token or key that is not good for what was asked, for the address that it came from.
+fn count_bad_token(ctx: &Ctx) -> Result<(), ApiError> {
+    match (&ctx.state.limits, ctx.client()) {
+        (Some(limits), Some(client)) => limits.bad_token(client),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a request that was counted at the door, as [`refused`] does. What is over the limit has no line in the log, or
+/// strangers would fill it; the audit log has the number of all.
+fn refuse_entry(ctx: &Ctx, refusal: &Refusal, counted: Result<(), ApiError>) -> ApiError {
+    match counted {
+        Ok(()) => refused(ctx, refusal),
+        Err(limited) => {
+            note(ctx, refusal);
+            limited
+        }
+    }
+}
+
 /// Logs a refusal, counts it where a change was refused, and says what is answered. The token is never logged.
-fn refuse_entry(ctx: &Ctx, refusal: &Refusal) -> ApiError {
-    let (route, client) = (ctx.route(), ctx.client());
+pub fn refused(ctx: &Ctx, refusal: &Refusal) -> ApiError {
     tracing::info!(
         status = refusal.status,
         reason = refusal.reason,
-        route,
+        route = ctx.route(),
         actor = refusal.actor,
-        client = client.map(tracing::field::display),
+        client = ctx.client().map(tracing::field::display),
         request_id = ctx.request_id.as_str(),
         "request refused"
     );
-    if !ctx.req.method().is_safe() {
-        let now = ctx.state.clock.now();
-        ctx.state.refusals.note(refusal, route, client, now);
-    }
-    match (&ctx.state.limits, client) {
-        (Some(limits), Some(client)) if refusal.status == 401 => limits
-            .bad_token(client)
-            .err()
-            .unwrap_or_else(|| refusal.answer()),
-        _ => refusal.answer(),
+    note(ctx, refusal);
+    refusal.answer()
+}
+
+/// Counts a refused change for the audit log.
+fn note(ctx: &Ctx, refusal: &Refusal) {
+    let state = &ctx.state;
+    if !ctx.req.method().is_safe() && refusal.status != 503 {
+        let (route, client, now) = (ctx.route(), ctx.client(), state.clock.now());
+        state.refusals.note(refusal, route, client, now);
     }
 }
 
@@ -301,8 +330,8 @@ fn enter_storefront(ctx: &Ctx) -> Result<(), ApiError> {
     let snapshot = state.serving.snapshot();
     if required || snapshot.has_api_keys() {
         match key_of(ctx, &snapshot) {
-            Ok(found) => scope = Some(found),
-            Err(reason) => refusal = Some(Refusal::unknown(reason)),
+            Ok(found) => scope = Some(found.scope),
+            Err(found) => refusal = Some(found),
         }
     }
     // Keys of servers have no limit: all of a shop's visitors come from there.
@@ -312,38 +341,37 @@ fn enter_storefront(ctx: &Ctx) -> Result<(), ApiError> {
         limits.public(client)?;
     }
     match refusal {
-        Some(refusal) if required => Err(refuse_entry(ctx, &refusal)),
+        Some(refusal) if required => Err(refuse_entry(ctx, &refusal, count_bad_token(ctx))),
         _ => Ok(()),
     }
 }
 
-fn key_of(ctx: &Ctx, snapshot: &Snapshot) -> Result<Scope, &'static str> {
+fn key_of<'s>(ctx: &Ctx, snapshot: &'s Snapshot) -> Result<&'s ApiKeyDefinition, Refusal> {
     let presented = ctx.presented();
-    let key = presented.key().ok_or("no API key")?;
-    let found = ctx
-        .state
-        .auth
-        .uses
-        .find(key, snapshot, ctx.state.clock.now())?;
-    Ok(found.scope)
+    let key = presented.key();
+    let key = key.ok_or_else(|| Refusal::unknown("no API key"))?;
+    let state = &ctx.state;
+    state.auth.uses.find(key, snapshot, state.clock.now())
 }
 
 /// Where purchases need the key of a server: whether this request has one.
 ///
 /// # Errors
-/// 401 without a key, 403 with one that anybody can read out of a page.
+/// 401 without a key, 403 with one that anybody can read out of a page, 503 while keys were not read.
 pub fn check_purchase(ctx: &Ctx) -> Result<(), ApiError> {
     if !ctx.state.config.purchases_require_server_key {
         return Ok(());
     }
-    match key_of(ctx, &ctx.state.serving.snapshot()) {
-        Ok(Scope::Client) => Err(ApiError::new(
-            Code::Forbidden,
+    let refusal = match key_of(ctx, &ctx.state.serving.snapshot()) {
+        Ok(key) if key.scope > Scope::Client => return Ok(()),
+        Ok(key) => Refusal::forbidden(
+            api_keys::actor(&key.prefix),
+            "scope too low",
             "purchases need the key of a server",
-        )),
-        Ok(Scope::Server | Scope::Admin) => Ok(()),
-        Err(reason) => Err(refuse_entry(ctx, &Refusal::unknown(reason))),
-    }
+        ),
+        Err(refusal) => refusal,
+    };
+    Err(refuse_entry(ctx, &refusal, count_bad_token(ctx)))
 }
 
 async fn answer<F, Fut>(ctx: Ctx, door: Door, handler: F, watch: SharedWatch) -> HttpResponse

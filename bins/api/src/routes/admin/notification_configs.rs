@@ -23,11 +23,12 @@ use super::common::{
 };
 use super::notification_logs::LogBody;
 use super::read::{self, nullable, refuse_null, refuse_read_only};
+use crate::auth::refusals::Refusal;
 use crate::auth::{Granted, Role, Viewer};
 use crate::json::{Fields, Node};
-use crate::problem::{ApiError, Code};
+use crate::problem::ApiError;
 use crate::request::{Ctx, admin_json};
-use crate::routes::Route;
+use crate::routes::{Route, refused};
 
 const ALL: &str = "/api/v1/admin/notification-configs";
 const ONE: &str = "/api/v1/admin/notification-configs/{configId}";
@@ -238,8 +239,10 @@ pub async fn create(ctx: Rc<Ctx>, granted: Granted<Viewer>) -> Result<HttpRespon
     })
     .await?;
     if new.user_id != granted.actor() && granted.role() != Role::Admin {
+        let (actor, reason) = (granted.actor().to_owned(), "notifications of others");
         let detail = "only an admin may set up notifications of others";
-        return Err(ApiError::new(Code::Forbidden, detail));
+        let refusal = Refusal::forbidden(actor, reason, detail);
+        return Err(refused(&ctx, &refusal));
     }
     check_zone(&ctx, new.quiet_hours.as_ref()).await?;
     let made = carry_out(&ctx, &granted, async move |database, origin| {
