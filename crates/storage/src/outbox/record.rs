@@ -100,19 +100,15 @@ freed AS (
     FROM gone WHERE c.id = gone.config_id)
 SELECT id FROM gone";
 
-/// What follows about the same thing waits as well. A target that somebody changed during the try, whose version is not $9
-/// any more, does not wait for what the old one asked for.
+/// What follows about the same thing waits with it (`claim`). A target that somebody changed during the try, whose version is
+/// not $9 any more, does not wait for what the old one asked for.
 const RETRY: &str = "-- outbox::retry
 WITH again AS (
     UPDATE notification_outbox o
     SET next_attempt_at = now() + make_interval(secs => CASE WHEN EXISTS (
             SELECT 1 FROM notification_configs c WHERE c.id = o.config_id AND c.updated_at <> $9) THEN 0 ELSE $3::float8 END),
         lease = NULL, leased_until = NULL
-    WHERE id = $1 AND lease = $2 RETURNING id, config_id, dedup_key, attempts, next_attempt_at),
-followers AS (
-    UPDATE notification_outbox o SET next_attempt_at = greatest(o.next_attempt_at, again.next_attempt_at)
-    FROM again
-    WHERE o.config_id = again.config_id AND o.dedup_key = again.dedup_key AND o.id <> again.id AND o.dead_at IS NULL),
+    WHERE id = $1 AND lease = $2 RETURNING id, config_id, attempts),
 logged AS (
     UPDATE notification_logs l SET attempts = again.attempts, error_message = $4, response_data = $5
     FROM again WHERE l.id = again.id)
