@@ -55,7 +55,7 @@ async fn every_failure_is_tried_again() {
         (Reaction::Answer(404, "", ""), "answered 404"),
         (Reaction::Hang, "in time"),
         (Reaction::Drip, "in time"),
-        (Reaction::HangAfterHead, "in time"),
+        (Reaction::BreakAfterHead(500), "answered 500"),
         (Reaction::Reset, "no answer"),
         (Reaction::Half, "no answer"),
     ] {
@@ -63,6 +63,36 @@ async fn every_failure_is_tried_again() {
         assert_eq!(status, "pending", "{reaction:?}");
         assert!(error.contains(reason), "{reaction:?}: {error}");
         assert!(answer.len() <= 500);
+    }
+}
+
+/// A status is an answer, whatever becomes of what follows it: who has taken a message does not get it again. Slack says so
+/// in the body, which therefore has to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_took_a_message_and_broke_off_does_not_get_it_again() {
+    let breaks: [fn(u16) -> Reaction; 2] = [Reaction::BreakAfterHead, Reaction::HangAfterHead];
+    for broken in breaks {
+        let sink = Sink::start(move |request, _| match request.path.as_str() {
+            "/pagerduty" => broken(202),
+            _ => broken(200),
+        })
+        .await;
+        let database = TestDatabase::migrated().await;
+        webhook(&database, "a", &sink.url).await;
+        let slack = format!("webhook_url='{}/slack'", sink.url);
+        target(&database, "a", "slack", &slack).await;
+        let key = "routing_key='0123456789abcdef0123456789abcdef'";
+        target(&database, "a", "pagerduty", key).await;
+        enqueue(&storage(&database), &[promotion(1)]).await;
+        let mut settings = settings();
+        (settings.time_limits.webhook, settings.time_limits.total) = (SOON, SOON);
+        settings.pagerduty_url = format!("{}/pagerduty", sink.url);
+        assert_eq!(deliver_once(&sender(&database, settings)).await, 3);
+        let told = "SELECT string_agg(channel || ' ' || status, ', ' ORDER BY channel) FROM notification_logs";
+        assert_eq!(
+            database.text(told).await,
+            "pagerduty sent, slack pending, webhook sent"
+        );
     }
 }
 
