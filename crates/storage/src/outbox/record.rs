@@ -87,6 +87,7 @@ pub struct Limits {
     pub probe_every: Duration,
 }
 
+/// Answers whether the target had failed before, as the statement found it.
 const SENT: &str = "-- outbox::sent
 WITH gone AS (
     DELETE FROM notification_outbox WHERE id = $1 AND lease = $2 RETURNING id, config_id, attempts),
@@ -98,7 +99,8 @@ freed AS (
     UPDATE notification_configs c SET failures_in_row = 0, refusals_in_row = 0, failing_since = NULL, leased_until = NULL,
         probe_at = NULL, paused_until = now() + make_interval(secs => $4)
     FROM gone WHERE c.id = gone.config_id)
-SELECT id FROM gone";
+SELECT coalesce(c.failures_in_row > 0, false) AS failed_before
+FROM gone LEFT JOIN notification_configs c ON c.id = gone.config_id";
 
 /// What follows about the same thing waits with it (`claim`). A target that somebody changed during the try, whose version is
 /// not $9 any more, does not wait for what the old one asked for.
@@ -174,7 +176,7 @@ pub async fn record(
     let done = timeout(link.limit(), async {
         let tx = link.object_mut()?.transaction().await?;
         match outcome {
-            Outcome::Sent { answer, gap } => sent(&tx, delivery, answer, *gap).await?,
+            Outcome::Sent { answer, gap } => sent(&tx, delivery, answer, *gap, now).await?,
             Outcome::Retry {
                 reason,
                 answer,
@@ -217,11 +219,20 @@ async fn sent(
     delivery: &Delivery,
     answer: &Answer,
     gap: Duration,
+    now: DateTime<Utc>,
 ) -> Result<(), StorageError> {
     let gap = gap.as_secs_f64();
     let sent: [&(dyn ToSql + Sync); 4] = [&delivery.id, &delivery.lease, &Json(answer), &gap];
-    if fetch(tx, SENT, &sent).await?.is_empty() {
+    let rows = fetch(tx, SENT, &sent).await?;
+    let Some(row) = rows.first() else {
         return Ok(());
+    };
+    let failed_before: bool = column(row, "notification_configs", "failed_before")?;
+    if failed_before {
+        super::settle(tx, delivery.config_id, now).await?;
+    } else if delivery.message.event == Event::Test {
+        // A trial that arrived is over with that.
+        super::close(tx, &delivery.message).await?;
     }
     count(tx, delivery.channel, &[TryResult::Sent]).await
 }
