@@ -45,11 +45,13 @@ pub enum Reaction {
     Answer(u16, &'static str, &'static str),
     /// Reads the request and never answers.
     Hang,
-    /// Sends the head of a good answer and never its body.
-    HangAfterHead,
+    /// Sends the head of an answer of this status and never its body.
+    HangAfterHead(u16),
+    /// Sends the head of an answer of this status and half of its body, `o` of `ok`, and closes.
+    BreakAfterHead(u16),
     /// Resets the connection.
     Reset,
-    /// Sends half of an answer and closes.
+    /// Sends half of the first line of an answer and closes.
     Half,
     /// Sends a body without an end.
     Endless,
@@ -231,10 +233,15 @@ async fn perform(stream: &mut TcpStream, reaction: Reaction) -> Option<()> {
             tokio::time::sleep(FOR_EVER).await;
             None
         }
-        Reaction::HangAfterHead => {
-            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
-            stream.write_all(head).await.ok()?;
+        Reaction::HangAfterHead(status) => {
+            let head = format!("HTTP/1.1 {status} x\r\ncontent-length: 2\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.ok()?;
             tokio::time::sleep(FOR_EVER).await;
+            None
+        }
+        Reaction::BreakAfterHead(status) => {
+            let half = format!("HTTP/1.1 {status} x\r\ncontent-length: 2\r\n\r\no");
+            stream.write_all(half.as_bytes()).await.ok()?;
             None
         }
         Reaction::Reset => {

@@ -16,7 +16,7 @@ const STREAMS: usize = 1_000;
 /// Events are looked for this often even when nothing is heard, as behind a transaction pooler.
 const POLL: Duration = Duration::from_secs(1);
 /// Numbers are given before the commit, so a lower one may appear later; this many are looked at again.
-const LATE: i64 = 64;
+pub const LATE: i64 = 64;
 /// Events read at a time.
 const PAGE: i64 = 200;
 

@@ -287,7 +287,7 @@ impl Message {
     }
 
     /// The key of what this message ends: a promotion by its rollback or the end of its watch, a hold by the promotion
-    /// that follows, an alert by its closing.
+    /// that follows, an alert by its closing, and what was told about a target by its disabling, which is to page again.
     #[must_use]
     pub fn closes(&self) -> Option<String> {
         match self.event {
@@ -298,6 +298,9 @@ impl Message {
                 .experiment
                 .as_ref()
                 .map(|experiment| Subject::Experiment(experiment.id).dedup_key()),
+            Event::DeadLetter if matches!(self.audience, Audience::LeftBy(_)) => {
+                Some(self.subject.dedup_key())
+            }
             _ => None,
         }
     }

@@ -261,36 +261,42 @@ fn html(message: &Message, links: &Links) -> String {
     out
 }
 
-/// What a failed try means; `secrets` are not repeated.
+/// What a failed try means; `secrets` are not repeated. What the relay said stands in the answer alone: it may name people,
+/// and the reason goes into the process log, the audit log and to others.
 #[must_use]
 pub fn judge(error: &SmtpError, secrets: &[&str]) -> (Verdict, Answer) {
     let SmtpError::Refused(refused) = error else {
         return (Verdict::later(error.to_string()), Answer::default());
     };
-    let said = escape::redacted(refused.to_string().as_bytes(), secrets);
+    let text = escape::redacted(refused.to_string().as_bytes(), secrets);
     let status: Option<u16> = refused.status().map(u16::from);
-    let verdict = verdict(status, refused.is_permanent(), &reason(refused, secrets));
-    (verdict, Answer { status, text: said })
+    let verdict = match status {
+        Some(status) => verdict(status, refused.is_permanent()),
+        None => Verdict::later(format!("no mail server: {}", cause(refused, secrets))),
+    };
+    (verdict, Answer { status, text })
 }
 
-fn verdict(status: Option<u16>, permanent: bool, reason: &str) -> Verdict {
+fn verdict(status: u16, permanent: bool) -> Verdict {
     match status {
-        Some(534 | 535) => Verdict::never(
-            format!("the mail server refused the account: {reason}"),
+        534 | 535 => Verdict::never(
+            format!("the mail server refused the account (status {status})"),
             End::Account,
         ),
-        Some(_) if permanent => Verdict::never(
-            format!("the mail server refused the message: {reason}"),
+        _ if permanent => Verdict::never(
+            format!("the mail server refused the message (status {status})"),
             End::Refusal,
         ),
-        Some(_) => Verdict::later(format!("the mail server put it off: {reason}")),
-        None => Verdict::later(format!("no mail server: {reason}")),
+        _ => Verdict::later(format!("the mail server put it off (status {status})")),
     }
 }
 
-/// The innermost cause, which holds neither address nor password.
-fn reason(error: &dyn std::error::Error, secrets: &[&str]) -> String {
-    let mut cause = error;
+/// Why there is no reply: the innermost cause, which holds neither address nor password, unless it quotes what was said.
+fn cause(error: &lettre::transport::smtp::Error, secrets: &[&str]) -> String {
+    if error.is_response() {
+        return "what it said is no reply".into();
+    }
+    let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
@@ -368,7 +374,7 @@ mod tests {
 
     #[test]
     fn every_reply_has_its_meaning() {
-        let end = |status| match verdict(Some(status), status >= 500, "") {
+        let end = |status| match verdict(status, status >= 500) {
             Verdict::Never { end, .. } => Some(end),
             Verdict::Later { pause: false, .. } => None,
             other => panic!("{other:?}"),
@@ -382,6 +388,5 @@ mod tests {
         for refused in [550, 551, 552, 553, 554, 521] {
             assert_eq!(end(refused), Some(End::Refusal), "{refused}");
         }
-        assert!(matches!(verdict(None, false, ""), Verdict::Later { .. }));
     }
 }

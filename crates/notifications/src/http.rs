@@ -7,6 +7,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, redirect, retry};
 use rustls::pki_types::CertificateDer;
+use tokio::time::{Instant, timeout_at};
 
 use crate::guard::{self, Refused};
 use crate::sender::StartError;
@@ -20,7 +21,7 @@ const ANSWER: usize = 64 * 1024;
 pub struct TimeLimits {
     /// To a connection.
     pub connect: Duration,
-    /// To the end of the answer.
+    /// To the head of the answer, which must be there by then; its body is read until then at most.
     pub total: Duration,
     /// The same for webhooks, whose receivers may work before they answer.
     pub webhook: Duration,
@@ -53,7 +54,7 @@ pub struct Reply {
     pub status: u16,
     /// The header `Retry-After`.
     pub retry_after: Option<String>,
-    /// The beginning of the body: at most 64 KiB.
+    /// The beginning of the body: at most 64 KiB, and no more than came in time.
     pub body: Vec<u8>,
 }
 
@@ -104,7 +105,8 @@ impl Http {
         })
     }
 
-    /// Posts `body` and reads the answer, all within `total`.
+    /// Posts `body` and reads the answer, all within `total`. A status is an answer even when what follows breaks off or
+    /// does not end: whoever said 202 has taken the message, and would get it twice.
     ///
     /// # Errors
     /// [`HttpError`]. An answer of any status is none.
@@ -120,30 +122,35 @@ impl Http {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        tokio::time::timeout(total, exchange(request))
-            .await
-            .unwrap_or(Err(HttpError::TooSlow))
+        let end = Instant::now() + total;
+        let head = timeout_at(end, request.send()).await;
+        let response = head.map_err(|_| HttpError::TooSlow)?.map_err(broken)?;
+        let mut reply = head_of(&response);
+        // What came until then is kept.
+        let _ = timeout_at(end, read_body(response, &mut reply.body)).await;
+        reply.body.truncate(ANSWER);
+        Ok(reply)
     }
 }
 
-async fn exchange(request: reqwest::RequestBuilder) -> Result<Reply, HttpError> {
-    let mut response = request.send().await.map_err(broken)?;
+fn head_of(response: &reqwest::Response) -> Reply {
     let retry_after = response.headers().get(RETRY_AFTER);
-    let mut reply = Reply {
+    Reply {
         status: response.status().as_u16(),
         retry_after: retry_after
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned),
         body: Vec::new(),
-    };
-    while reply.body.len() < ANSWER {
-        let Some(chunk) = response.chunk().await.map_err(broken)? else {
-            break;
-        };
-        reply.body.extend_from_slice(&chunk);
     }
-    reply.body.truncate(ANSWER);
-    Ok(reply)
+}
+
+/// Reads until the end, the limit or the break of the line.
+async fn read_body(mut response: reqwest::Response, body: &mut Vec<u8>) {
+    while body.len() < ANSWER
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        body.extend_from_slice(&chunk);
+    }
 }
 
 fn broken(error: reqwest::Error) -> HttpError {

@@ -223,13 +223,15 @@ impl Sender {
                 let patience = at_least.max(after.map_or(most, |delay| delay.min(most)));
                 let pause = pause.then(|| wish.unwrap_or(patience));
                 match after {
-                    // Whoever tries a configuration out wants to know now.
-                    Some(delay) if delivery.message.event != Event::Test => Outcome::Retry {
-                        reason,
-                        answer,
-                        delay: delay.max(wish.unwrap_or_default()),
-                        pause,
-                    },
+                    // Whoever tries a configuration out wants to know now. The end of a trial is awaited by nobody.
+                    Some(delay) if delivery.message.event != Event::Test || delivery.resolve => {
+                        Outcome::Retry {
+                            reason,
+                            answer,
+                            delay: delay.max(wish.unwrap_or_default()),
+                            pause,
+                        }
+                    }
                     Some(_) => Outcome::Dead {
                         reason,
                         answer,

@@ -222,7 +222,7 @@ FROM waiting WHERE o.id = waiting.id
 RETURNING o.id";
 
 const DELETE: &str = "-- notification_configs::delete
-DELETE FROM notification_configs WHERE id = $1 RETURNING id";
+DELETE FROM notification_configs WHERE id = $1 RETURNING now() AS at";
 
 const KNOWS_ZONE: &str = "-- notification_configs::knows_zone
 SELECT EXISTS (SELECT 1 FROM pg_timezone_names WHERE name = $1) AS known";
@@ -311,7 +311,7 @@ pub async fn create(
         .await
 }
 
-/// Changes a target of `owner`. Whoever disables it gives up what waits for it.
+/// Changes a target of `owner`. Whoever disables it gives up what waits for it; incidents about it are over either way.
 ///
 /// # Errors
 /// [`ChangeError::NotFound`], [`ChangeError::Stale`].
@@ -336,13 +336,14 @@ pub async fn patch(
             if before.enabled && !after.enabled {
                 outbox::bury(tx, id, "the target was disabled", false).await?;
             }
+            outbox::settle(tx, id, after.updated_at).await?;
             log_change(tx, origin, &before, &after, &secrets).await?;
             Ok(after)
         })
         .await
 }
 
-/// Deletes a target of `owner` and gives up what waits for it. Its log stays.
+/// Deletes a target of `owner`, gives up what waits for it and ends the incidents about it. Its log stays.
 ///
 /// # Errors
 /// As [`patch`].
@@ -357,7 +358,8 @@ pub async fn delete(
             let before = lock(tx, owner, id).await?;
             precondition.check(before.version())?;
             outbox::bury(tx, id, "the target was deleted", true).await?;
-            fetch(tx, DELETE, &[&id]).await?;
+            let gone = fetch(tx, DELETE, &[&id]).await?;
+            outbox::settle(tx, id, column(one(&gone, T)?, T, "at")?).await?;
             let whole = Some(audit::whole(&before)?);
             audit::append(tx, origin, &subject("delete", id), whole, None).await?;
             Ok(())

@@ -3,8 +3,9 @@
 //! [`enqueue`] is called by whoever changes something; senders take rows with [`claim`] and say with [`record`] how it
 //! went. A row's id is the delivery's id, the same in every try and in `notification_logs`.
 
+use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
-use podium_domain::notification::{Audience, Channel, Level, Message, text};
+use podium_domain::notification::{Audience, Channel, Event, Level, Message, Subject, text};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -40,21 +41,23 @@ SELECT l.id, l.config_id, $8, 'trigger', $12, $13::text::jsonb,
 FROM logged l JOIN notification_configs c ON c.id = l.config_id
 RETURNING id";
 
-/// Closes the incident under the key $8 with every PagerDuty target that was told to open one, whatever its levels are
-/// by now, and whatever became of it: a try without an answer may have arrived.
+/// Closes the incident under the key $7 with every PagerDuty target that was told to open one, whatever its levels are
+/// by now, and whatever became of it: a try without an answer may have arrived. What was closed is not closed again, nor
+/// what the very message $10 opened that is being told twice.
 const RESOLVE: &str = "-- outbox::resolve
 WITH logged AS (
     INSERT INTO notification_logs (user_id, config_id, channel, alert_level, alert_type, title, message,
         experiment_name, variant_name, message_key, dedup_key, action, metadata)
-    SELECT c.user_id, c.id, c.channel, $1, $2, $3, $4, $5, $6, $7 || ':resolve:' || c.id, $8, 'resolve', '{}'
+    SELECT c.user_id, c.id, c.channel, $1, $2, $3, $4, $5, $6, opened.message_key || ':resolve', $7, 'resolve', '{}'
     FROM notification_configs c
-    WHERE c.enabled AND c.channel = 'pagerduty'
-      AND EXISTS (SELECT 1 FROM notification_logs t WHERE t.channel = 'pagerduty' AND t.dedup_key = $8
-                  AND t.config_id = c.id AND t.action = 'trigger')
+    CROSS JOIN LATERAL (SELECT t.message_key FROM notification_logs t
+                        WHERE t.channel = 'pagerduty' AND t.dedup_key = $7 AND t.config_id = c.id AND t.action = 'trigger'
+                        ORDER BY t.created_at DESC, t.id LIMIT 1) opened
+    WHERE c.enabled AND c.channel = 'pagerduty' AND opened.message_key IS DISTINCT FROM $10 || ':' || c.id
     ON CONFLICT (message_key) DO NOTHING
     RETURNING id, config_id)
 INSERT INTO notification_outbox (id, config_id, dedup_key, action, urgency, payload, next_attempt_at)
-SELECT id, config_id, $8, 'resolve', $9, $10::text::jsonb, now() FROM logged
+SELECT id, config_id, $7, 'resolve', $8, $9::text::jsonb, now() FROM logged
 RETURNING id";
 
 /// Queues a message for everybody who wants it and returns the ids of the deliveries, one for each target; none when
@@ -67,7 +70,7 @@ pub async fn enqueue(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid
     let mut queued = Vec::new();
     // First the end of the old incident: then the news, under the same key, opens a new one and pages again.
     if let Some(key) = message.closes() {
-        queued.extend(resolve(tx, message, &key).await?);
+        queued.extend(resolve(tx, message, &key, Some(&message.key())).await?);
     }
     queued.extend(announce(tx, message).await?);
     Ok(queued)
@@ -106,7 +109,8 @@ async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, 
     let channels = channels(message);
     let payload = payload(message)?;
     let also_owner = matches!(message.audience, Audience::LeftBy(_));
-    let rest: [&(dyn ToSql + Sync); 7] = [
+    let rest: [&(dyn ToSql + Sync); 8] = [
+        &message.key(),
         &key,
         &only,
         &channels,
@@ -118,12 +122,34 @@ async fn announce(tx: &Transaction<'_>, message: &Message) -> Result<Vec<Uuid>, 
     insert(tx, ENQUEUE, message, &rest).await
 }
 
+/// Closes the incidents that dead letters, and tests, opened about a target: it takes messages again, or somebody has changed
+/// or deleted it. The next one pages anew.
+///
+/// # Errors
+/// As [`enqueue`].
+pub(crate) async fn settle(
+    tx: &Transaction<'_>,
+    target: Uuid,
+    now: DateTime<Utc>,
+) -> Result<(), StorageError> {
+    let over = Message {
+        reason: Some("over: the target takes messages again, or was changed".into()),
+        ..Message::new(
+            Event::DeadLetter,
+            Level::Warning,
+            Subject::Target(target),
+            now,
+        )
+    };
+    close(tx, &over).await
+}
+
 /// Closes the incident about the message's subject where one was opened, and tells nobody else.
 ///
 /// # Errors
 /// As [`enqueue`].
 pub async fn close(tx: &Transaction<'_>, message: &Message) -> Result<(), StorageError> {
-    resolve(tx, message, &message.subject.dedup_key()).await?;
+    resolve(tx, message, &message.subject.dedup_key(), None).await?;
     Ok(())
 }
 
@@ -131,12 +157,14 @@ async fn resolve(
     tx: &Transaction<'_>,
     message: &Message,
     key: &str,
+    told: Option<&str>,
 ) -> Result<Vec<Uuid>, StorageError> {
-    let rest: [&(dyn ToSql + Sync); 3] = [&key, &urgency(message.level), &payload(message)?];
+    let (urgency, payload) = (urgency(message.level), payload(message)?);
+    let rest: [&(dyn ToSql + Sync); 4] = [&key, &urgency, &payload, &told];
     insert(tx, RESOLVE, message, &rest).await
 }
 
-/// Runs one of the two statements: both log the message in the columns $1 to $7 and have parameters of their own behind.
+/// Runs one of the two statements: both log the message in the columns $1 to $6 and have parameters of their own behind.
 async fn insert(
     tx: &Transaction<'_>,
     statement: &'static str,
@@ -148,16 +176,8 @@ async fn insert(
     let sentence = storable(&text::sentence(message));
     let experiment = message.experiment.as_ref().map(|named| &named.name);
     let variant = message.variant.as_ref().map(|named| &named.name);
-    let key = message.key();
-    let logged: [&(dyn ToSql + Sync); 7] = [
-        &level,
-        &event,
-        &title,
-        &sentence,
-        &experiment,
-        &variant,
-        &key,
-    ];
+    let logged: [&(dyn ToSql + Sync); 6] =
+        [&level, &event, &title, &sentence, &experiment, &variant];
     let rows = fetch(tx, statement, &[&logged[..], rest].concat()).await?;
     rows.iter().map(delivery_id).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::poll_fn;
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Row};
@@ -19,6 +20,8 @@ pub struct PromotionEvent {
     pub event_type: String,
     /// The event as JSON text.
     pub payload: String,
+    /// When the transaction that made it began.
+    pub created_at: DateTime<Utc>,
 }
 
 /// A signal from the listening connection.
@@ -31,7 +34,7 @@ pub enum Signal {
 }
 
 const AFTER: &str = "-- promotion_events::after
-SELECT id, payload ->> 'event_type' AS event_type, payload::text AS payload
+SELECT id, payload ->> 'event_type' AS event_type, payload::text AS payload, created_at
 FROM promotion_events WHERE id > $1 ORDER BY id LIMIT $2";
 
 const NEWEST: &str = "-- promotion_events::newest
@@ -107,5 +110,6 @@ fn event(row: &Row) -> Result<PromotionEvent, StorageError> {
         id: column(row, T, "id")?,
         event_type: column(row, T, "event_type")?,
         payload: column(row, T, "payload")?,
+        created_at: column(row, T, "created_at")?,
     })
 }

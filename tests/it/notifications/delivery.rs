@@ -202,6 +202,55 @@ async fn an_incident_is_closed_before_the_next_one_opens() {
     );
 }
 
+/// What failed keeps its wait, and its tries, whatever is queued about the same thing meanwhile; what is about something else
+/// goes on, at this target and at others.
+#[tokio::test(flavor = "multi_thread")]
+async fn news_about_the_same_thing_waits_behind_what_failed() {
+    let sink = Sink::start(|_, before| match before {
+        0 => Reaction::Answer(500, "retry-after: 3600\r\n", ""),
+        _ => Reaction::Answer(204, "", ""),
+    })
+    .await;
+    let database = TestDatabase::migrated().await;
+    webhook(&database, "a", &sink.url).await;
+    let sender = sender(&database, settings());
+    enqueue(&storage(&database), &[promotion(1)]).await;
+    assert_eq!(deliver_once(&sender).await, 1);
+    let rollback = Message {
+        event: Event::Rollback,
+        level: Level::Critical,
+        ..promotion(1)
+    };
+    enqueue(&storage(&database), &[rollback]).await;
+    assert_eq!(deliver_once(&sender).await, 0, "the first one waits");
+    // A target whose messages all wait takes no place from another one, although it comes before it.
+    webhook(&database, "b", &sink.url).await;
+    database
+        .execute("UPDATE notification_configs SET failures_in_row = (user_id = 'b')::int")
+        .await;
+    enqueue(&storage(&database), &[promotion(2)]).await;
+    for user in ["a", "b"] {
+        let taken = sender.claim(1).await.unwrap();
+        assert_eq!((taken.len(), taken[0].user_id.as_str()), (1, user));
+        let outcome = sender.send(&taken[0]).await;
+        sender.record(&taken[0], &outcome).await;
+    }
+    assert_eq!(deliver_once(&sender).await, 0);
+    let tries = "SELECT string_agg(attempts::text, ', ' ORDER BY seq) FROM notification_outbox";
+    assert_eq!(database.text(tries).await, "1, 0");
+    for _ in 0..2 {
+        let_time_pass(&database).await;
+        assert_eq!(deliver_once(&sender).await, 1);
+    }
+    let order: Vec<_> = sink
+        .received()
+        .iter()
+        .skip(3)
+        .map(|r| r.json()["type"].clone())
+        .collect();
+    assert_eq!(order, ["experiment.promoted", "experiment.rolled_back"]);
+}
+
 /// Who got much within a minute waits, and loses nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_not_flooded() {

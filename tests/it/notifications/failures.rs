@@ -55,7 +55,7 @@ async fn every_failure_is_tried_again() {
         (Reaction::Answer(404, "", ""), "answered 404"),
         (Reaction::Hang, "in time"),
         (Reaction::Drip, "in time"),
-        (Reaction::HangAfterHead, "in time"),
+        (Reaction::BreakAfterHead(500), "answered 500"),
         (Reaction::Reset, "no answer"),
         (Reaction::Half, "no answer"),
     ] {
@@ -63,6 +63,36 @@ async fn every_failure_is_tried_again() {
         assert_eq!(status, "pending", "{reaction:?}");
         assert!(error.contains(reason), "{reaction:?}: {error}");
         assert!(answer.len() <= 500);
+    }
+}
+
+/// A status is an answer, whatever becomes of what follows it: who has taken a message does not get it again. Slack says so
+/// in the body, which therefore has to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_took_a_message_and_broke_off_does_not_get_it_again() {
+    let breaks: [fn(u16) -> Reaction; 2] = [Reaction::BreakAfterHead, Reaction::HangAfterHead];
+    for broken in breaks {
+        let sink = Sink::start(move |request, _| match request.path.as_str() {
+            "/pagerduty" => broken(202),
+            _ => broken(200),
+        })
+        .await;
+        let database = TestDatabase::migrated().await;
+        webhook(&database, "a", &sink.url).await;
+        let slack = format!("webhook_url='{}/slack'", sink.url);
+        target(&database, "a", "slack", &slack).await;
+        let key = "routing_key='0123456789abcdef0123456789abcdef'";
+        target(&database, "a", "pagerduty", key).await;
+        enqueue(&storage(&database), &[promotion(1)]).await;
+        let mut settings = settings();
+        (settings.time_limits.webhook, settings.time_limits.total) = (SOON, SOON);
+        settings.pagerduty_url = format!("{}/pagerduty", sink.url);
+        assert_eq!(deliver_once(&sender(&database, settings)).await, 3);
+        let told = "SELECT string_agg(channel || ' ' || status, ', ' ORDER BY channel) FROM notification_logs";
+        assert_eq!(
+            database.text(told).await,
+            "pagerduty sent, slack pending, webhook sent"
+        );
     }
 }
 
@@ -267,6 +297,110 @@ async fn a_page_that_is_sent_again_too_late_is_closed_again() {
             .collect();
         assert_eq!(events.join(", "), told);
     }
+}
+
+/// Delivers until nothing is left, whatever would have to wait.
+async fn deliver_all(database: &TestDatabase, sender: &Sender) {
+    loop {
+        let_time_pass(database).await;
+        if deliver_once(sender).await == 0 {
+            return;
+        }
+    }
+}
+
+/// What PagerDuty was told: actions and keys.
+fn pages(sink: &Sink) -> Vec<(String, String)> {
+    let word = |event: &serde_json::Value, name| event[name].as_str().unwrap().to_owned();
+    let pages = sink.received().into_iter();
+    pages
+        .filter(|request| request.path == "/pagerduty")
+        .map(|request| request.json())
+        .map(|event| (word(&event, "event_action"), word(&event, "dedup_key")))
+        .collect()
+}
+
+async fn pager(database: &TestDatabase, user: &str, levels: &str) -> Uuid {
+    let columns =
+        format!("routing_key, alert_levels='0123456789abcdef0123456789abcdef', '{levels}'");
+    target(database, user, "pagerduty", &columns).await
+}
+
+/// The incident about a target ends when it takes messages again, is changed, or is deleted, so that the next one pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_about_a_target_ends_with_its_trouble() {
+    let sink = Sink::start(|request, _| {
+        match request.path == "/slack" && !String::from_utf8_lossy(&request.body).contains("fine") {
+            true => Reaction::Answer(400, "", "no"),
+            false => Reaction::success(&request.path),
+        }
+    })
+    .await;
+    let database = TestDatabase::migrated().await;
+    let slack = format!("webhook_url='{}/slack'", sink.url);
+    let slack = target(&database, "a", "slack", &slack).await;
+    pager(&database, "b", "{warning}").await;
+    let mut settings = settings();
+    settings.pagerduty_url = format!("{}/pagerduty", sink.url);
+    let sender = sender(&database, settings);
+    let fine = |number| Message {
+        experiment: Some(Named {
+            id: 1,
+            name: "fine".into(),
+        }),
+        ..promotion(number)
+    };
+    let storage = storage(&database);
+    for trouble in 0..3_u8 {
+        enqueue(&storage, &[promotion(2 * u128::from(trouble))]).await;
+        deliver_all(&database, &sender).await;
+        match trouble {
+            0 => assert_eq!(enqueue(&storage, &[fine(1)]).await, 1),
+            1 => change(&database, slack, to(&format!("{}/slack?", sink.url))).await,
+            _ => {
+                let (origin, any) = (person(), Precondition::Any);
+                let gone = notification_configs::delete(&storage, &origin, (None, slack), &any);
+                gone.await.unwrap();
+            }
+        }
+        deliver_all(&database, &sender).await;
+        let key = format!("target:{slack}");
+        let told = |action: &str| (action.to_owned(), key.clone());
+        assert_eq!(
+            pages(&sink),
+            vec![[told("trigger"), told("resolve")]; usize::from(trouble) + 1].concat()
+        );
+        // An hour later the next dead letter is news.
+        database
+            .execute(&format!(
+                "UPDATE notification_logs SET message_key = '{trouble}:' || message_key"
+            ))
+            .await;
+    }
+}
+
+/// A trial of PagerDuty ends its own incident, whatever it takes, so that the next one pages as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_leaves_no_incident_open() {
+    let sink = Sink::start(|_, before| match before {
+        1 => Reaction::Answer(500, "", ""),
+        _ => Reaction::success("/pagerduty"),
+    })
+    .await;
+    let database = TestDatabase::migrated().await;
+    let pager = pager(&database, "a", "{info}").await;
+    let mut settings = settings();
+    settings.pagerduty_url = format!("{}/pagerduty", sink.url);
+    let sender = sender(&database, settings);
+    for _ in 0..2 {
+        try_out(&database, pager).await;
+        deliver_all(&database, &sender).await;
+    }
+    let actions: Vec<String> = pages(&sink).into_iter().map(|page| page.0).collect();
+    assert_eq!(
+        actions,
+        ["trigger", "resolve", "resolve", "trigger", "resolve"]
+    );
 }
 
 /// Every try is counted by what became of it, whoever sent it, and whatever is sent again.

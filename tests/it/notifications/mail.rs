@@ -3,8 +3,8 @@
 use podium_notifications::settings::{Smtp, SmtpMode};
 use podium_settings::Secret;
 use podium_storage::outbox::Outcome;
-use podium_tests::TestDatabase;
 use podium_tests::postbox::{Manners, Postbox, Protection};
+use podium_tests::{ApiProcess, TestDatabase};
 
 use super::*;
 
@@ -173,6 +173,48 @@ async fn an_address_that_refuses_is_disabled() {
     }
     let enabled = "SELECT enabled::text FROM notification_configs";
     assert_eq!(database.text(enabled).await, "false");
+}
+
+/// What the relay says may name people: it stands in the log of deliveries, whose owner they are, and in no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_relay_says_stays_with_the_owner() {
+    for (reply, expected) in [
+        (
+            "550 5.1.1 <bob@example.com>: no such user",
+            "the mail server refused the message (status 550)",
+        ),
+        (
+            "450 4.2.1 <bob@example.com>: busy",
+            "the mail server put it off (status 450)",
+        ),
+        (
+            "bob@example.com is on holiday",
+            "no mail server: what it said is no reply",
+        ),
+    ] {
+        let postbox = Postbox::start(replying("RCPT", reply)).await;
+        let database = one_message("a").await;
+        let (url, relay) = (database.url(), format!("smtp://localhost:{}", postbox.port));
+        let variables = [
+            ("DATABASE_URL", url),
+            ("SMTP_URL", &relay),
+            ("SMTP_FROM", "podium@example.com"),
+            (
+                "RUST_LOG",
+                "info,podium_notifications=trace,podium_storage=trace",
+            ),
+        ];
+        let process = ApiProcess::start(crate::PROGRAM, &variables).await;
+        eventually("the try is recorded", async || {
+            error(&database).await == expected
+        })
+        .await;
+        let log = process.log();
+        assert!(log.contains(expected), "{log}");
+        assert!(!log.contains("bob@"), "{log}");
+        let said = "SELECT response_data ->> 'text' FROM notification_logs LIMIT 1";
+        assert!(database.text(said).await.contains("bob@example.com"));
+    }
 }
 
 /// When the relay refuses our account, no mail of anybody is tried any further.

@@ -36,7 +36,10 @@ impl Stream {
 
     /// Reads until the stream has said this.
     async fn says(&mut self, wanted: &str) {
-        while !self.text.contains(wanted) {
+        let mut searched = 0;
+        while !self.text[searched..].contains(wanted) {
+            let rest = self.text.len().saturating_sub(wanted.len());
+            searched = self.text.floor_char_boundary(rest);
             let chunk = tokio::time::timeout(podium_tests::PATIENCE, self.response.chunk()).await;
             let chunk = chunk.expect("the stream says it in time").unwrap().unwrap();
             self.text.push_str(std::str::from_utf8(&chunk).unwrap());
@@ -117,6 +120,69 @@ async fn nothing_is_missed_between_two_connections() {
         .problem(422, "validation_failed");
 }
 
+/// Inserts this many events with this many bytes each.
+fn events(number: u32, bytes: u32) -> String {
+    format!(
+        "INSERT INTO promotion_events (payload)
+         SELECT jsonb_build_object('event_type', 'promotion_updated', 'filler', repeat('x', {bytes})) FROM generate_series(1, {number})"
+    )
+}
+
+/// Numbers are given before the commit: who comes back gets what has appeared behind the last event that was told, too, and
+/// what was there long before not again.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_hears_what_came_late() {
+    let app = TestApp::start().await;
+    let database = app.database();
+    database.execute(&events(1, 1)).await;
+    database
+        .execute("UPDATE promotion_events SET created_at = created_at - interval '1 hour'")
+        .await;
+    let late = database.connect().await;
+    late.batch_execute(&format!("BEGIN; {}", events(1, 1)))
+        .await
+        .unwrap();
+    database.execute(&events(1, 1)).await;
+    let mut stays = Stream::open(&app, Some("1")).await;
+    stays.says("id: 3\n").await;
+    late.batch_execute("COMMIT").await.unwrap();
+    // By now it was handed on to whoever listened.
+    stays.says("id: 2\n").await;
+    let mut again = Stream::open(&app, Some("3")).await;
+    again.says("id: 2\n").await;
+    let mut fresh = Stream::open(&app, None).await;
+    database.execute(&events(1, 1)).await;
+    for (stream, told) in [(&mut stays, 3), (&mut again, 2), (&mut fresh, 1)] {
+        stream.says("id: 4\n").await;
+        assert_eq!(stream.text.matches("id: ").count(), told, "{}", stream.text);
+    }
+}
+
+/// Who reads so slowly that events are not held any more gets them from the table, also those that came late.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lags_behind_misses_nothing() {
+    let app = TestApp::start().await;
+    let database = app.database();
+    let late = database.connect().await;
+    late.batch_execute(&format!("BEGIN; {}", events(1, 1)))
+        .await
+        .unwrap();
+    let mut reads = Stream::open(&app, None).await;
+    let mut lags = Stream::open(&app, None).await;
+    // More than all buffers between the two hold.
+    database.execute(&events(40, 400_000)).await;
+    reads.says("id: 41\n").await;
+    late.batch_execute("COMMIT").await.unwrap();
+    reads.says("id: 1\n").await;
+    // More than the process holds.
+    database.execute(&events(300, 1)).await;
+    for stream in [&mut reads, &mut lags] {
+        stream.says("id: 341\n").await;
+        assert!(stream.text.contains("id: 1\n"));
+        assert_eq!(stream.text.matches("id: ").count(), 341);
+    }
+}
+
 /// A stop ends every stream instead of waiting for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_the_streams() {
@@ -143,12 +209,7 @@ async fn who_does_not_read_is_dropped() {
     silent.send(request.as_bytes()).await;
     eventually("both follow", async || streams() == 2).await;
     // More than all buffers between the two hold.
-    app.database()
-        .execute(
-            "INSERT INTO promotion_events (payload)
-             SELECT jsonb_build_object('event_type', 'promotion_updated', 'filler', repeat('x', 100000)) FROM generate_series(1, 100)",
-        )
-        .await;
+    app.database().execute(&events(100, 100_000)).await;
     reads.says("id: 100\n").await;
     eventually("the place is free again", async || streams() == 1).await;
     drop(silent);

@@ -9,10 +9,11 @@ use actix_web::HttpResponse;
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::Bytes;
+use chrono::TimeDelta;
 use futures_util::stream::{self, Stream};
 use podium_domain::fault::code;
-use podium_storage::StorageError;
 use podium_storage::promotion_events::{self, PromotionEvent};
+use podium_storage::{Database, StorageError};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use utoipa::OpenApi;
@@ -21,7 +22,7 @@ use super::admin::common::Refused;
 use super::{Route, grant};
 use crate::auth::{Granted, Viewer};
 use crate::problem::ApiError;
-use crate::promotion_feed::Subscription;
+use crate::promotion_feed::{LATE, Subscription};
 use crate::request::Ctx;
 
 /// A comment this often keeps proxies from closing the connection; the token is checked as often.
@@ -30,8 +31,11 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const RETRY_MS: u32 = 2_000;
 /// Events read from the table at a time.
 const PAGE: i64 = 200;
-/// Ids remembered, more than the feed hands on twice.
+/// Ids remembered, more than are looked at again.
 const REMEMBERED: usize = 1_000;
+/// Longer than a transaction that makes events takes. An event whose transaction began this much before that of another one
+/// was there when the other one was told.
+const SETTLED: TimeDelta = TimeDelta::minutes(1);
 
 /// The rows of the table.
 #[must_use]
@@ -49,7 +53,9 @@ pub fn routes() -> Vec<Route> {
 pub struct PromotionStreamApi;
 
 /// Follows promotions: an event for each that is created, rolled back or updated, with the number of the event as its id.
-/// A client that names the last one it has heard gets what came after; events may come twice, never not at all.
+/// A client that names the last one it has heard gets what came after, and once more what was made within the minute before
+/// it: numbers are given before the commit, so a lower one may have appeared later. Only an event that 64 later ones overtook
+/// is not told.
 #[utoipa::path(get, path = "/api/v1/promotions/stream", operation_id = "followPromotions", tag = "Promotions",
     security(("bearer" = [])),
     params(("Last-Event-ID" = Option<i64>, Header, description = "Id of the last event heard", minimum = 0)),
@@ -63,14 +69,15 @@ pub async fn follow(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
         Some(id) => id,
         None => promotion_events::newest(&ctx.state.database).await?,
     };
+    let told = told_before(&ctx.state.database, last, heard.is_some()).await?;
     let hello = format!("retry: {RETRY_MS}\n: listening\n\n");
     let following = Following {
         ctx,
         subscription,
         last,
-        behind: true,
+        behind_of: Some(last - LATE),
         ready: VecDeque::from([hello]),
-        told: BTreeSet::new(),
+        told,
     };
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream; charset=utf-8"))
@@ -91,6 +98,25 @@ fn last_event_id(ctx: &Ctx) -> Result<Option<i64>, ApiError> {
     })
 }
 
+/// Which of the events that may still come late, up to the event `last`, need not be told. A client that comes back has heard
+/// what was there when `last` was told to it; what was made shortly before may have appeared later. A new client wants
+/// nothing of what there is.
+async fn told_before(
+    database: &Database,
+    last: i64,
+    comes_back: bool,
+) -> Result<BTreeSet<i64>, StorageError> {
+    let mut events = promotion_events::after(database, last - LATE, LATE).await?;
+    events.retain(|event| event.id <= last);
+    let newest = events.iter().find(|event| event.id == last);
+    let settled = newest.map(|newest| newest.created_at - SETTLED);
+    let heard = |event: &&PromotionEvent| {
+        let settled = settled.is_some_and(|settled| event.created_at < settled);
+        !comes_back || settled || event.id == last
+    };
+    Ok(events.iter().filter(heard).map(|event| event.id).collect())
+}
+
 /// One client's place in the stream. The next frame is made when the last one was taken, so a reader that does not read
 /// costs nothing but its place, and that only until its connection is dropped (`server.rs`).
 struct Following {
@@ -98,10 +124,10 @@ struct Following {
     subscription: Subscription,
     /// Number of the newest event told.
     last: i64,
-    /// Whether the table has to be read before listening.
-    behind: bool,
+    /// The table has to be read behind this event before listening.
+    behind_of: Option<i64>,
     ready: VecDeque<String>,
-    /// Ids of the newest events told.
+    /// Ids of the newest events that were told, or need not be.
     told: BTreeSet<i64>,
 }
 
@@ -119,8 +145,8 @@ impl Following {
             if let Some(frame) = self.ready.pop_front() {
                 return Some(frame);
             }
-            if self.behind {
-                self.read_table().await.ok()?;
+            if let Some(id) = self.behind_of {
+                self.read_table(id).await.ok()?;
                 continue;
             }
             let heard = tokio::select! {
@@ -134,15 +160,15 @@ impl Following {
                     self.ready.push_back(": still here\n\n".into());
                 }
                 Some(Ok(event)) => self.tell(&event),
-                Some(Err(RecvError::Lagged(_))) => self.behind = true,
+                Some(Err(RecvError::Lagged(_))) => self.behind_of = Some(self.last - LATE),
                 Some(Err(RecvError::Closed)) => return None,
             }
         }
     }
 
-    async fn read_table(&mut self) -> Result<(), StorageError> {
-        let page = promotion_events::after(&self.ctx.state.database, self.last, PAGE).await?;
-        self.behind = !page.is_empty();
+    async fn read_table(&mut self, id: i64) -> Result<(), StorageError> {
+        let page = promotion_events::after(&self.ctx.state.database, id, PAGE).await?;
+        self.behind_of = page.last().map(|event| event.id);
         for event in page {
             self.tell(&event);
         }
@@ -150,7 +176,7 @@ impl Following {
     }
 
     fn tell(&mut self, event: &PromotionEvent) {
-        // What the table said is heard once more.
+        // What the table said is heard once more, and what was heard is read again.
         if !self.told.insert(event.id) {
             return;
         }

@@ -92,6 +92,24 @@ fn a_rollback_closes_its_promotion_and_a_promotion_its_hold() {
 }
 
 #[test]
+fn a_disabling_ends_what_was_told_about_the_target_and_no_other_dead_letter_does() {
+    let target = Uuid::from_u128(7);
+    let told = |audience| {
+        let subject = Subject::Target(target);
+        let news = Message::new(
+            Event::DeadLetter,
+            Level::Warning,
+            subject,
+            DateTime::UNIX_EPOCH,
+        );
+        Message { audience, ..news }.closes()
+    };
+    let key = Subject::Target(target).dedup_key();
+    assert_eq!(told(Audience::LeftBy(target)), Some(key));
+    assert_eq!(told(Audience::AllBut(target)), None);
+}
+
+#[test]
 fn what_can_happen_again_has_another_key_each_time() {
     let at = |event, seconds| {
         let when = DateTime::from_timestamp(seconds, 0).unwrap();

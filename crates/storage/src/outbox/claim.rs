@@ -63,28 +63,47 @@ pub struct Delivery {
     pub version: DateTime<Utc>,
 }
 
+/// Whether a message `o` is due, and no older one about the same thing waits for its time before it: what is about one thing
+/// arrives in order, and nobody but its own time ends the wait of what failed. Asked when messages are taken, because one may
+/// be queued while the older one is on its way.
+macro_rules! due {
+    () => {
+        "o.dead_at IS NULL AND o.next_attempt_at <= now()
+             AND NOT EXISTS (SELECT 1 FROM notification_outbox before
+                             WHERE before.config_id = o.config_id AND before.dedup_key = o.dedup_key
+                               AND before.seq < o.seq AND before.dead_at IS NULL AND before.next_attempt_at > now())"
+    };
+}
+
 /// Targets with something due that no sender is at work on and that may be sent to now: first those that somebody tries out,
 /// then those that took their last message, so that the others do not hold them up, then by the oldest message. Who tries a
 /// target out does not wait for our own probing either. A lease is a column, not a lock, because nothing is locked while a
 /// message is sent.
-const FREE: &str = "-- outbox::free
+const FREE: &str = concat!(
+    "-- outbox::free
 SELECT c.id FROM notification_configs c
 CROSS JOIN LATERAL (SELECT min(o.next_attempt_at) AS since, max(o.urgency) = 3 AS is_tried_out FROM notification_outbox o
-                    WHERE o.config_id = c.id AND o.dead_at IS NULL AND o.next_attempt_at <= now()) due
+                    WHERE o.config_id = c.id AND ",
+    due!(),
+    ") due
 WHERE c.enabled AND due.since IS NOT NULL
   AND (c.leased_until IS NULL OR c.leased_until <= now()) AND (c.paused_until IS NULL OR c.paused_until <= now())
   AND (c.probe_at IS NULL OR c.probe_at <= now() OR due.is_tried_out)
   AND (SELECT count(*) FROM notification_logs l
        WHERE l.user_id = c.user_id AND l.sent_at > now() - interval '1 minute') < $2
-ORDER BY due.is_tried_out DESC, c.failures_in_row > 0, due.since LIMIT $1 FOR UPDATE OF c SKIP LOCKED";
+ORDER BY due.is_tried_out DESC, c.failures_in_row > 0, due.since LIMIT $1 FOR UPDATE OF c SKIP LOCKED"
+);
 
-/// The most urgent message that is due for each target, or an older one about the same thing that must go before it. A
-/// statement of its own: it must see what others had committed by the time the targets were locked.
-const TAKE: &str = "-- outbox::take
+/// The most urgent message that is due for each target, or an older one about the same thing, due as well, that must go
+/// before it. A statement of its own: it must see what others had committed by the time the targets were locked.
+const TAKE: &str = concat!(
+    "-- outbox::take
 WITH head AS (
     SELECT first.id FROM unnest($1::uuid[]) AS free (id),
     LATERAL (SELECT o.dedup_key FROM notification_outbox o
-             WHERE o.config_id = free.id AND o.dead_at IS NULL AND o.next_attempt_at <= now()
+             WHERE o.config_id = free.id AND ",
+    due!(),
+    "
              ORDER BY o.urgency DESC, o.seq LIMIT 1) due,
     LATERAL (SELECT o.id FROM notification_outbox o
              WHERE o.config_id = free.id AND o.dead_at IS NULL AND o.dedup_key = due.dedup_key
@@ -99,7 +118,8 @@ leased AS (
     FROM taken t WHERE c.id = t.config_id)
 SELECT t.*, c.updated_at AS version, c.user_id, c.channel, c.webhook_url, c.api_key, c.email_address, c.routing_key,
        CASE WHEN c.previous_api_key_until > now() THEN c.previous_api_key END AS previous_api_key
-FROM taken t JOIN notification_configs c ON c.id = t.config_id";
+FROM taken t JOIN notification_configs c ON c.id = t.config_id"
+);
 
 /// What was queued while its target was being disabled, or was in the hands of a process that died.
 const BURY_DISABLED: &str = "-- outbox::bury_disabled

@@ -87,6 +87,7 @@ pub struct Limits {
     pub probe_every: Duration,
 }
 
+/// Answers whether the target had failed before, as the statement found it.
 const SENT: &str = "-- outbox::sent
 WITH gone AS (
     DELETE FROM notification_outbox WHERE id = $1 AND lease = $2 RETURNING id, config_id, attempts),
@@ -98,21 +99,18 @@ freed AS (
     UPDATE notification_configs c SET failures_in_row = 0, refusals_in_row = 0, failing_since = NULL, leased_until = NULL,
         probe_at = NULL, paused_until = now() + make_interval(secs => $4)
     FROM gone WHERE c.id = gone.config_id)
-SELECT id FROM gone";
+SELECT coalesce(c.failures_in_row > 0, false) AS failed_before
+FROM gone LEFT JOIN notification_configs c ON c.id = gone.config_id";
 
-/// What follows about the same thing waits as well. A target that somebody changed during the try, whose version is not $9
-/// any more, does not wait for what the old one asked for.
+/// What follows about the same thing waits with it (`claim`). A target that somebody changed during the try, whose version is
+/// not $9 any more, does not wait for what the old one asked for.
 const RETRY: &str = "-- outbox::retry
 WITH again AS (
     UPDATE notification_outbox o
     SET next_attempt_at = now() + make_interval(secs => CASE WHEN EXISTS (
             SELECT 1 FROM notification_configs c WHERE c.id = o.config_id AND c.updated_at <> $9) THEN 0 ELSE $3::float8 END),
         lease = NULL, leased_until = NULL
-    WHERE id = $1 AND lease = $2 RETURNING id, config_id, dedup_key, attempts, next_attempt_at),
-followers AS (
-    UPDATE notification_outbox o SET next_attempt_at = greatest(o.next_attempt_at, again.next_attempt_at)
-    FROM again
-    WHERE o.config_id = again.config_id AND o.dedup_key = again.dedup_key AND o.id <> again.id AND o.dead_at IS NULL),
+    WHERE id = $1 AND lease = $2 RETURNING id, config_id, attempts),
 logged AS (
     UPDATE notification_logs l SET attempts = again.attempts, error_message = $4, response_data = $5
     FROM again WHERE l.id = again.id)
@@ -178,7 +176,7 @@ pub async fn record(
     let done = timeout(link.limit(), async {
         let tx = link.object_mut()?.transaction().await?;
         match outcome {
-            Outcome::Sent { answer, gap } => sent(&tx, delivery, answer, *gap).await?,
+            Outcome::Sent { answer, gap } => sent(&tx, delivery, answer, *gap, now).await?,
             Outcome::Retry {
                 reason,
                 answer,
@@ -221,11 +219,20 @@ async fn sent(
     delivery: &Delivery,
     answer: &Answer,
     gap: Duration,
+    now: DateTime<Utc>,
 ) -> Result<(), StorageError> {
     let gap = gap.as_secs_f64();
     let sent: [&(dyn ToSql + Sync); 4] = [&delivery.id, &delivery.lease, &Json(answer), &gap];
-    if fetch(tx, SENT, &sent).await?.is_empty() {
+    let rows = fetch(tx, SENT, &sent).await?;
+    let Some(row) = rows.first() else {
         return Ok(());
+    };
+    let failed_before: bool = column(row, "notification_configs", "failed_before")?;
+    if failed_before {
+        super::settle(tx, delivery.config_id, now).await?;
+    } else if delivery.message.event == Event::Test {
+        // A trial that arrived is over with that.
+        super::close(tx, &delivery.message).await?;
     }
     count(tx, delivery.channel, &[TryResult::Sent]).await
 }

@@ -127,6 +127,54 @@ fn a_rollback_first_closes_the_incident_and_then_pages_again() {
     });
 }
 
+/// Told twice, a rollback is told once: the incident that it opened stays open.
+#[test]
+fn what_is_told_twice_does_not_close_what_it_opened() {
+    with_database(async |db| {
+        configs(
+            db,
+            "('a', 'pagerduty', true, '{info,critical}'), ('b', 'pagerduty', true, '{critical}')",
+        )
+        .await;
+        enqueue(db, &message(Event::Promotion, Level::Info, PROMOTION)).await;
+        let rollback = message(Event::Rollback, Level::Critical, PROMOTION);
+        assert_eq!(enqueue(db, &rollback).await, 3);
+        assert_eq!(enqueue(db, &rollback).await, 0);
+    });
+}
+
+/// The disabling of a target pages again although an incident about it is open: that one ends first.
+#[test]
+fn a_disabling_pages_again() {
+    with_database(async |db| {
+        configs(
+            db,
+            "('a', 'slack', false, '{}'), ('b', 'pagerduty', true, '{warning}')",
+        )
+        .await;
+        let slack: Uuid = db
+            .text("SELECT id::text FROM notification_configs WHERE channel = 'slack'")
+            .await
+            .parse()
+            .unwrap();
+        for (audience, rows) in [
+            (Audience::AllBut(slack), 1),
+            (Audience::AllBut(slack), 0),
+            (Audience::LeftBy(slack), 2),
+        ] {
+            let news = Message {
+                audience,
+                ..message(Event::DeadLetter, Level::Warning, Subject::Target(slack))
+            };
+            assert_eq!(enqueue(db, &news).await, rows);
+        }
+        assert_eq!(
+            queued(db).await,
+            "b pagerduty trigger, b pagerduty resolve, b pagerduty trigger"
+        );
+    });
+}
+
 #[test]
 fn an_end_is_news_for_people_and_pages_nobody() {
     with_database(async |db| {
