@@ -91,6 +91,26 @@ async fn arms(app: &TestApp, route: &str) -> Value {
     answer["bandit"].clone()
 }
 
+/// The verdict and the notes of the report.
+async fn said(app: &TestApp) -> (String, String) {
+    let path = "/api/v1/admin/experiments/cta/report";
+    let report = app.admin(Method::GET, path, None).await.data();
+    let verdict = report["verdict"].as_str().unwrap().to_owned();
+    (verdict, report["notes"].to_string())
+}
+
+/// Each change in turn, and how the verdict begins after it.
+async fn verdicts(app: &TestApp, changes: &[(&str, &str)]) {
+    for (sql, wanted) in changes {
+        app.change(sql).await;
+        let (verdict, _) = said(app).await;
+        assert!(verdict.starts_with(wanted), "{sql}: {verdict}");
+    }
+}
+
+const PAUSED: &str = "UPDATE experiments SET status = 'paused'";
+const COMPLETED: &str = "UPDATE experiments SET status = 'completed', end_date = now()";
+
 fn near(value: &Value, wanted: f64) -> bool {
     (value.as_f64().unwrap() - wanted).abs() < 1e-9
 }
@@ -154,6 +174,16 @@ async fn a_better_variant_is_reported_and_promoted() {
     let body = json!({"action": "promote", "experimentName": "cta"});
     let promoted = app.admin(Method::POST, PROMOTE, Some(&body)).await.data();
     assert_eq!(promoted["promotedVariantName"], "b");
+    // Who was promoted is no experiment without a winner, and nothing is left to be released by hand.
+    let (verdict, _) = said(&app).await;
+    assert!(
+        verdict.starts_with("b has won: it is ahead of the control by "),
+        "{verdict}"
+    );
+    assert!(
+        verdict.ends_with("It was promoted, and the promotion is in force."),
+        "{verdict}"
+    );
     let stored = "SELECT e.status, v.name, d.evidence #>> '{treatments,0,bandit}' IS NOT NULL
         FROM experiments e JOIN experiment_variants v ON v.id = e.winner_variant_id
         JOIN promotion_decisions d ON d.experiment_id = e.id AND d.kind = 'promoted'";
@@ -186,5 +216,59 @@ async fn a_sale_makes_no_winner() {
     assert_eq!(
         app.database().text("SELECT status FROM experiments").await,
         "running"
+    );
+}
+
+/// The sentence goes by the winner rule in every state, and not past a guardrail.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verdict_on_a_winner_says_what_to_do() {
+    let app = start().await;
+    bandit(&app, &CLEAR).await;
+    verdicts(
+        &app,
+        &[
+            ("SELECT 1", "Ship b: it is ahead of the control by "),
+            (PAUSED, "Wait with b: it is ahead of the control by "),
+            (COMPLETED, "b has won: it is ahead of the control by "),
+            (
+                "UPDATE experiments SET status = 'running', end_date = NULL, guardrails = '[\"error_rate\"]';
+                 UPDATE variant_moments SET sum_requests = units, sq_requests = units, sum_errors = units / 10,
+                     sq_errors = units / 10, x_errors_requests = units / 10 WHERE variant_id = 12;
+                 UPDATE variant_moments SET sum_requests = units, sq_requests = units, sum_errors = units / 100,
+                     sq_errors = units / 100, x_errors_requests = units / 100 WHERE variant_id = 11;",
+                "Do not ship b: it is ahead of the control by ",
+            ),
+        ],
+    )
+    .await;
+    let (verdict, notes) = said(&app).await;
+    assert!(
+        verdict.ends_with("and worse in error_rate by more than its margin."),
+        "{verdict}"
+    );
+    assert!(notes.contains("conditions of a winner"), "{notes}");
+    assert!(!notes.contains("what promotion decides by"), "{notes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verdict_without_a_winner_says_what_is_lacking() {
+    let app = start().await;
+    bandit(&app, &SALE).await;
+    verdicts(
+        &app,
+        &[
+            ("SELECT 1", "Keep running: "),
+            (PAUSED, "Paused: "),
+            (COMPLETED, "No winner: "),
+        ],
+    )
+    .await;
+    // What promotions of this experiment ask for, and no number of the report's own.
+    app.change("UPDATE experiments SET config = '{\"autoPromotion\": {\"thresholds\": {\"minConfidence\": 90}}}'")
+        .await;
+    let missing = arms(&app, "report").await["missing"].to_string();
+    assert!(
+        missing.contains("probability of being best") && missing.contains("required: 0.9\""),
+        "{missing}"
     );
 }

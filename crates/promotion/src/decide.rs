@@ -15,6 +15,8 @@ mod tests;
 pub use criteria::{Criterion, Failure};
 pub use standing::{Figures, new_looks, new_looks_by};
 
+use std::cmp::Ordering;
+
 use chrono::{DateTime, Utc};
 use podium_domain::decision::verdict::Standing;
 use serde::{Deserialize, Serialize};
@@ -114,8 +116,8 @@ pub struct Decision {
     pub criteria: Vec<Criterion>,
     /// What is not met, in words.
     pub reasons: Vec<String>,
-    /// The treatment that the answer is about: of those that pass the one with the largest confidence, then lift; of
-    /// others the nearest. None without treatments.
+    /// The treatment that the answer is about: of those that pass the one with the largest confidence (of a bandit:
+    /// probability of being best), then lift; of others the nearest. None without treatments.
     pub candidate: Option<i64>,
     /// What the figures say about it.
     pub figures: Option<Figures>,
@@ -173,7 +175,26 @@ pub fn decide(config: &PromotionConfig, evidence: &Evidence, question: &Question
 /// A treatment with the decision that it would get.
 struct Considered {
     decision: Decision,
-    standing: Option<Standing>,
+    rank: Option<Rank>,
+}
+
+/// What treatments are ranked by: that by which their experiment is decided.
+enum Rank {
+    /// What the looks say.
+    Looks(Standing),
+    /// Of a bandit, where no look is ever taken: the probability of being best.
+    Best(f64),
+}
+
+impl Rank {
+    fn compare(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Looks(one), Self::Looks(other)) => one.compare(other),
+            (Self::Best(one), Self::Best(other)) => one.total_cmp(other),
+            // An experiment is decided in one way.
+            (Self::Looks(_), Self::Best(_)) | (Self::Best(_), Self::Looks(_)) => Ordering::Equal,
+        }
+    }
 }
 
 impl Considered {
@@ -183,7 +204,7 @@ impl Considered {
             .decision
             .is_eligible()
             .cmp(&other.decision.is_eligible())
-            .then_with(|| match (&self.standing, &other.standing) {
+            .then_with(|| match (&self.rank, &other.rank) {
                 (Some(one), Some(other)) => one.compare(other),
                 (one, other) => one.is_some().cmp(&other.is_some()),
             })
@@ -206,7 +227,6 @@ fn consider(
     question: &Question,
     treatment: &Treatment,
 ) -> Considered {
-    let stood = Stood::of(config, evidence, treatment);
     let safety_checks = crate::safety::checks(
         config,
         &evidence.experiment,
@@ -214,30 +234,37 @@ fn consider(
         evidence.control.as_ref(),
         &evidence.traffic,
     );
+    // A bandit has no looks: neither its rank nor its forecast may come from one that is never taken.
+    let is_bandit = evidence.experiment.experiment_type == "bandit";
+    let stood = (!is_bandit).then(|| Stood::of(config, evidence, treatment));
     let mut criteria = criteria::of_experiment(config, evidence, question);
     criteria.push(criteria::traffic(treatment));
     criteria.push(criteria::sample(config, evidence, treatment));
-    let is_bandit = evidence.experiment.experiment_type == "bandit";
-    criteria.extend(if is_bandit {
-        bandit::criteria(config, treatment)
-    } else {
-        criteria::of_statistics(&stood)
+    criteria.extend(match &stood {
+        Some(stood) => criteria::of_statistics(stood),
+        None => bandit::criteria(config, treatment),
     });
     criteria.extend(criteria::of_safety(config, &safety_checks));
-    let eligible_at = forecast::eligible_at(evidence, treatment, &criteria, &stood);
-    let standing = stood.standing();
+    let eligible_at = forecast::eligible_at(evidence, treatment, &criteria, stood.as_ref());
+    let (figures, rank) = match &stood {
+        Some(stood) => (
+            Some(standing::figures(evidence, treatment, stood)),
+            stood.standing().map(Rank::Looks),
+        ),
+        None => (
+            treatment.bandit.as_ref().map(bandit::figures),
+            bandit::probability_best(treatment).map(Rank::Best),
+        ),
+    };
     Considered {
         decision: conclude(
             criteria,
             safety_checks,
             Some(treatment.arm.variant_id),
-            Some(match &treatment.bandit {
-                Some(reading) if is_bandit => bandit::figures(reading),
-                _ => standing::figures(evidence, treatment, &stood),
-            }),
+            figures,
             eligible_at,
         ),
-        standing,
+        rank,
     }
 }
 

@@ -55,6 +55,14 @@ pub(super) fn criteria(config: &PromotionConfig, treatment: &Treatment) -> Vec<C
     criteria
 }
 
+/// What treatments of a bandit are ranked by; none where nothing sound is known.
+pub(super) fn probability_best(treatment: &Treatment) -> Option<f64> {
+    let reading = treatment.bandit.as_ref();
+    reading
+        .filter(|reading| is_sound(reading))
+        .map(|reading| reading.prob_best)
+}
+
 fn unknown(why: &str) -> Criterion {
     Criterion::new("bandit", Some(Failure::Unknown), format!("bandit: {why}"))
 }

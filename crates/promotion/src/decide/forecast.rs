@@ -15,11 +15,14 @@ const FARTHEST_HOURS: f64 = 8_760.0;
 ///
 /// An effect of z standard errors grows with the root of information, so it reaches the bound b when information is
 /// (b/z)² times as large. The bounds of later looks lie a little lower or higher; a forecast need not know.
+///
+/// Without looks (`stood` is none: a bandit) only runtime and sample are a matter of time: when the conditions of a
+/// winner will be met, nobody can tell, because the bandit moves the traffic.
 pub(super) fn eligible_at(
     evidence: &Evidence,
     treatment: &Treatment,
     criteria: &[Criterion],
-    stood: &Stood,
+    stood: Option<&Stood>,
 ) -> Option<DateTime<Utc>> {
     let failing: Vec<&Criterion> = criteria.iter().filter(|c| c.failure.is_some()).collect();
     let hopeless = |c: &&Criterion| c.failure != Some(Failure::Pending);
@@ -28,12 +31,12 @@ pub(super) fn eligible_at(
     }
     let start = evidence.analysis.as_ref()?.analysis.start;
     let elapsed = hours(start, evidence.now);
-    let mut wait = hours_to_next_slot(evidence);
+    let mut wait = stood.map_or(0.0, |_| hours_to_next_slot(evidence));
     for criterion in failing {
         wait = wait.max(match criterion.name.as_str() {
             "runtime" => criterion.required? - criterion.measured?,
             "sample" => grown(elapsed, criterion.measured?, criterion.required?)?,
-            "confidence" | "lead" => to_bound(elapsed, criterion, treatment, stood)?,
+            "confidence" | "lead" => to_bound(elapsed, criterion, treatment, stood?)?,
             _ => return None,
         });
     }

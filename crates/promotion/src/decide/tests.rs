@@ -496,6 +496,70 @@ fn a_bandit_is_promoted_by_the_winner_rule() {
     }
 }
 
+/// Two treatments of a bandit, `b` and `c`; `c` has by far the smaller sequential p-value.
+fn bandit_of_two(b: BanditReading, c: BanditReading) -> Evidence {
+    let mut evidence = evidence(10, (2_000, 20_000), &[(2_000, 20_000), (2_600, 20_000)]);
+    evidence.experiment.experiment_type = "bandit".into();
+    evidence.treatments[0].bandit = Some(b);
+    evidence.treatments[1].bandit = Some(c);
+    evidence
+}
+
+const BEST: BanditReading = BanditReading {
+    prob_best: 0.97,
+    expected_loss: 0.0,
+    control_rate: 0.1,
+    difference: 0.02,
+    standard_error: 0.004,
+    interval: Some((0.005, 0.035)),
+    conversions: 2_000,
+    control_conversions: 2_000,
+};
+
+#[test]
+fn the_candidate_of_a_bandit_is_the_one_that_is_likeliest_to_be_best() {
+    let hardly = BanditReading {
+        prob_best: 0.02,
+        ..BEST
+    };
+    let mut evidence = bandit_of_two(BEST, hardly);
+    // Neither passes: the runtime is missing.
+    evidence.experiment.start_date = Some(evidence.now - TimeDelta::hours(2));
+    let decision = asked(&evidence);
+    assert_eq!(decision.candidate, Some(12), "{:?}", decision.reasons);
+    assert_eq!(decision.reasons.len(), 1, "{:?}", decision.reasons);
+    // What makes no sense is never the nearest.
+    let mut nonsense = bandit_of_two(BEST, hardly);
+    nonsense.treatments[1].bandit.as_mut().unwrap().prob_best = f64::INFINITY;
+    nonsense.experiment.status = "paused".into();
+    assert_eq!(asked(&nonsense).candidate, Some(12));
+}
+
+#[test]
+fn a_bandit_is_foretold_no_look() {
+    let near = BanditReading {
+        prob_best: 0.94,
+        ..BEST
+    };
+    let worse = BanditReading {
+        prob_best: 0.0,
+        ..BEST
+    };
+    // A sequential look of `c` would pass; what is missing is the probability of being best.
+    let decision = asked(&bandit_of_two(worse, near));
+    assert_eq!(decision.candidate, Some(13));
+    assert_eq!(decision.verdict, Verdict::NotYet);
+    assert_eq!(decision.eligible_at, None, "{:?}", decision.reasons);
+    // The end of the runtime is known, and no slot begins then.
+    let mut young = bandit_of_two(BEST, worse);
+    young.experiment.start_date = Some(young.now - TimeDelta::hours(2));
+    let at = asked(&young).eligible_at.unwrap();
+    assert_eq!(at, young.now + TimeDelta::hours(22));
+    // Without a reading there are no figures, and none of looks that were never taken.
+    young.treatments.iter_mut().for_each(|t| t.bandit = None);
+    assert_eq!(asked(&young).figures, None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -10,9 +10,6 @@ use podium_storage::experiments::model::{Experiment, Variant};
 
 use super::bodies::{BanditArmBody, BanditBody, Range};
 
-/// Probability of being best from which on a variant is called the winner here; promotion asks for what is configured.
-const CONFIDENCE: f64 = 0.95;
-
 const NOTE: &str = "rates are shares of units with the outcome, estimated by scores weighted with the known propensities (AIPW), one \
     batch an epoch of constant weights; only units that the bandit drew are counted; raw figures are biased because the bandit chose who sees what; values per variant \
     elsewhere in this answer are raw";
@@ -20,11 +17,13 @@ const NO_FLOOR: &str = "the floor is 0: a variant may get no traffic at all, and
     can say anything about it";
 
 /// What can be said about a bandit; `None` for other experiments, and before there is enough to say anything.
+/// `min_confidence` is what promotions of it ask for, in percent.
 pub(super) fn bandit(
     experiment: &Experiment,
     epochs: &[Epoch],
     drawn: &[DrawnUnits],
     from_epoch: i32,
+    min_confidence: f64,
 ) -> Option<BanditBody> {
     let is_bandit = experiment.experiment_type == ExperimentType::Bandit;
     if !is_bandit || experiment.variants.len() < 2 {
@@ -37,7 +36,7 @@ pub(super) fn bandit(
     let outcome = truth::outcome_of(experiment.primary_metric);
     let units = by_epoch(epochs, drawn, &ids, from_epoch, outcome);
     let truths = truth::read(&units, 0).ok()?;
-    let leader = truth::leader(&truths, 0, CONFIDENCE).ok();
+    let leader = truth::leader(&truths, 0, min_confidence / 100.0).ok();
     let in_force = epochs.iter().find(|epoch| epoch.epoch == experiment.epoch);
     let arms = variants.iter().zip(&truths);
     let arms = arms.map(|(variant, truth)| arm(variant, truth, in_force));
@@ -48,9 +47,13 @@ pub(super) fn bandit(
         epoch: experiment.epoch,
         outcome: outcome.name(),
         arms: arms.collect(),
+        leader: leader
+            .as_ref()
+            .and_then(|leader| variants.get(leader.arm))
+            .map(|variant| variant.name.clone()),
         winner: leader.as_ref().and_then(|leader| winner(&variants, leader)),
         missing: leader.as_ref().map_or_else(
-            || vec!["units of every variant with traffic".to_owned()],
+            || vec!["enough units of every variant with traffic".to_owned()],
             missing,
         ),
         note: if options.floor > 0.0 { NOTE } else { NO_FLOOR },
@@ -108,26 +111,10 @@ fn words(condition: &Condition) -> String {
         ConditionKind::Conversions => "units with the outcome",
         ConditionKind::ControlConversions => "units of the control with the outcome",
     };
-    let required = condition.required;
+    // Percents over 100 bring digits that nobody configured.
+    let required = (1e9 * condition.required).round() / 1e9;
     match condition.measured {
         Some(measured) => format!("{what}: {measured:.6}, required: {required}"),
         None => format!("{what}: not known yet, required: {required}"),
-    }
-}
-
-/// The verdict in words: `refused` says why the winner is not promoted, where it is not.
-pub(super) fn verdict(body: &BanditBody, refused: &[String]) -> String {
-    match (&body.winner, refused) {
-        (Some(name), []) => format!(
-            "Ship {name}: it is best with a probability that holds at any look, and every condition of a winner is met."
-        ),
-        (Some(name), reasons) => format!(
-            "Wait with {name}: it meets every condition of a winner, but {}.",
-            reasons.join("; ")
-        ),
-        (None, _) => format!(
-            "Keep running: no variant has won yet ({}). Meanwhile the better ones get more traffic.",
-            body.missing.join("; ")
-        ),
     }
 }

@@ -85,6 +85,15 @@ impl Read {
         }
     }
 
+    /// What the engine would decide for a person who asks for this treatment.
+    pub(super) fn about(&self, decided: &Decided, name: &str) -> Decision {
+        let question = Question {
+            requester: Requester::Person,
+            variant: Some(name.to_owned()),
+        };
+        decide(&self.config, &decided.evidence, &question)
+    }
+
     pub(super) const fn config(&self) -> &PromotionConfig {
         &self.config
     }
@@ -96,6 +105,7 @@ impl Read {
             &read.epochs,
             &read.drawn,
             decided.first_epoch(),
+            self.config.thresholds.min_confidence,
         )
     }
 

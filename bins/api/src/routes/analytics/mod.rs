@@ -6,7 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::Method;
 use chrono::{DateTime, NaiveDate, Utc};
 use podium_domain::bandit::ArmType;
-use podium_domain::experiment::{ExperimentType, Status};
+use podium_domain::experiment::ExperimentType;
 use podium_domain::fault::{Faults, code};
 use podium_domain::metric::Metric;
 use podium_serving::snapshot::{ExperimentRef, Reason};
@@ -215,19 +215,18 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
         let (figures, experiment) = (read.figures(&decided), &read.gathered.experiment);
         let (split, metrics) = (figures.split(), figures.metrics());
         let bandit = read.bandit(&decided);
-        let verdict = match &bandit {
-            Some(body) if experiment.status == Status::Running && !split.mismatch => {
-                bandit::verdict(body, &decided.decision.reasons)
-            }
-            _ => verdict::verdict(&verdict::Facts {
-                status: experiment.status,
-                metrics: &metrics,
-                split: &split,
-                decision: &decided.decision,
-                now: decided.evidence.now,
-                pace: read.pace(&decided).unwrap_or(1.0),
-            }),
-        };
+        let verdict = verdict::verdict(&verdict::Facts {
+            status: experiment.status,
+            metrics: &metrics,
+            split: &split,
+            bandit: bandit.as_ref(),
+            decision: &decided.decision,
+            about: &|name| read.about(&decided, name),
+            recorded: experiment.winner_variant_id,
+            promoted: decided.evidence.history.active.is_some(),
+            now: decided.evidence.now,
+            pace: read.pace(&decided).unwrap_or(1.0),
+        });
         let confidence = read.config().thresholds.min_confidence;
         let open = decided.evidence.analysis.as_ref();
         let freshness = &read.gathered.freshness;

@@ -6,7 +6,12 @@ use podium_domain::experiment::Status;
 use podium_domain::stats::noninferiority::Verdict;
 use podium_promotion::decide::Decision;
 
-use super::bodies::{MetricComparison, MetricReport, SplitCheck};
+use super::bodies::{BanditBody, MetricComparison, MetricReport, SplitCheck};
+
+mod bandit;
+
+#[cfg(test)]
+mod tests;
 
 /// p-values below are not written out.
 const SMALLEST_P: f64 = 1e-300;
@@ -16,15 +21,24 @@ pub(super) struct Facts<'f> {
     pub(super) status: Status,
     pub(super) metrics: &'f [MetricReport],
     pub(super) split: &'f SplitCheck,
+    /// Of a bandit over variants that has units.
+    pub(super) bandit: Option<&'f BanditBody>,
     /// What the engine would decide for a person who asks now.
     pub(super) decision: &'f Decision,
+    /// The same for a person who asks for the treatment of this name.
+    pub(super) about: &'f dyn Fn(&str) -> Decision,
+    /// The variant that was declared or promoted as the winner.
+    pub(super) recorded: Option<i64>,
+    /// Whether a promotion is in force.
+    pub(super) promoted: bool,
     pub(super) now: DateTime<Utc>,
     /// Recent traffic over the average.
     pub(super) pace: f64,
 }
 
-/// What the figures say: the split first, then the primary metric. Nothing is to be shipped that the engine would not
-/// promote, over a guardrail that is worse, or before a guardrail that the experiment lists was shown to hold.
+/// What the figures say: the split first, then the winner rule of a bandit, or the primary metric. Nothing is to be shipped
+/// that the engine would not promote, over a guardrail that is worse, or before a guardrail that the experiment lists was
+/// shown to hold.
 pub(super) fn verdict(facts: &Facts<'_>) -> String {
     let Some(primary) = facts.metrics.iter().find(|metric| metric.role == "primary") else {
         return String::new();
@@ -35,7 +49,10 @@ pub(super) fn verdict(facts: &Facts<'_>) -> String {
     if facts.split.mismatch {
         return split_is_off(facts.split);
     }
-    let running = matches!(facts.status, Status::Running | Status::Paused);
+    if let Some(body) = facts.bandit {
+        return bandit::verdict(facts, body);
+    }
+    let running = !is_over(facts.status);
     let Some(best) = best(&primary.comparisons, facts.decision) else {
         let reason = match primary.comparisons.first() {
             None => "there is no treatment".to_owned(),
@@ -51,7 +68,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> String {
         );
     };
     if is_winner(best) {
-        return won(facts, best, primary.metric);
+        return won(facts, &ahead(best, primary.metric));
     }
     if primary.comparisons.iter().all(is_proved_worse) {
         return format!(
@@ -83,39 +100,87 @@ fn split_is_off(split: &SplitCheck) -> String {
     )
 }
 
-/// The looks are in favour: what else is asked for?
-fn won(facts: &Facts<'_>, best: &MetricComparison, metric: &str) -> String {
-    let ahead = format!("it is ahead in {metric} ({})", lift_of(best));
-    let name = &best.variant_name;
-    if let Some(guardrail) = guardrail_with(facts.metrics, best.variant_id, Verdict::Inferior) {
+const fn is_over(status: Status) -> bool {
+    !matches!(status, Status::Running | Status::Paused)
+}
+
+/// A treatment that is ahead by the rule of its experiment.
+struct Ahead<'a> {
+    variant_id: i64,
+    name: &'a str,
+    /// By what, in words that go on with ", and" or ", but".
+    lead: String,
+    /// How sure that is, where the words of the lead do not say so.
+    sure: String,
+    /// What to say when nothing stands against it.
+    ship: String,
+}
+
+/// The rule is in favour: what else is asked for?
+fn won(facts: &Facts<'_>, ahead: &Ahead<'_>) -> String {
+    let Ahead { name, lead, .. } = ahead;
+    if let Some(guardrail) = guardrail_with(facts.metrics, ahead.variant_id, Verdict::Inferior) {
         return format!(
-            "Do not ship {name}: {ahead}, and worse in {guardrail} by more than its margin."
+            "Do not ship {name}: {lead}, and worse in {guardrail} by more than its margin."
         );
     }
-    if !matches!(facts.status, Status::Running | Status::Paused) {
+    let unshown = guardrail_with(facts.metrics, ahead.variant_id, Verdict::Inconclusive);
+    if is_over(facts.status) {
+        let unshown = unshown.map_or_else(String::new, |guardrail| {
+            format!(" {guardrail} was not shown to hold within its margin.")
+        });
         return format!(
-            "{name} has won: {ahead}, with {} confidence. The experiment is {}, so nothing promotes it any more: release it \
-             by hand, or declare it the winner.",
-            percent(confidence(best)),
-            facts.status.name()
+            "{name} has won: {lead}{}.{unshown} {}",
+            ahead.sure,
+            after_the_end(facts, ahead.variant_id)
         );
     }
-    let is_meant = facts.decision.candidate == Some(best.variant_id);
-    if !(is_meant && facts.decision.is_eligible()) {
-        let reasons = facts.decision.reasons.join("; ");
-        return match facts.decision.verdict {
+    let decision = (facts.about)(name);
+    if !decision.is_eligible() {
+        let reasons = decision.reasons.join("; ");
+        return match decision.verdict {
             podium_promotion::decide::Verdict::Blocked => {
-                format!("Do not ship {name}: {ahead}, but {reasons}.")
+                format!("Do not ship {name}: {lead}, but {reasons}.")
             }
-            _ => format!("Wait with {name}: {ahead}, but {reasons}."),
+            _ => format!("Wait with {name}: {lead}, but {reasons}."),
         };
     }
-    if let Some(guardrail) = guardrail_with(facts.metrics, best.variant_id, Verdict::Inconclusive) {
+    if let Some(guardrail) = unshown {
         return format!(
-            "Wait with {name}: {ahead}, but {guardrail} was not yet shown to hold within its margin."
+            "Wait with {name}: {lead}, but {guardrail} was not yet shown to hold within its margin."
         );
     }
-    ship(best, metric)
+    ahead.ship.clone()
+}
+
+/// What became of a winner, and what is left to do.
+fn after_the_end(facts: &Facts<'_>, variant_id: i64) -> String {
+    match facts.recorded {
+        Some(id) if id != variant_id => {
+            "Another variant is recorded as the winner: find out why before you release either."
+                .to_owned()
+        }
+        Some(_) if facts.promoted => "It was promoted, and the promotion is in force.".to_owned(),
+        Some(_) => {
+            "It is recorded as the winner: release it by hand, unless shoppers are given it already."
+                .to_owned()
+        }
+        None => format!(
+            "The experiment is {}, so nothing promotes it any more: release it by hand, or declare it the winner.",
+            facts.status.name()
+        ),
+    }
+}
+
+/// The looks are in favour.
+fn ahead<'m>(best: &'m MetricComparison, metric: &str) -> Ahead<'m> {
+    Ahead {
+        variant_id: best.variant_id,
+        name: &best.variant_name,
+        lead: format!("it is ahead in {metric} ({})", lift_of(best)),
+        sure: format!(", with {} confidence", percent(confidence(best))),
+        ship: ship(best, metric),
+    }
 }
 
 /// What was not reached, in the order in which it is asked for.

@@ -96,9 +96,12 @@ pub struct BanditBody {
     pub outcome: &'static str,
     /// The variants, control first.
     pub arms: Vec<BanditArmBody>,
-    /// The winner, if there is one.
+    /// The variant, or the control, that is likeliest to be the best; null until there are enough units to tell.
+    pub leader: Option<String>,
+    /// The winner, if there is one: the leader, where it meets every condition of a winner, with the confidence that
+    /// promotions of this experiment ask for.
     pub winner: Option<String>,
-    /// What the leading variant lacks to be the winner.
+    /// What the leader lacks to be the winner.
     pub missing: Vec<String>,
     /// How to read it.
     pub note: &'static str,
@@ -120,9 +123,10 @@ pub struct PositionRow {
     pub clicks: i64,
     /// Purchase events.
     pub conversions: i64,
-    /// Clicks per impression, a fraction.
+    /// Clicks per impression, a fraction; raw. A variant that ranks shows what was clicked, so its rates are biased.
     pub rate: Option<f64>,
-    /// Wilson's 95 % interval of the rate.
+    /// Wilson's 95 % interval of the rate, as if impressions were independent: too narrow where units see several, or
+    /// where clicks decide what is shown.
     pub interval: Option<Range>,
 }
 
@@ -188,9 +192,10 @@ pub struct KeyedFigures {
     pub conversions: i64,
     /// Value of purchases.
     pub total_value: Money,
-    /// Clicks per impression, a fraction.
+    /// Clicks per impression, a fraction; raw. A variant that ranks shows what was clicked, so its rates are biased.
     pub rate: Option<f64>,
-    /// Wilson's 95 % interval of the rate.
+    /// Wilson's 95 % interval of the rate, as if impressions were independent: too narrow where units see several, or
+    /// where clicks decide what is shown.
     pub interval: Option<Range>,
 }
 
