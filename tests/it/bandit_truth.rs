@@ -68,19 +68,28 @@ async fn bandit(app: &TestApp, epochs: &[Epoch]) {
     app.change(&sql).await;
 }
 
-/// The AIPW rate of an arm by its definition: the mean over all units of m + 1{a} (r − m) / P, with m from earlier epochs and the
-/// even share last.
+/// The AIPW rate of an arm by its definition: the mean over all units of m + 1{a} (r − m) / P, with m from the even share, which
+/// comes first, and earlier epochs; shrunk to what both arms did there, worth one unit.
 fn aipw(epochs: &[Epoch], arm: usize) -> f64 {
-    let (mut scores, mut all, mut played, mut bought) = (0.0, 0.0, 0.0, 0.0);
-    for epoch in epochs[1..].iter().chain(&epochs[..1]) {
-        let model = (bought + 0.5) / (played + 1.0);
+    let (mut scores, mut all) = (0.0, 0.0);
+    let (mut played, mut bought) = ([0.0; 2], [0.0; 2]);
+    for (at, epoch) in epochs.iter().enumerate() {
+        let [units, buyers] = [epoch.units, epoch.buyers].map(|counts| counts.map(|n| n as f64));
+        // The even share is its own model.
+        let (n, s) = if at == 0 {
+            (units, buyers)
+        } else {
+            (played, bought)
+        };
+        let model = (s[arm] + (s[0] + s[1]) / (n[0] + n[1])) / (n[arm] + 1.0);
         let share = epoch.weights[arm] / 100.0;
-        let (units, buyers) = (epoch.units[arm] as f64, epoch.buyers[arm] as f64);
-        let present = epoch.units.iter().sum::<i64>() as f64;
-        scores += present * model + (buyers - units * model) / share;
+        let present = units[0] + units[1];
+        scores += present * model + (buyers[arm] - units[arm] * model) / share;
         all += present;
-        played += units;
-        bought += buyers;
+        for of in 0..2 {
+            played[of] += units[of];
+            bought[of] += buyers[of];
+        }
     }
     scores / all
 }

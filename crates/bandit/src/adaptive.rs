@@ -146,13 +146,28 @@ impl AdaptiveData {
         })
     }
 
-    /// Adds the next batch.
+    /// Adds the next batch; the model of its scores is each arm's rate in the batches before, (s + ½) / (n + 1).
     ///
     /// # Errors
     /// [`BanditError::Length`] for another number of arms; [`BanditError::Overflow`].
     pub fn add(&mut self, batch: &Batch) -> Result<(), BanditError> {
-        same_length("batch", self.totals.len(), batch.counts.len())?;
         let models: Vec<_> = self.totals.iter().map(smoothed_rate).collect();
+        self.add_with(batch, &models)
+    }
+
+    /// Adds the next batch with rates of the arms that are modelled elsewhere. Scores are right on average whatever the
+    /// models are, as long as they do not depend on which arms the units of this batch got: they may come from earlier
+    /// batches, and from units that were drawn by fixed weights. The closer to the truth, the narrower the estimates.
+    ///
+    /// # Errors
+    /// [`BanditError::Length`] for another number of arms; [`BanditError::OutOfRange`] for a model outside [0, 1];
+    /// [`BanditError::Overflow`].
+    pub fn add_with(&mut self, batch: &Batch, models: &[f64]) -> Result<(), BanditError> {
+        same_length("batch", self.totals.len(), batch.counts.len())?;
+        same_length("models", self.totals.len(), models.len())?;
+        for model in models {
+            in_range("model", *model, 0.0, 1.0)?;
+        }
         let mut totals = self.totals.clone();
         for (total, counts) in totals.iter_mut().zip(&batch.counts) {
             *total = total.merge(*counts)?;
@@ -160,7 +175,7 @@ impl AdaptiveData {
         for (arm, model) in models.iter().enumerate() {
             self.add_arm(batch, arm, *model);
         }
-        self.add_difference(batch, &models);
+        self.add_difference(batch, models);
         let (first, second) = self.pair;
         self.batches.push(PairBatch {
             first: batch.counts[first],
@@ -433,6 +448,21 @@ mod tests {
         assert!((arms[1].naive.unwrap().value - 0.3).abs() < 1e-12);
         assert!((data.difference().unwrap().mean - 0.1).abs() < 1e-12);
         assert!(data.batched_ols_z(0.1).unwrap().abs() < 1e-9);
+    }
+
+    #[test]
+    fn models_from_elsewhere() {
+        let batch = Batch::new(vec![0.5, 0.5], vec![Counts::new(10, 1).unwrap(); 2]).unwrap();
+        let [mut own, mut given] = [0, 0].map(|_| AdaptiveData::new(2, 0, 1).unwrap());
+        own.add(&batch).unwrap();
+        given.add_with(&batch, &[0.5, 0.5]).unwrap();
+        assert_eq!(own.arms().unwrap(), given.arms().unwrap());
+        let mut near = AdaptiveData::new(2, 0, 1).unwrap();
+        near.add_with(&batch, &[0.1, 0.1]).unwrap();
+        assert!(near.arm(0).unwrap().aipw.se < 0.8 * own.arm(0).unwrap().aipw.se);
+        for wrong in [&[0.1][..], &[0.1, 1.1], &[f64::NAN, 0.1]] {
+            assert!(near.add_with(&batch, wrong).is_err());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! begins — below, some F_b is 0 — to where the last ends, on panels that follow all densities in
 //! play. Arms that lie below have F = 1 and cost nothing.
 
+use crate::belief::Belief;
 use crate::error::{BanditError, in_range};
 use crate::posterior::BetaPosterior;
 use crate::quadrature::{Density, NODES, Panel, RULE, Row, mass_up_to, panel_width};
@@ -28,6 +29,18 @@ pub fn best_arm(posteriors: &[BetaPosterior]) -> Result<BestArm, BanditError> {
     let densities: Vec<_> = posteriors.iter().map(BetaPosterior::density).collect();
     let means: Vec<_> = posteriors.iter().map(BetaPosterior::mean).collect();
     compare(&densities, &means)
+}
+
+/// Compares arms by what was estimated of their rates; absolute error below 1e-10.
+///
+/// # Errors
+/// [`BanditError::NoArms`]; [`BanditError::NotConverged`] for parameters beyond double precision.
+pub fn best_belief(beliefs: &[Belief]) -> Result<BestArm, BanditError> {
+    let means: Vec<_> = beliefs.iter().map(Belief::mean).collect();
+    let mut sums = Sums::new(beliefs.len());
+    // Where a rate can be no larger a density may end at its peak.
+    sweep(beliefs, &[1.0], |front, arms| sums.add(front, arms))?;
+    sums.finish(&means)
 }
 
 /// Probabilities with which top-two Thompson sampling plays the arms: with probability `beta` a

@@ -11,7 +11,7 @@
 //! | [`posterior`], [`arms`] | what is believed of an arm, cached for choices |
 //! | [`policy`], [`plan`] | how arms are chosen, and the names of the ways |
 //! | [`index`], [`lean`], [`horizon`] | indices, the default policy, short campaigns |
-//! | [`best`] | probability of being best, expected loss, floors |
+//! | [`best`], [`belief`] | probability of being best, expected loss, floors |
 //! | [`order`] | orders drawn by weights |
 //! | [`snapshot`] | the immutable picture that choices are made from |
 //! | [`adaptive`], [`sequence`], [`winner`] | estimates, anytime-valid intervals, the winner |
@@ -36,6 +36,7 @@
 
 pub mod adaptive;
 pub mod arms;
+pub mod belief;
 pub mod best;
 pub mod counts;
 pub mod error;

@@ -1,7 +1,7 @@
 //! Numbers that would cancel if they were computed as they are written.
 
 /// ½ ln 2π.
-const HALF_LN_TAU: f64 = 0.918_938_533_204_672_8;
+pub(crate) const HALF_LN_TAU: f64 = 0.918_938_533_204_672_8;
 
 /// From here on the series of [`stirling_error`] has converged in double precision.
 const SERIES_FROM: f64 = 16.0;

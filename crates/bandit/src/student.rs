@@ -228,6 +228,13 @@ pub(crate) struct LinearPanel {
     values: Row,
 }
 
+impl LinearPanel {
+    /// The points at which densities are evaluated.
+    pub(crate) fn nodes(&self) -> &Row {
+        &self.values
+    }
+}
+
 impl Panel for LinearPanel {
     fn new(left: f64, width: f64) -> Self {
         let mut values = [0.0; NODES];

@@ -93,32 +93,85 @@ pub fn snapshot(
     Snapshot::of_rates(version, weighting, Arms::from_evidence(prior, &evidence))
 }
 
-/// Sums of values as they are read now. Those of an hour that has lost a part of its weight are rounded to whole plays
-/// and to the unit of values.
+/// Sums of values as they are read now.
 fn values(
     options: &BanditOptions,
     arms: &[ArmHistory],
     now: i64,
 ) -> Result<Vec<ValueSums>, BanditError> {
     let weights = weights_of_hours(options, arms, now)?;
-    let of_arm = |arm: &ArmHistory| {
-        arm.hours
-            .iter()
-            .try_fold(ValueSums::default(), |sum, hour| {
-                let weight = weights.get(&hour.hour).copied().unwrap_or(1.0);
-                let (plays, reward, squares) = (hour.shown()?, hour.reward, hour.reward_sq);
-                let plays = scaled(u128::from(plays), weight);
-                let plays = u64::try_from(plays).unwrap_or(u64::MAX);
-                if plays == 0 {
-                    return Ok(sum);
-                }
-                let (reward, squares) = (scaled(reward, weight), scaled(squares, weight));
-                // Rounding must not leave squares that no values have.
-                let least = reward.saturating_mul(reward).div_ceil(u128::from(plays));
-                sum.merge(ValueSums::from_sums(plays, reward, squares.max(least)))
-            })
-    };
-    arms.iter().map(of_arm).collect()
+    arms.iter().map(|arm| aged(arm, &weights)).collect()
+}
+
+/// Sums of an arm whose hours count as much as their weights say. They are rounded to whole plays, and to the unit of values, once: an
+/// hour with a single play would count it fully or not at all, whatever its weight, and arms that are shown less would seem to earn less.
+fn aged(arm: &ArmHistory, weights: &BTreeMap<i64, f64>) -> Result<ValueSums, BanditError> {
+    let (mut whole, mut part) = (HourCounts::default(), Aged::default());
+    for (hour, sums) in by_hour(arm)? {
+        match weights.get(&hour) {
+            Some(weight) if *weight < 1.0 => part.add(&sums, *weight),
+            _ => added(&mut whole, &sums)?,
+        }
+    }
+    if part.plays > 0.0 {
+        part.add(&whole, 1.0);
+        return Ok(part.rounded());
+    }
+    let sums = (whole.pulls, whole.reward, whole.reward_sq);
+    Ok(ValueSums::from_sums(sums.0, sums.1, sums.2))
+}
+
+/// Exact sums of an arm's hours, in order of time; `pulls` are all impressions that count as plays.
+fn by_hour(arm: &ArmHistory) -> Result<BTreeMap<i64, HourCounts>, BanditError> {
+    let mut hours = BTreeMap::new();
+    for hour in &arm.hours {
+        let shown = HourCounts {
+            pulls: hour.shown()?,
+            ..*hour
+        };
+        added(hours.entry(hour.hour).or_default(), &shown)?;
+    }
+    Ok(hours)
+}
+
+fn added(sum: &mut HourCounts, hour: &HourCounts) -> Result<(), BanditError> {
+    let overflow = |name| BanditError::Overflow { name };
+    let pulls = sum.pulls.checked_add(hour.pulls);
+    let reward = sum.reward.checked_add(hour.reward);
+    let squares = sum.reward_sq.checked_add(hour.reward_sq);
+    sum.pulls = pulls.ok_or(overflow("pulls"))?;
+    sum.reward = reward.ok_or(overflow("sum"))?;
+    sum.reward_sq = squares.ok_or(overflow("sum_sq"))?;
+    Ok(())
+}
+
+/// Sums of plays that count in part.
+#[derive(Clone, Copy, Debug, Default)]
+struct Aged {
+    plays: f64,
+    reward: f64,
+    squares: f64,
+}
+
+impl Aged {
+    fn add(&mut self, hour: &HourCounts, weight: f64) {
+        self.plays += weight * super::as_float(hour.pulls);
+        self.reward += weight * wide(hour.reward);
+        self.squares += weight * wide(hour.reward_sq);
+    }
+
+    /// Whole plays with the same mean.
+    fn rounded(self) -> ValueSums {
+        let plays = u64::try_from(nearest(self.plays)).unwrap_or(u64::MAX);
+        if plays == 0 {
+            return ValueSums::default();
+        }
+        let factor = super::as_float(plays) / self.plays;
+        let reward = nearest(factor * self.reward);
+        // Rounding must not leave squares that no values have.
+        let least = reward.saturating_mul(reward).div_ceil(u128::from(plays));
+        ValueSums::from_sums(plays, reward, nearest(factor * self.squares).max(least))
+    }
 }
 
 /// The weight of the plays of every hour, newest first, as [`History::read`] finds it.
@@ -143,22 +196,23 @@ fn weights_of_hours(
     Ok(plays.into_iter().rev().map(weight).collect())
 }
 
-fn scaled(count: u128, weight: f64) -> u128 {
-    if weight >= 1.0 {
-        return count;
-    }
-    scaled_up(count, weight)
+/// A count times a factor that is not negative, rounded.
+pub(super) fn scaled_up(count: u128, factor: f64) -> u128 {
+    nearest(wide(count) * factor)
 }
 
-/// A count times a factor that is not negative, rounded.
+#[expect(clippy::cast_precision_loss, reason = "the rounding is meant")]
+fn wide(sum: u128) -> f64 {
+    sum as f64
+}
+
 #[expect(
-    clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "the factor is not negative, and a cast of a float saturates"
+    reason = "the number is not negative, and a cast of a float saturates"
 )]
-pub(super) fn scaled_up(count: u128, factor: f64) -> u128 {
-    (count as f64 * factor).round() as u128
+fn nearest(number: f64) -> u128 {
+    number.round() as u128
 }
 
 #[cfg(test)]
@@ -230,6 +284,46 @@ mod tests {
                 assert_eq!(weights(&together), weights(&apart));
             }
         }
+    }
+
+    /// A reward of 2 for every other play, by 1, 2 or 50 plays an hour.
+    #[test]
+    fn the_mean_is_the_same_whatever_the_pulls_an_hour() {
+        let mut options = BanditOptions::with_rewards(Rewards::Value {
+            event: EventType::Purchase,
+            max: Decimal4(50_000),
+        });
+        for forgetting in [
+            Forgetting::HalfLifeHours(24.0),
+            Forgetting::HalfLifePlays(5_000.0),
+            Forgetting::Never,
+        ] {
+            options.forgetting = forgetting;
+            let arms = [1_u64, 2, 50].map(|pulls| {
+                let hours = (0..480_i64).map(|at| {
+                    let successes = if pulls == 1 {
+                        u64::from(at % 2 == 0)
+                    } else {
+                        pulls / 2
+                    };
+                    HourCounts {
+                        reward: 20_000 * u128::from(successes),
+                        reward_sq: 400_000_000 * u128::from(successes),
+                        ..hour(at, 0, pulls, successes)
+                    }
+                });
+                arm(&hours.collect::<Vec<_>>())
+            });
+            for sums in values(&options, &arms, 480).unwrap() {
+                // Half an hour's ageing lies between the rewarded play and the other one where there is one an hour.
+                let mean = sums.mean().unwrap();
+                assert!((mean - 1.0).abs() < 0.02, "{forgetting:?} {sums:?}");
+            }
+        }
+        // What has all but gone is no play.
+        options.forgetting = Forgetting::HalfLifeHours(1.0);
+        let gone = values(&options, &[arm(&[hour(0, 0, 3, 2)])], 100).unwrap();
+        assert_eq!(gone, [ValueSums::default()]);
     }
 
     #[test]

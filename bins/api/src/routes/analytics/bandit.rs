@@ -53,19 +53,32 @@ pub(super) fn bandit(
             .map(|variant| variant.name.clone()),
         winner: leader.as_ref().and_then(|leader| winner(&variants, leader)),
         missing: leader.as_ref().map_or_else(
-            || vec!["enough units of every variant with traffic".to_owned()],
+            || {
+                vec![
+                    "units of every variant with traffic, and 25 in effect with the outcome"
+                        .to_owned(),
+                ]
+            },
             missing,
         ),
         note: if options.floor > 0.0 { NOTE } else { NO_FLOOR },
     })
 }
 
-fn arm(variant: &Variant, truth: &ArmTruth, in_force: Option<&Epoch>) -> BanditArmBody {
+fn arm(variant: &Variant, figures: &ArmTruth, in_force: Option<&Epoch>) -> BanditArmBody {
     let range = |estimate: &Estimate| {
         let (lower, upper) = estimate.interval95();
         Range { lower, upper }
     };
-    let difference = truth.difference.as_ref();
+    let cut = |estimate: &Estimate| {
+        let (value, (lower, upper)) = truth::shown(estimate);
+        (value, Range { lower, upper })
+    };
+    let (rate, root) = (
+        figures.rate.as_ref().map(cut),
+        figures.rate_sqrt.as_ref().map(cut),
+    );
+    let difference = figures.difference.as_ref();
     let weight = in_force.map_or(0.0, |epoch| {
         let sum: f64 = epoch.weights.values().map(|weight| weight.to_f64()).sum();
         let own = epoch.weights.get(&variant.id).map_or(0.0, |w| w.to_f64());
@@ -76,15 +89,15 @@ fn arm(variant: &Variant, truth: &ArmTruth, in_force: Option<&Epoch>) -> BanditA
         variant_name: variant.name.clone(),
         is_control: variant.is_control,
         weight,
-        units: truth.counts.plays(),
-        conversions: truth.counts.successes(),
-        raw_rate: truth.raw.map(|raw| raw.value),
-        rate: truth.rate.map(|rate| rate.value),
-        rate_interval: truth.rate.as_ref().map(range),
-        rate_root_weighted: truth.rate_sqrt.map(|rate| rate.value),
-        rate_root_weighted_interval: truth.rate_sqrt.as_ref().map(range),
-        probability_best: truth.standing.map(|standing| standing.prob_best),
-        expected_loss: truth.standing.map(|standing| standing.expected_loss),
+        units: figures.counts.plays(),
+        conversions: figures.counts.successes(),
+        raw_rate: figures.raw.map(|raw| raw.value),
+        rate: rate.map(|(value, _)| value),
+        rate_interval: rate.map(|(_, limits)| limits),
+        rate_root_weighted: root.map(|(value, _)| value),
+        rate_root_weighted_interval: root.map(|(_, limits)| limits),
+        probability_best: figures.standing.map(|standing| standing.prob_best),
+        expected_loss: figures.standing.map(|standing| standing.expected_loss),
         difference: difference.map(|difference| difference.estimate.value),
         difference_interval: difference.map(|difference| range(&difference.estimate)),
         difference_anytime: difference

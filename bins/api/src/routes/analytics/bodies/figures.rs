@@ -59,20 +59,21 @@ pub struct BanditArmBody {
     pub conversions: u64,
     /// Conversions over units of all epochs: raw and biased, for comparison only.
     pub raw_rate: Option<f64>,
-    /// The rate by AIPW; null until the variant shares epochs of at least two units with the control.
+    /// The rate by AIPW, cut to [0, 1]; null until the variant has units, and all variants together have 25 units with the
+    /// outcome and 25 without, in effect, in the epochs that it shares with the control.
     pub rate: Option<f64>,
-    /// Its 95 % interval.
+    /// Its 95 % interval, cut to [0, 1].
     pub rate_interval: Option<Range>,
     /// The rate by AIPW with scores weighted by the root of the propensity, which is narrower.
     pub rate_root_weighted: Option<f64>,
     /// Its 95 % interval.
     pub rate_root_weighted_interval: Option<Range>,
     /// Probability of being the best of the variants with traffic, from the time in which all of them had some; null for one
-    /// that is retired.
+    /// that is retired, and for all until each has units, and together they have 25 with the outcome and 25 without, in effect.
     pub probability_best: Option<f64>,
     /// What choosing it costs on average, against the same variants over the same time.
     pub expected_loss: Option<f64>,
-    /// Rate minus the control's; none for the control.
+    /// Rate minus the control's; none for the control, and while either has no rate.
     pub difference: Option<f64>,
     /// 95 % interval of the difference with a fixed horizon.
     pub difference_interval: Option<Range>,
