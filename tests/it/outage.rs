@@ -66,7 +66,8 @@ async fn the_storefront_goes_on_without_a_database() {
         let now = app.assign(ask(user)).await;
         assert!(now == *answer || now == degraded(answer.clone()), "{now}");
     }
-    app.assign(ask("a stranger")).await;
+    // The crashed server's sessions may live for a moment, so that this one may have been written.
+    app.assign(ask("an early stranger")).await;
     app.sees_database(false).await;
     for (user, answer) in &known {
         assert_eq!(app.assign(ask(user)).await, degraded(answer.clone()));
