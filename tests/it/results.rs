@@ -287,15 +287,15 @@ async fn the_report_ships_only_what_the_engine_would() {
     let app = winner().await;
     assert!(verdict(&report(&app).await).starts_with("Ship bold"));
     for (sql, wanted) in [
-        // Errors in a tenth of the units, which no guardrail of the experiment names.
+        // A tenth of the requests fail, which no guardrail of the experiment names.
         (
             "UPDATE experiments SET guardrails = '[]';
-             UPDATE variant_moments SET erring_units = units / 10 WHERE variant_id = 12;",
+             UPDATE variant_moments SET sum_errors = trunc(sum_requests / 10) WHERE variant_id = 12;",
             "Do not ship bold: it is ahead in conversion_rate (+20.0 %), but error rate",
         ),
         // A guardrail that was not measured.
         (
-            "UPDATE variant_moments SET erring_units = units / 100;
+            "UPDATE variant_moments SET sum_errors = trunc(sum_requests / 100);
              UPDATE experiments SET guardrails = '[\"p95_latency_ms\"]';",
             "Wait with bold: it is ahead in conversion_rate (+20.0 %), but latency: no data",
         ),
