@@ -89,7 +89,7 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Database {
-    /// Makes the pools; opens no connection yet. Whoever serves owns the tables, too.
+    /// Makes the pools; opens no connection yet. The role that serves owns the tables, too.
     ///
     /// # Errors
     /// [`StorageError::Settings`] when a pool cannot be built.
@@ -98,7 +98,7 @@ impl Database {
         Self::owned_by(settings, owner)
     }
 
-    /// As [`Self::new`], where somebody else owns the tables, or nobody but he reaches the server past a pooler.
+    /// As [`Self::new`], where another role owns the tables, or the owner alone reaches the server past a pooler.
     ///
     /// # Errors
     /// As [`Self::new`].

@@ -103,14 +103,14 @@ fn what_is_rolled_back_was_never_queued() {
     });
 }
 
+/// One that is paged about promotions and rollbacks, and one that is about rollbacks only.
+const TWO_PAGED: &str =
+    "('a', 'pagerduty', true, '{info,critical}'), ('b', 'pagerduty', true, '{critical}')";
+
 #[test]
 fn a_rollback_first_closes_the_incident_and_then_pages_again() {
     with_database(async |db| {
-        configs(
-            db,
-            "('a', 'pagerduty', true, '{info,critical}'), ('b', 'pagerduty', true, '{critical}')",
-        )
-        .await;
+        configs(db, TWO_PAGED).await;
         enqueue(db, &message(Event::Promotion, Level::Info, PROMOTION)).await;
         assert_eq!(queued(db).await, "a pagerduty trigger");
         // It may have arrived all the same.
@@ -131,11 +131,7 @@ fn a_rollback_first_closes_the_incident_and_then_pages_again() {
 #[test]
 fn what_is_told_twice_does_not_close_what_it_opened() {
     with_database(async |db| {
-        configs(
-            db,
-            "('a', 'pagerduty', true, '{info,critical}'), ('b', 'pagerduty', true, '{critical}')",
-        )
-        .await;
+        configs(db, TWO_PAGED).await;
         enqueue(db, &message(Event::Promotion, Level::Info, PROMOTION)).await;
         let rollback = message(Event::Rollback, Level::Critical, PROMOTION);
         assert_eq!(enqueue(db, &rollback).await, 3);
