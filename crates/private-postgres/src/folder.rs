@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error};
 use crate::lock::LockGuard;
@@ -19,6 +21,10 @@ const LOG_MAX_BYTES: u64 = 8 << 20;
 
 /// How much of the log goes into an error.
 const LOG_TAIL_BYTES: usize = 4096;
+
+/// How long a claim waits for an owner to let go. Who was killed while starting a program leaves a copy of the lock's
+/// descriptor with the child, and the lock with it, until the child executes that program.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The folder for the data of the Podium that runs in `checkout`.
 ///
@@ -111,16 +117,22 @@ impl Folder {
     /// Takes the folder for this process, or says who has it.
     pub(crate) fn claim(&self, run_as: &RunAs) -> Result<LockGuard, Error> {
         let path = self.root.join("owner.lock");
-        let file = open_private(&path, run_as)?;
-        let reader = file.try_clone().context("open", &path)?;
-        let Some(lock) = LockGuard::try_exclusive(file, &path)? else {
-            return Err(Error::AlreadyRunning {
-                data_dir: self.root.clone(),
-                pid: holder(reader),
-            });
-        };
-        write_holder(lock.file()).context("write", &path)?;
-        Ok(lock)
+        let deadline = Instant::now() + CLAIM_PATIENCE;
+        loop {
+            let file = open_private(&path, run_as)?;
+            let reader = file.try_clone().context("open", &path)?;
+            if let Some(lock) = LockGuard::try_exclusive(file, &path)? {
+                write_holder(lock.file()).context("write", &path)?;
+                return Ok(lock);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::AlreadyRunning {
+                    data_dir: self.root.clone(),
+                    pid: holder(reader),
+                });
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The password of the server, and whether it has just been made up.
@@ -364,6 +376,23 @@ mod tests {
             );
         }
         fs::remove_dir_all(closed).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_about_to_be_let_go_refuses_nobody() {
+        let (folder, run_as) = Folder::prepare(&scratch()).unwrap();
+        let held = folder.claim(&run_as).unwrap();
+        let letting_go = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(held);
+        });
+        let claimed = folder.claim(&run_as);
+        letting_go.join().unwrap();
+        assert_eq!(
+            holder(claimed.unwrap().file().try_clone().unwrap()),
+            Some(std::process::id())
+        );
+        fs::remove_dir_all(folder.root()).unwrap();
     }
 
     #[test]
