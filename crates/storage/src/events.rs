@@ -1,6 +1,7 @@
 //! Recording events: durable before the answer, once per event id.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -14,8 +15,8 @@ mod copy;
 mod insert;
 
 /// Groups of so many rows are copied. A smaller one is inserted by a single statement, which needs one round trip
-/// instead of five; a larger one costs PostgreSQL less than half a row when it is copied.
-const COPY_FROM: usize = 64;
+/// instead of four; the rows of a larger one cost PostgreSQL about half when they are copied.
+const COPY_FROM: usize = 24;
 
 /// One event of one experiment, checked and attributed.
 #[derive(Clone, Debug)]
@@ -135,30 +136,33 @@ pub enum Recorded {
 #[derive(Clone, Debug)]
 pub struct Recorder {
     database: Database,
+    wary: Arc<copy::Wary>,
 }
 
 impl Recorder {
     /// A recorder over the writers' pool.
     #[must_use]
-    pub const fn new(database: Database) -> Self {
-        Self { database }
+    pub fn new(database: Database) -> Self {
+        Self {
+            database,
+            wary: Arc::default(),
+        }
     }
 
-    /// Writes the distinct rows of all jobs and returns the keys that were new.
-    async fn write(&self, jobs: &[Vec<EventRow>]) -> Result<HashSet<Uuid>, StorageError> {
+    /// Writes the distinct rows of all jobs and returns the keys that were new, or `None` where every row was.
+    async fn write(&self, jobs: &[Vec<EventRow>]) -> Result<Option<HashSet<Uuid>>, StorageError> {
         // One row a key, in key order: two groups with the same ids cannot deadlock, and the first body wins.
-        let mut rows: HashMap<Uuid, &EventRow> = HashMap::new();
-        for row in jobs.iter().flatten() {
-            rows.entry(row.key).or_insert(row);
-        }
-        let mut rows: Vec<&EventRow> = rows.into_values().collect();
-        rows.sort_unstable_by_key(|row| row.key);
+        let mut rows: Vec<&EventRow> = jobs.iter().flatten().collect();
+        let all = rows.len();
+        rows.sort_by_key(|row| row.key);
+        rows.dedup_by_key(|row| row.key);
         let mut link = self.database.write().await?;
         if rows.len() < COPY_FROM {
-            insert::insert(&mut link, &rows).await
-        } else {
-            copy::copy(&mut link, &rows).await
+            return insert::insert(&mut link, &rows).await.map(Some);
         }
+        let new = copy::copy(&mut link, &rows, &self.wary).await?;
+        let distinct = || rows.iter().map(|row| row.key).collect();
+        Ok(new.or_else(|| (rows.len() < all).then(distinct)))
     }
 
     /// Records all jobs together; when the data of one row are refused, in halves, so that it harms only itself.
@@ -194,7 +198,11 @@ impl Recorder {
 }
 
 /// The first row of a new key is the one that was recorded; every other one is a duplicate.
-fn answers(jobs: &[Vec<EventRow>], mut new: HashSet<Uuid>) -> Vec<RecordAnswer> {
+fn answers(jobs: &[Vec<EventRow>], new: Option<HashSet<Uuid>>) -> Vec<RecordAnswer> {
+    let Some(mut new) = new else {
+        let all_new = |rows: &Vec<EventRow>| Ok(vec![Recorded::New; rows.len()]);
+        return jobs.iter().map(all_new).collect();
+    };
     let recorded = |is_new| {
         if is_new {
             Recorded::New

@@ -56,6 +56,10 @@ pub struct Folded {
     pub busy: bool,
 }
 
+/// Events of a pass are read many times and should not go to disk in between.
+const LOCK: &str = "-- fold::lock
+SELECT pg_try_advisory_xact_lock($1), set_config('work_mem', '64MB', true)";
+
 const STATE: &str = "-- fold::state
 SELECT watermark, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax
@@ -176,9 +180,7 @@ pub(crate) async fn keep_out(transaction: &Transaction<'_>) -> Result<(), Storag
 }
 
 async fn pass(transaction: &Transaction<'_>, rows: i64) -> Result<Folded, StorageError> {
-    let lock = transaction
-        .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&LOCK_KEY])
-        .await?;
+    let lock = transaction.query_one(LOCK, &[&LOCK_KEY]).await?;
     if !lock.get::<_, bool>(0) {
         return Ok(Folded {
             busy: true,

@@ -12,6 +12,10 @@ use crate::problem::ApiError;
 /// Whether `key` spells the camelCase `name`, in camelCase or in snake_case.
 #[must_use]
 pub fn spells(key: &str, name: &str) -> bool {
+    // Each member is compared with each name, and nearly all differ in their first letter or are too short.
+    if key.len() < name.len() || key.as_bytes().first() != name.as_bytes().first() {
+        return false;
+    }
     if key == name {
         return true;
     }
@@ -130,7 +134,11 @@ impl<'n, 'a> Fields<'n, 'a> {
     pub fn take_nullable(&mut self, name: &str) -> Option<&'n Node<'a>> {
         let mut found = None;
         for (at, (key, node)) in self.members.iter().enumerate() {
-            if key == name || (!self.camel_only && spells(key, name)) {
+            if if self.camel_only {
+                key == name
+            } else {
+                spells(key, name)
+            } {
                 if found.is_some() {
                     self.both_spellings = Some(name.to_owned());
                 }

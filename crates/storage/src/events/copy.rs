@@ -1,13 +1,17 @@
-//! A large group: its keys by one statement, then the rows whose keys were new by COPY, in one transaction.
+//! A large group: keys and rows by COPY, in one transaction. Ids that were there before are rare, and looking for each costs
+//! as much as writing it, so a group is written as if there were none. The unique index refuses it where there is one; then it
+//! is written anew by [`Manner::Looking`], and so are the next ones, because repetitions come in swarms.
 
 use std::collections::HashSet;
 use std::error::Error;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{BufMut, BytesMut};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
@@ -17,7 +21,38 @@ use crate::database::Link;
 use crate::numeric::TenThousandths;
 use crate::rows::column;
 
-/// The keys are told only when some were there before, which is rare.
+/// Groups that look for ids that are there, after one that met such an id.
+const WARY_GROUPS: u32 = 100;
+
+/// How many of the next groups look for ids that are there.
+#[derive(Debug, Default)]
+pub(super) struct Wary(AtomicU32);
+
+impl Wary {
+    fn begin(&self) {
+        self.0.store(WARY_GROUPS, Ordering::Relaxed);
+    }
+
+    /// Whether this group has to look.
+    fn count_down(&self) -> bool {
+        let less = |left: u32| left.checked_sub(1);
+        let update = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        update.is_ok()
+    }
+}
+
+/// How the keys of a group are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// By COPY; an id that is there refuses the whole group.
+    Trusting,
+    /// By a statement that tells which ids are new.
+    Looking,
+}
+
+/// The keys are told only when some were there before.
 const KEYS: &str = "-- events::keys
 WITH new AS (
     INSERT INTO experiment_event_keys (key) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING key),
@@ -25,6 +60,12 @@ counted AS (SELECT count(*) AS keys FROM new)
 SELECT CASE WHEN c.keys < cardinality($1::uuid[]) THEN ARRAY(SELECT key FROM new) END AS new,
        pg_current_xact_id()::text::bigint AS tx_id, now() AS arrived_at
 FROM counted c";
+
+const STAMP: &str = "-- events::stamp
+SELECT pg_current_xact_id()::text::bigint AS tx_id, now() AS arrived_at";
+
+const COPY_KEYS: &str = "-- events::copy_keys
+COPY experiment_event_keys (key) FROM STDIN (FORMAT binary)";
 
 const COPY: &str = "-- events::copy
 COPY experiment_events (event_id, user_id, experiment_id, variant_id, event_type, item_id, brand_id, position, module_id,
@@ -58,39 +99,51 @@ const TYPES: [Type; 23] = [
     Type::INT8,
 ];
 
-/// Writes rows with distinct keys, in key order, and returns the keys that were new.
+/// Writes rows with distinct keys, in key order, and returns the keys that were new, or `None` where all were.
 pub(super) async fn copy(
     link: &mut Link,
     rows: &[&EventRow],
-) -> Result<HashSet<Uuid>, StorageError> {
+    wary: &Wary,
+) -> Result<Option<HashSet<Uuid>>, StorageError> {
+    if !wary.count_down() {
+        match in_time(link, rows, Manner::Trusting).await {
+            Err(error) if error.sql_state() == Some(&SqlState::UNIQUE_VIOLATION) => wary.begin(),
+            outcome => return outcome,
+        }
+    }
+    in_time(link, rows, Manner::Looking).await
+}
+
+async fn in_time(
+    link: &mut Link,
+    rows: &[&EventRow],
+    manner: Manner,
+) -> Result<Option<HashSet<Uuid>>, StorageError> {
     let limit = link.limit();
-    let outcome = tokio::time::timeout(limit, in_transaction(link.object_mut()?, rows)).await;
+    let work = in_transaction(link.object_mut()?, rows, manner);
+    let outcome = tokio::time::timeout(limit, work).await;
     link.settle(outcome)
 }
 
 async fn in_transaction(
     client: &mut Object,
     rows: &[&EventRow],
-) -> Result<HashSet<Uuid>, StorageError> {
-    let keys: Vec<Uuid> = rows.iter().map(|row| row.key).collect();
+    manner: Manner,
+) -> Result<Option<HashSet<Uuid>>, StorageError> {
     let transaction = client.transaction().await?;
-    let statement = transaction.prepare_cached(KEYS).await?;
-    let told = transaction.query_one(&statement, &[&keys]).await?;
-    let new: Option<Vec<Uuid>> = column(&told, "experiment_event_keys", "new")?;
-    let stamp = Stamp {
-        tx_id: column(&told, "experiment_event_keys", "tx_id")?,
-        arrived_at: column(&told, "experiment_event_keys", "arrived_at")?,
+    let (new, stamp) = match manner {
+        Manner::Trusting => (None, copy_keys(&transaction, rows).await?),
+        Manner::Looking => insert_keys(&transaction, rows).await?,
     };
-    let new: HashSet<Uuid> = new.unwrap_or(keys).into_iter().collect();
-    if !new.is_empty() {
-        let fresh: Vec<&EventRow> = rows
-            .iter()
-            .copied()
-            .filter(|row| new.contains(&row.key))
-            .collect();
-        copy_rows(&transaction, &fresh, &stamp).await?;
+    match &new {
+        None => copy_rows(transaction, rows, &stamp).await?,
+        Some(new) if new.is_empty() => transaction.commit().await?,
+        Some(new) => {
+            let is_new = |row: &&EventRow| new.contains(&row.key);
+            let fresh: Vec<&EventRow> = rows.iter().copied().filter(is_new).collect();
+            copy_rows(transaction, &fresh, &stamp).await?;
+        }
     }
-    transaction.commit().await?;
     Ok(new)
 }
 
@@ -100,8 +153,50 @@ struct Stamp {
     arrived_at: DateTime<Utc>,
 }
 
-async fn copy_rows(
+impl Stamp {
+    fn of(row: &tokio_postgres::Row) -> Result<Self, StorageError> {
+        Ok(Self {
+            tx_id: column(row, "experiment_event_keys", "tx_id")?,
+            arrived_at: column(row, "experiment_event_keys", "arrived_at")?,
+        })
+    }
+}
+
+/// Returns the keys that were new, or `None` where all were.
+async fn insert_keys(
     transaction: &Transaction<'_>,
+    rows: &[&EventRow],
+) -> Result<(Option<HashSet<Uuid>>, Stamp), StorageError> {
+    let keys: Vec<Uuid> = rows.iter().map(|row| row.key).collect();
+    let statement = transaction.prepare_cached(KEYS).await?;
+    let told = transaction.query_one(&statement, &[&keys]).await?;
+    let new: Option<Vec<Uuid>> = column(&told, "experiment_event_keys", "new")?;
+    let new = new.map(|keys| keys.into_iter().collect());
+    Ok((new, Stamp::of(&told)?))
+}
+
+async fn copy_keys(
+    transaction: &Transaction<'_>,
+    rows: &[&EventRow],
+) -> Result<Stamp, StorageError> {
+    let stamp = transaction.prepare_cached(STAMP).await?;
+    let copy = transaction.prepare_cached(COPY_KEYS).await?;
+    // Both go out together: one trip to the server instead of two.
+    let (told, sink) = tokio::try_join!(
+        transaction.query_one(&stamp, &[]),
+        transaction.copy_in(&copy)
+    )?;
+    let mut writer = pin!(BinaryCopyInWriter::new(sink, &[Type::UUID]));
+    for row in rows {
+        writer.as_mut().write(&[&row.key]).await?;
+    }
+    writer.as_mut().finish().await?;
+    Stamp::of(&told)
+}
+
+/// Copies the rows and commits.
+async fn copy_rows(
+    transaction: Transaction<'_>,
     rows: &[&EventRow],
     stamp: &Stamp,
 ) -> Result<(), StorageError> {
@@ -138,7 +233,11 @@ async fn copy_rows(
         ];
         writer.as_mut().write(&values).await?;
     }
-    writer.as_mut().finish().await?;
+    // The commit follows without waiting for what the copy says. Where the copy failed PostgreSQL rolls back, and calls
+    // that no error; the copy's own tells.
+    let (copied, committed) = tokio::join!(writer.as_mut().finish(), transaction.commit());
+    copied?;
+    committed?;
     Ok(())
 }
 

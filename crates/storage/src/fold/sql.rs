@@ -40,91 +40,137 @@ const ACTIVE: [(&str, &str); 6] = [
 /// Those of [`ACTIVE`] that are counted among units that a bandit drew: what can be the outcome of a unit.
 const DRAWN_ACTIVE: usize = 3;
 
+/// What the statements below read of an event. Kinds are told apart once, and what never is null and has one width comes
+/// first: rows are read many times, and PostgreSQL finds such columns without walking along the others.
+macro_rules! event_columns {
+    ($event:literal) => {
+        concat!(
+            $event,
+            ".experiment_id, date_trunc('hour', ",
+            $event,
+            ".occurred_at) AS hour, ",
+            "(",
+            $event,
+            ".occurred_at AT TIME ZONE 'UTC')::date AS day, ",
+            $event,
+            ".event_type = 'impression' AS is_impression, ",
+            $event,
+            ".event_type = 'click' AS is_click, ",
+            $event,
+            ".event_type = 'add_to_cart' AS is_add_to_cart, ",
+            $event,
+            ".event_type = 'purchase' AS is_purchase, ",
+            $event,
+            ".event_type = 'engagement' AS is_engagement, ",
+            $event,
+            ".event_type = 'request' AS is_request, ",
+            $event,
+            ".position, ",
+            $event,
+            ".item_id, ",
+            $event,
+            ".brand_id, ",
+            $event,
+            ".value, ",
+            $event,
+            ".latency_ms, ",
+            $event,
+            ".is_error"
+        )
+    };
+}
+
+/// Events that belong to items, brands and positions.
+const PLACED: &str = "(s.is_impression OR s.is_click OR s.is_add_to_cart OR s.is_purchase)";
+
 /// Columns of the rollups by event: name and the expression that sums it.
 const EVENT_SUMS: [(&str, &str); 8] = [
-    (
-        "impressions",
-        "count(*) FILTER (WHERE s.event_type = 'impression')",
-    ),
-    ("clicks", "count(*) FILTER (WHERE s.event_type = 'click')"),
-    (
-        "add_to_carts",
-        "count(*) FILTER (WHERE s.event_type = 'add_to_cart')",
-    ),
-    (
-        "purchases",
-        "count(*) FILTER (WHERE s.event_type = 'purchase')",
-    ),
+    ("impressions", "count(*) FILTER (WHERE s.is_impression)"),
+    ("clicks", "count(*) FILTER (WHERE s.is_click)"),
+    ("add_to_carts", "count(*) FILTER (WHERE s.is_add_to_cart)"),
+    ("purchases", "count(*) FILTER (WHERE s.is_purchase)"),
     (
         "purchase_value",
-        "coalesce(sum(s.value) FILTER (WHERE s.event_type = 'purchase'), 0)",
+        "coalesce(sum(s.value) FILTER (WHERE s.is_purchase), 0)",
     ),
     (
         "engagement",
-        "coalesce(sum(s.value) FILTER (WHERE s.event_type = 'engagement'), 0)",
+        "coalesce(sum(s.value) FILTER (WHERE s.is_engagement), 0)",
     ),
-    (
-        "requests",
-        "count(*) FILTER (WHERE s.event_type = 'request')",
-    ),
+    ("requests", "count(*) FILTER (WHERE s.is_request)"),
     (
         "errors",
-        "count(*) FILTER (WHERE s.event_type = 'request' AND s.is_error)",
+        "count(*) FILTER (WHERE s.is_request AND s.is_error)",
     ),
 ];
 
+/// A column that sums what units contribute.
+struct Column {
+    name: String,
+    /// One unit's contribution.
+    sql: String,
+    /// The totals that it is made of.
+    totals: Vec<&'static str>,
+}
+
 /// Every column of `variant_moments` behind `units` and `client_units`, with the expression that yields one unit's
 /// contribution from its total, where `value(total)` is the SQL of that total.
-fn moment_columns(value: impl Fn(&str) -> String) -> Vec<(String, String)> {
+fn moment_columns(value: impl Fn(&str) -> String) -> Vec<Column> {
     let mut columns = Vec::new();
+    let mut add = |name: String, sql: String, totals: Vec<&'static str>| {
+        columns.push(Column { name, sql, totals });
+    };
     for (name, total) in ACTIVE {
-        columns.push((name.to_owned(), format!("({} > 0)::integer", value(total))));
+        let with = format!("({} > 0)::integer", value(total));
+        add(name.to_owned(), with, vec![total]);
     }
     for total in TOTALS {
-        columns.push((format!("sum_{total}"), value(total)));
+        add(format!("sum_{total}"), value(total), vec![total]);
     }
     for total in TOTALS {
-        columns.push((
-            format!("sq_{total}"),
-            format!("{0}::numeric * {0}", value(total)),
-        ));
+        let square = format!("{0}::numeric * {0}", value(total));
+        add(format!("sq_{total}"), square, vec![total]);
     }
     for (x, y) in PRODUCTS {
-        columns.push((
-            format!("x_{x}_{y}"),
-            format!("{}::numeric * {}", value(x), value(y)),
-        ));
+        let product = format!("{}::numeric * {}", value(x), value(y));
+        add(format!("x_{x}_{y}"), product, vec![x, y]);
     }
     columns
 }
 
 /// As [`moment_columns`], for `covariate_moments` behind `units`, `sum_x` and `sq_x`; the covariate is the column
 /// `covariate`.
-fn covariate_columns(value: impl Fn(&str) -> String) -> Vec<(String, String)> {
+fn covariate_columns(value: impl Fn(&str) -> String) -> Vec<Column> {
     let mut columns = Vec::new();
-    let mut add = |x_name: String, name: String, of_unit: String| {
-        columns.push((x_name, format!("covariate * {of_unit}")));
-        columns.push((name, of_unit));
+    let mut add = |x_name: String, name: String, of_unit: String, total: &'static str| {
+        for (name, sql) in [(x_name, format!("covariate * {of_unit}")), (name, of_unit)] {
+            let totals = vec![total];
+            columns.push(Column { name, sql, totals });
+        }
     };
     for (name, total) in ACTIVE {
         let with = format!("({} > 0)::integer", value(total));
-        add(format!("x_{name}"), name.to_owned(), with);
+        add(format!("x_{name}"), name.to_owned(), with, total);
     }
     for total in TOTALS {
-        add(format!("x_{total}"), format!("sum_{total}"), value(total));
+        add(
+            format!("x_{total}"),
+            format!("sum_{total}"),
+            value(total),
+            total,
+        );
     }
     columns
 }
 
 /// As [`moment_columns`], for `variant_drawn_units` behind `units`.
-fn drawn_columns(value: impl Fn(&str) -> String) -> Vec<(String, String)> {
+fn drawn_columns(value: impl Fn(&str) -> String) -> Vec<Column> {
     let active = ACTIVE.iter().take(DRAWN_ACTIVE);
     active
-        .map(|(name, total)| {
-            (
-                (*name).to_owned(),
-                format!("({} > 0)::integer", value(total)),
-            )
+        .map(|(name, total)| Column {
+            name: (*name).to_owned(),
+            sql: format!("({} > 0)::integer", value(total)),
+            totals: vec![total],
         })
         .collect()
 }
@@ -158,8 +204,7 @@ fn sums(columns: &[(&str, &str)], sign: &str) -> String {
 }
 
 /// The rollups that are sums over events, from `good` (counting events with `variant_id`, `epoch` and `excluded` of their
-/// unit),
-/// with a sign.
+/// unit), with a sign. Items, brands and positions are counted in one pass over the events.
 fn event_rollups(sign: &str) -> String {
     let all = &EVENT_SUMS;
     let five = EVENT_SUMS.get(..5).unwrap_or_default();
@@ -168,45 +213,64 @@ fn event_rollups(sign: &str) -> String {
         "variant_hours",
         "experiment_id, variant_id, hour",
         &names(all),
-        &format!("SELECT s.experiment_id, s.variant_id, date_trunc('hour', s.occurred_at), {} {included} GROUP BY 1, 2, 3", sums(all, sign)),
+        &format!(
+            "SELECT s.experiment_id, s.variant_id, s.hour, {} {included} GROUP BY 1, 2, 3",
+            sums(all, sign)
+        ),
     )
-    .replace("ON CONFLICT (experiment_id, variant_id, hour)", "ON CONFLICT (experiment_id, hour, variant_id)");
+    .replace(
+        "ON CONFLICT (experiment_id, variant_id, hour)",
+        "ON CONFLICT (experiment_id, hour, variant_id)",
+    );
+    let five_as: Vec<String> = five
+        .iter()
+        .map(|(name, sql)| format!("{sign}{sql} AS {name}"))
+        .collect();
+    let placed = format!(
+        "SELECT s.experiment_id, s.variant_id, s.item_id, s.brand_id, s.position, s.day,
+                grouping(s.item_id) = 0 AS of_item, grouping(s.brand_id) = 0 AS of_brand, grouping(s.position) = 0 AS of_position,
+                {}
+         {included} AND {PLACED}
+         GROUP BY GROUPING SETS ((s.experiment_id, s.variant_id, s.item_id), (s.experiment_id, s.variant_id, s.brand_id),
+                                 (s.experiment_id, s.variant_id, s.position, s.day))",
+        five_as.join(", ")
+    );
+    let added: Vec<String> = five
+        .iter()
+        .map(|(name, _)| format!("sum(p.{name})"))
+        .collect();
     let dimensions = add_into(
         "variant_dimensions",
         "experiment_id, variant_id, dimension, key",
         &names(five),
         &format!(
-            "SELECT s.experiment_id, s.variant_id, d.dimension, d.key, {} \
-             FROM good s CROSS JOIN LATERAL (VALUES ('item', s.item_id), ('brand', s.brand_id), ('position', s.position::text)) AS d (dimension, key) \
-             WHERE NOT s.excluded AND d.key IS NOT NULL AND s.event_type IN ('impression', 'click', 'add_to_cart', 'purchase') \
-             GROUP BY 1, 2, 3, 4",
-            sums(five, sign)
+            "SELECT p.experiment_id, p.variant_id, d.dimension, d.key, {}
+         FROM placed p CROSS JOIN LATERAL (SELECT
+             CASE WHEN p.of_item THEN 'item' WHEN p.of_brand THEN 'brand' ELSE 'position' END AS dimension,
+             CASE WHEN p.of_item THEN p.item_id WHEN p.of_brand THEN p.brand_id ELSE p.position::text END AS key) d
+         WHERE d.key IS NOT NULL GROUP BY 1, 2, 3, 4",
+            added.join(", ")
         ),
     );
-    let positions = format!(
-        "INSERT INTO position_performance (experiment_id, position, date, impressions, clicks, conversions, total_value)
-         SELECT s.experiment_id, s.position, (s.occurred_at AT TIME ZONE 'UTC')::date,
-                {sign}count(*) FILTER (WHERE s.event_type = 'impression'), {sign}count(*) FILTER (WHERE s.event_type = 'click'),
-                {sign}count(*) FILTER (WHERE s.event_type = 'purchase'),
-                {sign}coalesce(sum(s.value) FILTER (WHERE s.event_type = 'purchase'), 0)
-         {included} AND s.position IS NOT NULL AND s.event_type IN ('impression', 'click', 'add_to_cart', 'purchase')
+    let positions = "INSERT INTO position_performance (experiment_id, position, date, impressions, clicks, conversions, total_value)
+         SELECT p.experiment_id, p.position, p.day, sum(p.impressions), sum(p.clicks), sum(p.purchases), sum(p.purchase_value)
+         FROM placed p WHERE p.of_position AND p.position IS NOT NULL
          GROUP BY 1, 2, 3
          ON CONFLICT (experiment_id, position, date) DO UPDATE SET
              impressions = position_performance.impressions + EXCLUDED.impressions,
              clicks = position_performance.clicks + EXCLUDED.clicks,
              conversions = position_performance.conversions + EXCLUDED.conversions,
              total_value = position_performance.total_value + EXCLUDED.total_value,
-             updated_at = now()"
-    );
+             updated_at = now()";
     let latencies = format!(
         "INSERT INTO variant_latencies (experiment_id, variant_id, epoch, bucket, requests)
          SELECT s.experiment_id, s.variant_id, s.epoch, podium_latency_bucket(s.latency_ms), {sign}count(*)
-         {included} AND s.event_type = 'request' AND s.latency_ms IS NOT NULL GROUP BY 1, 2, 3, 4
+         {included} AND s.is_request AND s.latency_ms IS NOT NULL GROUP BY 1, 2, 3, 4
          ON CONFLICT (experiment_id, variant_id, epoch, bucket) DO UPDATE SET
              requests = variant_latencies.requests + EXCLUDED.requests"
     );
     format!(
-        "hours AS ({hours}),\ndimensions AS ({dimensions}),\npositions AS ({positions}),\nlatencies AS ({latencies})"
+        "hours AS ({hours}),\nplaced AS MATERIALIZED ({placed}),\ndimensions AS ({dimensions}),\npositions AS ({positions}),\nlatencies AS ({latencies})"
     )
 }
 
@@ -214,41 +278,40 @@ fn event_rollups(sign: &str) -> String {
 /// behind reads this alone: a join between two intermediate results has no statistics, and the planner may well run it
 /// as a nested loop over both.
 pub(crate) const GOOD: &str = "good AS MATERIALIZED (
-    SELECT s.*, coalesce(o.unit, u.unit) AS unit, coalesce(o.variant_id, u.variant_id) AS variant_id,
-           coalesce(o.epoch, u.epoch) AS epoch, coalesce(o.excluded, u.excluded, true) AS excluded
+    SELECT coalesce(o.excluded, u.excluded, true) AS excluded, coalesce(o.variant_id, u.variant_id) AS variant_id,
+           coalesce(o.epoch, u.epoch) AS epoch, s.*, coalesce(o.unit, u.unit) AS unit
     FROM src s
     LEFT JOIN unit_totals o ON o.experiment_id = s.experiment_id AND o.unit = s.user_id
     LEFT JOIN unit_aliases a ON o.unit IS NULL AND a.alias_unit = s.user_id AND a.experiment_id = s.experiment_id
     LEFT JOIN unit_totals u ON u.experiment_id = a.experiment_id AND u.unit = a.unit
     WHERE s.counted)";
 
-/// What each unit gained: its events, and the sessions that are new for it.
+/// What each unit gained on each day, and in all: its events, and the sessions that are new for it, which came with events.
 fn delta() -> String {
     let of_events = EVENT_SUMS
         .iter()
         .map(|(name, sql)| format!("{sql} AS {name}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let none = EVENT_SUMS.map(|_| "0").join(", ");
-    let sums = TOTALS.map(|total| match total {
-        "purchase_value" | "engagement" => format!("sum({total}) AS {total}"),
-        count => format!("sum({count})::bigint AS {count}"),
+    let sums = EVENT_SUMS.map(|(name, _)| match name {
+        "purchase_value" | "engagement" => format!("sum(g.{name}) AS {name}"),
+        count => format!("sum(g.{count})::bigint AS {count}"),
     });
     format!(
-        "delta AS (
-    SELECT experiment_id, unit, {}
-    FROM (SELECT s.experiment_id, s.unit, {of_events}, 0 AS sessions FROM good s WHERE s.unit IS NOT NULL GROUP BY 1, 2
-          UNION ALL
-          SELECT experiment_id, unit, {none}, count(*) FROM fresh_sessions GROUP BY 1, 2) parts
-    GROUP BY 1, 2)",
+        "gained AS MATERIALIZED (
+    SELECT s.experiment_id, s.unit, s.day, bool_or(s.excluded) AS excluded, {of_events}
+    FROM good s WHERE s.unit IS NOT NULL GROUP BY 1, 2, 3),
+delta AS (
+    SELECT d.*, coalesce(f.sessions, 0) AS sessions
+    FROM (SELECT g.experiment_id, g.unit, {} FROM gained g GROUP BY 1, 2) d
+    LEFT JOIN (SELECT experiment_id, unit, count(*) AS sessions FROM fresh_sessions GROUP BY 1, 2) f USING (experiment_id, unit))",
         sums.join(", ")
     )
 }
 
-/// Names of the columns that `columns` makes of the totals, and what they gained in the rows of `changed`.
-fn gained(
-    columns: impl Fn(&dyn Fn(&str) -> String) -> Vec<(String, String)>,
-) -> (Vec<String>, String) {
+/// Names of the columns that `columns` makes of the totals, and what they gained in the rows of `changed`. Most totals of
+/// most units did not change, and exact arithmetic on what did not is the dearest part of a pass.
+fn gained(columns: impl Fn(&dyn Fn(&str) -> String) -> Vec<Column>) -> (Vec<String>, String) {
     let (new, old) = (
         columns(&|t| format!("new_{t}")),
         columns(&|t| format!("(new_{t} - d_{t})")),
@@ -256,10 +319,18 @@ fn gained(
     let differences = new
         .iter()
         .zip(&old)
-        .map(|((_, n), (_, o))| format!("sum(({n}) - ({o}))"))
+        .map(|(new, old)| {
+            let changed: Vec<String> = new.totals.iter().map(|t| format!("d_{t} <> 0")).collect();
+            format!(
+                "coalesce(sum(({}) - ({})) FILTER (WHERE {}), 0)",
+                new.sql,
+                old.sql,
+                changed.join(" OR ")
+            )
+        })
         .collect::<Vec<_>>()
         .join(", ");
-    let names = new.into_iter().map(|(name, _)| name).collect();
+    let names = new.into_iter().map(|column| column.name).collect();
     (names, differences)
 }
 
@@ -319,16 +390,14 @@ pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| {
         "experiment_id, day, unit",
         &names(&EVENT_SUMS),
         &format!(
-            "SELECT s.experiment_id, (s.occurred_at AT TIME ZONE 'UTC')::date, s.unit, {} \
-             FROM good s WHERE NOT s.excluded GROUP BY 1, 2, 3",
-            sums(&EVENT_SUMS, "")
+            "SELECT g.experiment_id, g.day, g.unit, {} FROM gained g WHERE NOT g.excluded",
+            names(&EVENT_SUMS).join(", ")
         ),
     );
     format!(
         "-- fold::events
 WITH src AS MATERIALIZED (
-    SELECT experiment_id, user_id, event_type, item_id, brand_id, position, value, session_id, occurred_at, latency_ms, is_error, counted, is_bot
-    FROM experiment_events WHERE tx_id >= $1 AND tx_id < $2),
+    SELECT e.counted, e.is_bot, {events}, e.user_id, e.session_id FROM experiment_events e WHERE e.tx_id >= $1 AND e.tx_id < $2),
 {GOOD},
 fresh_sessions AS (
     INSERT INTO unit_sessions (experiment_id, unit, session_key)
@@ -354,6 +423,7 @@ counters AS (
         bot_events = experiment_counters.bot_events + EXCLUDED.bot_events,
         uncounted_events = experiment_counters.uncounted_events + EXCLUDED.uncounted_events)
 SELECT (SELECT count(*) FROM src) AS events, (SELECT count(*) FROM good WHERE unit IS NULL) AS strangers",
+        events = event_columns!("e"),
         delta = delta(),
         rollups = event_rollups("")
     )
@@ -497,17 +567,12 @@ SELECT EXISTS (SELECT 1 FROM named n JOIN unit_totals t ON t.experiment_id = n.e
 });
 
 /// Subtracts from a table of moments: `first` as they stand, and the sums of `columns` over the rows `from`.
-fn taken_out(
-    table: &str,
-    first: &[(&str, &str)],
-    columns: &[(String, String)],
-    from: &str,
-) -> String {
+fn taken_out(table: &str, first: &[(&str, &str)], columns: &[Column], from: &str) -> String {
     let mut all = names(first);
-    all.extend(columns.iter().map(|(name, _)| name.clone()));
+    all.extend(columns.iter().map(|column| column.name.clone()));
     let mut all_sums = sums(first, "");
-    for (_, sql) in columns {
-        let _ = write!(all_sums, ", -sum({sql})");
+    for column in columns {
+        let _ = write!(all_sums, ", -sum({})", column.sql);
     }
     let select =
         format!("SELECT experiment_id, variant_id, epoch, {all_sums} {from} GROUP BY 1, 2, 3");
@@ -565,12 +630,12 @@ who AS MATERIALIZED (
     SELECT g.experiment_id, a.alias_unit, g.variant_id, g.epoch FROM gone g
     JOIN unit_aliases a ON a.unit = g.unit AND a.experiment_id = g.experiment_id),
 good AS MATERIALIZED (
-    SELECT e.experiment_id, e.event_type, e.item_id, e.brand_id, e.position, e.value, e.occurred_at, e.latency_ms,
-           e.is_error, w.variant_id, w.epoch, false AS excluded
+    SELECT {events}, w.variant_id, w.epoch, false AS excluded
     FROM experiment_events e JOIN who w USING (experiment_id, user_id) WHERE e.counted AND e.tx_id < $1),
 days AS (DELETE FROM unit_days d USING gone g WHERE d.experiment_id = g.experiment_id AND d.unit = g.unit),
 {rollups}
 SELECT count(*) AS gone FROM gone",
+        events = event_columns!("e"),
         rollups = event_rollups("-")
     )
 });

@@ -108,6 +108,47 @@ fn a_copied_group_leaves_the_rows_of_an_inserted_one() {
     });
 }
 
+/// A group is copied as if its ids were new; one that was there makes the recorder look, in this group and the next ones.
+#[test]
+fn an_id_that_was_there_changes_the_manner_and_not_the_outcome() {
+    with_database(async |db| {
+        let recorder = Recorder::new(db.database.clone());
+        let jobs = |from: usize| -> Vec<Vec<EventRow>> {
+            (from..from + MANY).map(|n| vec![row(n, 1)]).collect()
+        };
+        for (from, old) in [
+            (0, 0),
+            (MANY, 0),
+            (MANY + 1, MANY - 1),
+            (2, MANY),
+            (300, 101),
+            (600, 0),
+        ] {
+            let mut jobs = jobs(from);
+            // One id of each group stands in it twice.
+            jobs.push(vec![row(from + MANY - 1, 1)]);
+            let answers = recorder.run(jobs).await;
+            let told = |what: Recorded| answers.iter().filter(|a| **a == Ok(vec![what])).count();
+            assert_eq!(
+                (told(Recorded::New), told(Recorded::Duplicate)),
+                (MANY - old, old + 1),
+                "{from}"
+            );
+        }
+        let counts = db
+            .client()
+            .await
+            .query_one(
+                "SELECT (SELECT count(*) FROM experiment_event_keys), count(*), count(DISTINCT event_id) FROM experiment_events",
+                &[],
+            )
+            .await
+            .unwrap();
+        let counts: [i64; 3] = [counts.get(0), counts.get(1), counts.get(2)];
+        assert_eq!(counts, [700; 3]);
+    });
+}
+
 #[test]
 fn a_copied_group_records_each_id_once() {
     with_database(async |db| {
