@@ -512,6 +512,23 @@ impl Link {
         }
     }
 
+    /// As [`Link::settle`], for work with a COPY in it. One that is refused before it takes data is answered twice, and the
+    /// driver would hand the second answer to whoever uses the connection next, so the connection is closed. What the data
+    /// are refused for comes later and leaves nothing behind.
+    pub(crate) fn settle_copy<T>(
+        &mut self,
+        outcome: Result<Result<T, StorageError>, tokio::time::error::Elapsed>,
+    ) -> Result<T, StorageError> {
+        let settled = self.settle(outcome);
+        if let Err(error) = &settled
+            && !error.is_data_fault()
+            && let Some(object) = self.object.take()
+        {
+            drop(Object::take(object));
+        }
+        settled
+    }
+
     fn discard(&mut self) {
         self.database
             .failed(Failure::StatementTimeout, self.purpose);

@@ -143,7 +143,7 @@ impl Keeper {
         let limit = link.limit();
         let work = in_transaction(link.object_mut()?, decisions);
         let outcome = tokio::time::timeout(limit, work).await;
-        link.settle(outcome)
+        link.settle_copy(outcome)
     }
 }
 

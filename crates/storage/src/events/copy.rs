@@ -122,7 +122,7 @@ async fn in_time(
     let limit = link.limit();
     let work = in_transaction(link.object_mut()?, rows, manner);
     let outcome = tokio::time::timeout(limit, work).await;
-    link.settle(outcome)
+    link.settle_copy(outcome)
 }
 
 async fn in_transaction(

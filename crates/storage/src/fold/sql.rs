@@ -286,25 +286,30 @@ pub(crate) const GOOD: &str = "good AS MATERIALIZED (
     LEFT JOIN unit_totals u ON u.experiment_id = a.experiment_id AND u.unit = a.unit
     WHERE s.counted)";
 
-/// What each unit gained on each day, and in all: its events, and the sessions that are new for it, which came with events.
+/// What each unit gained on each day, and in all: its events, and the sessions that are new for it. The two are added up and
+/// not joined: neither has statistics.
 fn delta() -> String {
     let of_events = EVENT_SUMS
         .iter()
         .map(|(name, sql)| format!("{sql} AS {name}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let sums = EVENT_SUMS.map(|(name, _)| match name {
-        "purchase_value" | "engagement" => format!("sum(g.{name}) AS {name}"),
-        count => format!("sum(g.{count})::bigint AS {count}"),
+    let events = names(&EVENT_SUMS).join(", ");
+    let none = EVENT_SUMS.map(|_| "0").join(", ");
+    let sums = TOTALS.map(|total| match total {
+        "purchase_value" | "engagement" => format!("sum({total}) AS {total}"),
+        count => format!("sum({count})::bigint AS {count}"),
     });
     format!(
         "gained AS MATERIALIZED (
     SELECT s.experiment_id, s.unit, s.day, bool_or(s.excluded) AS excluded, {of_events}
     FROM good s WHERE s.unit IS NOT NULL GROUP BY 1, 2, 3),
 delta AS (
-    SELECT d.*, coalesce(f.sessions, 0) AS sessions
-    FROM (SELECT g.experiment_id, g.unit, {} FROM gained g GROUP BY 1, 2) d
-    LEFT JOIN (SELECT experiment_id, unit, count(*) AS sessions FROM fresh_sessions GROUP BY 1, 2) f USING (experiment_id, unit))",
+    SELECT experiment_id, unit, {}
+    FROM (SELECT experiment_id, unit, {events}, 0 AS sessions FROM gained
+          UNION ALL
+          SELECT experiment_id, unit, {none}, 1 FROM fresh_sessions) parts
+    GROUP BY 1, 2)",
         sums.join(", ")
     )
 }

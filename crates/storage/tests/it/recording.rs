@@ -149,6 +149,32 @@ fn an_id_that_was_there_changes_the_manner_and_not_the_outcome() {
     });
 }
 
+/// A COPY that is refused before it takes data leaves an answer behind that nobody waits for.
+#[test]
+fn a_connection_whose_copy_was_refused_is_used_no_more() {
+    with_database(async |db| {
+        let admin = db.client().await;
+        let read_only = async |setting: &str| {
+            let name = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I ";
+            let statement = format!("{name}{setting}', current_database()); END $$");
+            admin.batch_execute(&statement).await.unwrap();
+        };
+        let recorder = Recorder::new(db.database.clone());
+        let jobs = |from: usize| -> Vec<Vec<EventRow>> {
+            (from..from + MANY).map(|n| vec![row(n, 1)]).collect()
+        };
+        read_only("SET default_transaction_read_only = on").await;
+        let refused = recorder.run(jobs(0)).await;
+        assert!(refused.iter().all(Result::is_err), "{refused:?}");
+        read_only("RESET default_transaction_read_only").await;
+        for from in [0, MANY] {
+            let answers = recorder.run(jobs(from)).await;
+            assert_eq!(answers, vec![Ok(vec![Recorded::New]); MANY], "{from}");
+        }
+        assert_eq!(recorded(db, 1).await.len(), 2 * MANY);
+    });
+}
+
 #[test]
 fn a_copied_group_records_each_id_once() {
     with_database(async |db| {
