@@ -134,11 +134,12 @@ impl<'n, 'a> Fields<'n, 'a> {
     pub fn take_nullable(&mut self, name: &str) -> Option<&'n Node<'a>> {
         let mut found = None;
         for (at, (key, node)) in self.members.iter().enumerate() {
-            if if self.camel_only {
+            let is_named = if self.camel_only {
                 key == name
             } else {
                 spells(key, name)
-            } {
+            };
+            if is_named {
                 if found.is_some() {
                     self.both_spellings = Some(name.to_owned());
                 }

@@ -42,43 +42,12 @@ const DRAWN_ACTIVE: usize = 3;
 
 /// What the statements below read of an event. Kinds are told apart once, and what never is null and has one width comes
 /// first: rows are read many times, and PostgreSQL finds such columns without walking along the others.
-macro_rules! event_columns {
-    ($event:literal) => {
-        concat!(
-            $event,
-            ".experiment_id, date_trunc('hour', ",
-            $event,
-            ".occurred_at) AS hour, ",
-            "(",
-            $event,
-            ".occurred_at AT TIME ZONE 'UTC')::date AS day, ",
-            $event,
-            ".event_type = 'impression' AS is_impression, ",
-            $event,
-            ".event_type = 'click' AS is_click, ",
-            $event,
-            ".event_type = 'add_to_cart' AS is_add_to_cart, ",
-            $event,
-            ".event_type = 'purchase' AS is_purchase, ",
-            $event,
-            ".event_type = 'engagement' AS is_engagement, ",
-            $event,
-            ".event_type = 'request' AS is_request, ",
-            $event,
-            ".position, ",
-            $event,
-            ".item_id, ",
-            $event,
-            ".brand_id, ",
-            $event,
-            ".value, ",
-            $event,
-            ".latency_ms, ",
-            $event,
-            ".is_error"
-        )
-    };
-}
+const EVENT_COLUMNS: &str =
+    "e.experiment_id, date_trunc('hour', e.occurred_at) AS hour, (e.occurred_at AT TIME ZONE 'UTC')::date AS day,
+           e.event_type = 'impression' AS is_impression, e.event_type = 'click' AS is_click,
+           e.event_type = 'add_to_cart' AS is_add_to_cart, e.event_type = 'purchase' AS is_purchase,
+           e.event_type = 'engagement' AS is_engagement, e.event_type = 'request' AS is_request,
+           e.position, e.item_id, e.brand_id, e.value, e.latency_ms, e.is_error";
 
 /// Events that belong to items, brands and positions.
 const PLACED: &str = "(s.is_impression OR s.is_click OR s.is_add_to_cart OR s.is_purchase)";
@@ -402,7 +371,7 @@ pub(super) static EVENTS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- fold::events
 WITH src AS MATERIALIZED (
-    SELECT e.counted, e.is_bot, {events}, e.user_id, e.session_id FROM experiment_events e WHERE e.tx_id >= $1 AND e.tx_id < $2),
+    SELECT e.counted, e.is_bot, {EVENT_COLUMNS}, e.user_id, e.session_id FROM experiment_events e WHERE e.tx_id >= $1 AND e.tx_id < $2),
 {GOOD},
 fresh_sessions AS (
     INSERT INTO unit_sessions (experiment_id, unit, session_key)
@@ -428,7 +397,6 @@ counters AS (
         bot_events = experiment_counters.bot_events + EXCLUDED.bot_events,
         uncounted_events = experiment_counters.uncounted_events + EXCLUDED.uncounted_events)
 SELECT (SELECT count(*) FROM src) AS events, (SELECT count(*) FROM good WHERE unit IS NULL) AS strangers",
-        events = event_columns!("e"),
         delta = delta(),
         rollups = event_rollups("")
     )
@@ -635,12 +603,11 @@ who AS MATERIALIZED (
     SELECT g.experiment_id, a.alias_unit, g.variant_id, g.epoch FROM gone g
     JOIN unit_aliases a ON a.unit = g.unit AND a.experiment_id = g.experiment_id),
 good AS MATERIALIZED (
-    SELECT {events}, w.variant_id, w.epoch, false AS excluded
+    SELECT {EVENT_COLUMNS}, w.variant_id, w.epoch, false AS excluded
     FROM experiment_events e JOIN who w USING (experiment_id, user_id) WHERE e.counted AND e.tx_id < $1),
 days AS (DELETE FROM unit_days d USING gone g WHERE d.experiment_id = g.experiment_id AND d.unit = g.unit),
 {rollups}
 SELECT count(*) AS gone FROM gone",
-        events = event_columns!("e"),
         rollups = event_rollups("-")
     )
 });

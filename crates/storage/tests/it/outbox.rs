@@ -139,6 +139,12 @@ fn what_is_told_twice_does_not_close_what_it_opened() {
     });
 }
 
+/// The only target in Slack.
+async fn slack_target(db: &TestDatabase) -> Uuid {
+    let id = "SELECT id::text FROM notification_configs WHERE channel = 'slack'";
+    db.text(id).await.parse().unwrap()
+}
+
 /// The disabling of a target pages again although an incident about it is open: that one ends first.
 #[test]
 fn a_disabling_pages_again() {
@@ -148,11 +154,7 @@ fn a_disabling_pages_again() {
             "('a', 'slack', false, '{}'), ('b', 'pagerduty', true, '{warning}')",
         )
         .await;
-        let slack: Uuid = db
-            .text("SELECT id::text FROM notification_configs WHERE channel = 'slack'")
-            .await
-            .parse()
-            .unwrap();
+        let slack = slack_target(db).await;
         for (audience, rows) in [
             (Audience::AllBut(slack), 1),
             (Audience::AllBut(slack), 0),
@@ -211,11 +213,7 @@ fn a_test_goes_to_its_target_alone_and_a_dead_letter_to_the_others() {
             "('a', 'slack', false, '{}'), ('a', 'email', true, '{warning}')",
         )
         .await;
-        let slack: Uuid = db
-            .text("SELECT id::text FROM notification_configs WHERE channel = 'slack'")
-            .await
-            .parse()
-            .unwrap();
+        let slack = slack_target(db).await;
         let about = |event, audience| Message {
             audience,
             ..message(event, Level::Warning, Subject::Target(slack))
