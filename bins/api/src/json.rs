@@ -1,6 +1,6 @@
 //! Strict JSON: what a body says, with every fault found at once.
 //!
-//! serde_json splits the text; on top of it come the rules that a typed parser does not give: no key twice (in
+//! Plain documents have a short way of their own; everything else goes through serde_json, which splits the text; on top of it come the rules that a typed parser does not give: no key twice (in
 //! either spelling), at most 32 levels, no control characters in any string, numbers kept as text so that money
 //! stays exact, and *all* wrong fields reported together.
 
@@ -14,6 +14,8 @@ use serde_json::value::RawValue;
 
 mod fields;
 pub mod long;
+mod plain;
+pub(crate) mod scan;
 
 pub use fields::{Fields, spells};
 
@@ -59,6 +61,14 @@ pub type Members<'a> = Vec<(Cow<'a, str>, Node<'a>)>;
 /// # Errors
 /// [`Malformed`]; the text rules of strings are not checked here but by [`check_texts`].
 pub fn parse(body: &[u8]) -> Result<Node<'_>, Malformed> {
+    match plain::parse(body) {
+        Some(node) => Ok(node),
+        None => strict(body),
+    }
+}
+
+/// The long way, which takes every document and names what is wrong with one.
+fn strict(body: &[u8]) -> Result<Node<'_>, Malformed> {
     let text = std::str::from_utf8(body).map_err(|_| Malformed::Syntax("invalid UTF-8".into()))?;
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
     match text.as_bytes().first() {
@@ -170,7 +180,7 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members: Members<'de> = Vec::with_capacity(8);
+        let mut members: Members<'de> = Vec::new();
         let mut seen: HashSet<Cow<'de, str>> = HashSet::new();
         while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &RawValue>()? {
             let member = (|| {
@@ -226,7 +236,7 @@ pub fn check_texts(node: &Node<'_>, pointer: &Pointer, faults: &mut Faults) {
 /// A control character can only stand behind a backslash in JSON, or be U+007F: most bodies have neither.
 fn may_hold_control_characters(node: &Node<'_>) -> bool {
     match node {
-        Node::Object(_, raw) => raw.bytes().any(|byte| byte == b'\\' || byte == 0x7f),
+        Node::Object(_, raw) => memchr::memchr2(b'\\', 0x7f, raw.as_bytes()).is_some(),
         _ => true,
     }
 }

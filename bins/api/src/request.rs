@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
+use actix_web::http::StatusCode;
 use actix_web::http::header::{self, AsHeaderName, HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, BytesMut};
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
@@ -227,7 +228,7 @@ impl Ctx {
 
     /// A header in UTF-8, where one that is no text must not be taken for a missing one.
     #[must_use]
-    pub fn header_text(&self, name: &str) -> Option<Result<String, NotText>> {
+    pub fn header_text(&self, name: impl AsHeaderName) -> Option<Result<String, NotText>> {
         let value = self.req.headers().get(name)?;
         let text = std::str::from_utf8(value.as_bytes());
         Some(text.map(str::to_owned).map_err(|_| NotText))
@@ -529,20 +530,30 @@ pub struct Success<T: Serialize> {
 /// `{"success": true, "data": …}` with a status, never stored by caches.
 ///
 /// # Errors
-/// 500 when the data do not serialise, which is a bug.
+/// As [`success`].
 pub fn admin_json<T: Serialize>(status: u16, data: T) -> Result<HttpResponse, ApiError> {
-    let body = serde_json::to_vec(&Success {
-        success: true,
-        data,
-    })
-    .map_err(|e| ApiError::internal(&e.to_string()))?;
-    let status = actix_web::http::StatusCode::from_u16(status)
-        .map_err(|e| ApiError::internal(&e.to_string()))?;
-    Ok(HttpResponse::build(status)
+    let status = StatusCode::from_u16(status).map_err(|e| ApiError::internal(&e.to_string()))?;
+    Ok(never_stored(status, success(data)?))
+}
+
+/// `{"success": true, "data": …}`
+///
+/// # Errors
+/// 500 when the data do not serialise, which is a bug.
+pub fn success<T: Serialize>(data: T) -> Result<Bytes, ApiError> {
+    let success = true;
+    let body = serde_json::to_vec(&Success { success, data });
+    let body = body.map_err(|e| ApiError::internal(&e.to_string()))?;
+    Ok(body.into())
+}
+
+/// JSON text as an answer that caches never store.
+pub fn never_stored(status: StatusCode, body: Bytes) -> HttpResponse {
+    HttpResponse::build(status)
         .insert_header((
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         ))
         .insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
-        .body(body))
+        .body(body)
 }

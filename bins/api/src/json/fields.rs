@@ -32,6 +32,11 @@ pub fn spells(key: &str, name: &str) -> bool {
     bytes.next().is_none()
 }
 
+/// The bit of the first letter, which both spellings share.
+fn letter(name: &str) -> u32 {
+    name.bytes().next().map_or(0, |first| 1 << (first & 31))
+}
+
 /// The snake_case spelling of a camelCase name.
 fn snake_case(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 4);
@@ -70,6 +75,8 @@ impl Taken {
 /// Reads the members of one object, collecting faults. Names are given in camelCase; both spellings are taken.
 pub struct Fields<'n, 'a> {
     members: &'n [(Cow<'a, str>, Node<'a>)],
+    /// First letters of the members, each a bit: most names that a request may have are not in it, and cost nothing then.
+    letters: u32,
     taken: Taken,
     pointer: Pointer,
     both_spellings: Option<String>,
@@ -100,8 +107,12 @@ impl<'n, 'a> Fields<'n, 'a> {
             faults.push(pointer.as_str(), "wrong_type", "must be an object");
             &[]
         };
+        let letters = members
+            .iter()
+            .fold(0, |letters, (key, _)| letters | letter(key));
         Self {
             members,
+            letters,
             taken: Taken::default(),
             pointer,
             both_spellings: None,
@@ -127,11 +138,15 @@ impl<'n, 'a> Fields<'n, 'a> {
 
     /// The member, if it is there and not `null`.
     pub fn take(&mut self, name: &str) -> Option<&'n Node<'a>> {
-        self.take_with_pointer(name).map(|(node, _)| node)
+        self.take_nullable(name)
+            .filter(|node| !matches!(node, Node::Null))
     }
 
     /// The member, also when it is `null`.
     pub fn take_nullable(&mut self, name: &str) -> Option<&'n Node<'a>> {
+        if self.letters & letter(name) == 0 {
+            return None;
+        }
         let mut found = None;
         for (at, (key, node)) in self.members.iter().enumerate() {
             let is_named = if self.camel_only {
@@ -148,11 +163,6 @@ impl<'n, 'a> Fields<'n, 'a> {
             }
         }
         found
-    }
-
-    fn take_with_pointer(&mut self, name: &str) -> Option<(&'n Node<'a>, String)> {
-        let node = self.take_nullable(name)?;
-        (*node != Node::Null).then(|| (node, name.to_owned()))
     }
 
     /// Pointer to a member, spelled as in the body where it is there.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use actix_web::http::header::USER_AGENT;
+use actix_web::http::header::{HeaderName, USER_AGENT};
 use actix_web::web::Bytes;
 use chrono::{DateTime, Utc};
 use podium_domain::event::{self, EventType};
@@ -19,6 +19,10 @@ use crate::json::{Fields, Node};
 use crate::problem::ApiError;
 use crate::request::{Ctx, NotText};
 
+const EXPERIMENT_ID: HeaderName = HeaderName::from_static("x-experiment-id");
+const VARIANT_ID: HeaderName = HeaderName::from_static("x-variant-id");
+const SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
+
 /// What a tracking request says beside its body: query parameters and headers.
 pub(super) struct Beside {
     experiment: Option<String>,
@@ -29,26 +33,28 @@ pub(super) struct Beside {
 
 impl Beside {
     pub(super) fn of(ctx: &Ctx) -> Result<Self, ApiError> {
-        let part = |query: &str, header: &str, max: usize| -> Result<Option<String>, ApiError> {
-            let value = match ctx.query_text(query) {
-                None => ctx.header_text(header),
-                value => value,
+        let part =
+            |query: &str, header: HeaderName, max: usize| -> Result<Option<String>, ApiError> {
+                let value = match ctx.query_text(query) {
+                    None => ctx.header_text(header),
+                    value => value,
+                };
+                let fault =
+                    |code, detail: String| ApiError::field(&format!("/{query}"), code, detail);
+                let value = value
+                    .transpose()
+                    .map_err(|NotText| fault("invalid_text", "must be UTF-8".into()))?
+                    .filter(|value| !value.is_empty());
+                if let Some(value) = &value {
+                    text::check_text(value, 1, max)
+                        .map_err(|wrong| fault(wrong.code(), wrong.to_string()))?;
+                }
+                Ok(value)
             };
-            let fault = |code, detail: String| ApiError::field(&format!("/{query}"), code, detail);
-            let value = value
-                .transpose()
-                .map_err(|NotText| fault("invalid_text", "must be UTF-8".into()))?
-                .filter(|value| !value.is_empty());
-            if let Some(value) = &value {
-                text::check_text(value, 1, max)
-                    .map_err(|wrong| fault(wrong.code(), wrong.to_string()))?;
-            }
-            Ok(value)
-        };
         Ok(Self {
-            experiment: part("experiment_id", "x-experiment-id", KEY)?,
-            variant: part("variant_id", "x-variant-id", KEY)?,
-            session: part("session_id", "x-session-id", UNIT)?,
+            experiment: part("experiment_id", EXPERIMENT_ID, KEY)?,
+            variant: part("variant_id", VARIANT_ID, KEY)?,
+            session: part("session_id", SESSION_ID, UNIT)?,
             is_bot: is_bot(ctx.header_bytes(USER_AGENT)),
         })
     }
@@ -212,25 +218,27 @@ fn event_data(fields: &mut Fields<'_, '_>) -> Option<Bytes> {
     let placement = fields.string("placement", 0, KEY);
     let page_type = fields.string("pageType", 0, KEY);
     let metadata = fields.object("metadata");
-    let mut members = Vec::new();
+    if placement.is_none() && page_type.is_none() {
+        return metadata.map(|raw| Bytes::copy_from_slice(raw.as_bytes()));
+    }
+    let mut text = Vec::with_capacity(64 + metadata.map_or(0, str::len));
     for (name, value) in [("placement", placement), ("page_type", page_type)] {
         if let Some(value) = value {
-            members.push(format!(
-                "\"{name}\":{}",
-                serde_json::to_string(value).unwrap_or_default()
-            ));
+            text.extend_from_slice(if text.is_empty() { b"{\"" } else { b",\"" });
+            text.extend_from_slice(name.as_bytes());
+            text.extend_from_slice(b"\":");
+            // Writing a string into memory cannot fail.
+            serde_json::to_writer(&mut text, value).ok()?;
         }
     }
-    match (members.is_empty(), metadata) {
-        (true, None) => None,
-        (true, Some(raw)) => Some(Bytes::copy_from_slice(raw.as_bytes())),
-        (false, metadata) => {
-            let inner = metadata
-                .and_then(|raw| raw.strip_prefix('{'))
-                .and_then(|raw| raw.strip_suffix('}'))
-                .map(str::trim);
-            members.extend(inner.filter(|inner| !inner.is_empty()).map(str::to_owned));
-            Some(format!("{{{}}}", members.join(",")).into())
-        }
+    let inner = metadata
+        .and_then(|raw| raw.strip_prefix('{'))
+        .and_then(|raw| raw.strip_suffix('}'))
+        .map(str::trim);
+    if let Some(inner) = inner.filter(|inner| !inner.is_empty()) {
+        text.push(b',');
+        text.extend_from_slice(inner.as_bytes());
     }
+    text.push(b'}');
+    Some(text.into())
 }

@@ -10,6 +10,7 @@ use podium_serving::assign::{Agent, AssignRequest, Visitor};
 use podium_serving::snapshot::ExperimentRef;
 
 use super::{KEY, UNIT};
+use crate::json::scan::Scanner;
 
 /// A member that was seen: `Some(None)` is `null`.
 type Seen<'a> = Option<Option<&'a str>>;
@@ -32,13 +33,7 @@ struct Context<'a> {
 
 /// Reads a usual body; `None` sends it the long way.
 pub(super) fn read<'a>(body: &'a [u8], agent: Agent<'a>) -> Option<AssignRequest<'a>> {
-    if has_unusual_bytes(body) {
-        return None;
-    }
-    let mut scanner = Scanner {
-        text: std::str::from_utf8(body).ok()?,
-        at: 0,
-    };
+    let mut scanner = Scanner::over(body)?;
     let mut body = Body::default();
     scanner.object(|scanner, key| body.member(scanner, key))?;
     scanner.end()?;
@@ -59,13 +54,6 @@ pub(super) fn read<'a>(body: &'a [u8], agent: Agent<'a>) -> Option<AssignRequest
     })
 }
 
-/// Whether something must be looked at more closely: an escape, or a control character, be it in a string or a line break
-/// between members. Looked for in one pass without an early end, which compilers turn into a few wide instructions.
-fn has_unusual_bytes(body: &[u8]) -> bool {
-    let unusual = |byte: u8| byte < b' ' || byte == b'\\' || byte == 0x7f;
-    body.iter().fold(false, |any, byte| any | unusual(*byte))
-}
-
 /// The value, `None` in the outer sense where its length may not fit. Told by the bytes: a longer text in another script
 /// goes the long way.
 fn fitting(seen: Seen<'_>, min: usize, max: usize) -> Option<Option<&str>> {
@@ -79,10 +67,10 @@ fn fitting(seen: Seen<'_>, min: usize, max: usize) -> Option<Option<&str>> {
 impl<'a> Body<'a> {
     fn member(&mut self, scanner: &mut Scanner<'a>, key: &str) -> Option<()> {
         match key {
-            "user_id" | "userId" => scanner.once(&mut self.user),
-            "session_id" | "sessionId" => scanner.once(&mut self.session),
-            "experiment" => scanner.once(&mut self.experiment),
-            "placement" => scanner.once(&mut self.placement),
+            "user_id" | "userId" => once(scanner, &mut self.user),
+            "session_id" | "sessionId" => once(scanner, &mut self.session),
+            "experiment" => once(scanner, &mut self.experiment),
+            "placement" => once(scanner, &mut self.placement),
             "context" if self.context.is_none() => {
                 let mut context = Context::default();
                 scanner.object(|scanner, key| context.member(scanner, key))?;
@@ -97,84 +85,26 @@ impl<'a> Body<'a> {
 impl<'a> Context<'a> {
     fn member(&mut self, scanner: &mut Scanner<'a>, key: &str) -> Option<()> {
         match key {
-            "placement" => scanner.once(&mut self.placement),
-            "page_type" | "pageType" => scanner.once(&mut self.page_type),
-            "locale" => scanner.once(&mut self.locale),
+            "placement" => once(scanner, &mut self.placement),
+            "page_type" | "pageType" => once(scanner, &mut self.page_type),
+            "locale" => once(scanner, &mut self.locale),
             _ => None,
         }
     }
 }
 
-/// Takes JSON apart from left to right; every step is `None` at the first thing that it does not take.
-struct Scanner<'a> {
-    text: &'a str,
-    at: usize,
-}
-
-impl<'a> Scanner<'a> {
-    /// The next byte that is no space.
-    fn peek(&mut self) -> Option<u8> {
-        let bytes = self.text.as_bytes();
-        while *bytes.get(self.at)? == b' ' {
-            self.at += 1;
-        }
-        bytes.get(self.at).copied()
+/// A string or `null` into a member that was not seen before.
+fn once<'a>(scanner: &mut Scanner<'a>, member: &mut Seen<'a>) -> Option<()> {
+    if member.is_some() {
+        return None;
     }
-
-    fn take(&mut self, byte: u8) -> Option<()> {
-        (self.peek()? == byte).then(|| self.at += 1)
-    }
-
-    fn end(&mut self) -> Option<()> {
-        self.peek().is_none().then_some(())
-    }
-
-    /// An object; `member` reads the value of a key.
-    fn object(&mut self, mut member: impl FnMut(&mut Self, &str) -> Option<()>) -> Option<()> {
-        self.take(b'{')?;
-        if self.peek()? == b'}' {
-            return self.take(b'}');
-        }
-        loop {
-            let key = self.string()?;
-            self.take(b':')?;
-            member(self, key)?;
-            if self.peek()? == b'}' {
-                return self.take(b'}');
-            }
-            self.take(b',')?;
-        }
-    }
-
-    /// A string, which ends at the next quote because the body has no escapes.
-    fn string(&mut self) -> Option<&'a str> {
-        self.take(b'"')?;
-        let from = self.at;
-        let length = memchr::memchr(b'"', self.text.as_bytes().get(from..)?)?;
-        self.at = from + length + 1;
-        self.text.get(from..from + length)
-    }
-
-    /// A string or `null` into a member that was not seen before.
-    fn once(&mut self, member: &mut Seen<'a>) -> Option<()> {
-        if member.is_some() {
-            return None;
-        }
-        *member = Some(if self.peek()? == b'n' {
-            self.null()?;
-            None
-        } else {
-            Some(self.string()?)
-        });
-        Some(())
-    }
-
-    fn null(&mut self) -> Option<()> {
-        const NULL: &str = "null";
-        self.text.get(self.at..)?.starts_with(NULL).then(|| {
-            self.at += NULL.len();
-        })
-    }
+    *member = Some(if scanner.peek()? == b'n' {
+        scanner.word("null")?;
+        None
+    } else {
+        Some(scanner.string()?)
+    });
+    Some(())
 }
 
 #[cfg(test)]
