@@ -7,6 +7,9 @@
 mod covariates_and_caps;
 mod missing;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::join_all;
 use podium_tests::{Answer, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -73,6 +76,34 @@ fn exactly(value: &Value, pointer: &str, wanted: f64) {
 
 fn verdict(report: &Value) -> &str {
     report["verdict"].as_str().unwrap()
+}
+
+/// Those who ask together share a reading, which begins after the last of them came: who asks after a change is told of it. A
+/// stranger shares nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_ask_for_is_never_older_than_the_question() {
+    let app = experiment(&[(EVEN, [(11, 200, 20), (12, 201, 24)])]).await;
+    let over = AtomicBool::new(false);
+    let crowd = join_all((0..8).map(async |_| {
+        let mut asked = 0;
+        while !over.load(Ordering::Relaxed) {
+            report(&app).await;
+            asked += 1;
+        }
+        asked
+    }));
+    let path = format!("{EXPERIMENTS}/1/report");
+    let changes = async {
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            let rename = format!("UPDATE experiments SET name = '{name}' WHERE id = 1");
+            app.change(&rename).await;
+            assert_eq!(report(&app).await["experimentName"], name);
+            assert_eq!(app.get(&path).await.status, 401);
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    let (asked, ()) = tokio::join!(crowd, changes);
+    assert!(asked.iter().all(|asked| *asked > 0), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

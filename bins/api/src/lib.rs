@@ -22,6 +22,7 @@ pub mod otel;
 pub mod private;
 pub mod problem;
 pub mod promotion_feed;
+pub mod readings;
 pub mod request;
 pub mod routes;
 pub mod server;

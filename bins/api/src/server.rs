@@ -29,6 +29,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::private::{self, PrivateError};
 use crate::promotion_feed::PromotionFeed;
+use crate::readings::Readings;
 use crate::routes;
 use crate::state::AppState;
 
@@ -149,6 +150,7 @@ pub async fn start(
         notifications,
         promotions,
         started,
+        readings: Readings::default(),
         #[cfg(feature = "otel")]
         spans: config
             .otlp

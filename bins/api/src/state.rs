@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use actix_web::web::Data;
+use actix_web::web::{Bytes, Data};
 use podium_promotion::Engine;
 use podium_serving::Serving;
 use podium_storage::Database;
@@ -16,7 +16,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::problem::ApiError;
 use crate::promotion_feed::PromotionFeed;
+use crate::readings::Readings;
 
 /// What handlers work with. Wiring happens in [`crate::server`].
 pub struct AppState {
@@ -42,6 +44,8 @@ pub struct AppState {
     pub promotions: Arc<PromotionFeed>,
     /// When the process started.
     pub started: Instant,
+    /// Results that are being read, for all who ask for the same.
+    pub readings: Readings<Result<Bytes, ApiError>>,
     /// What operators watch.
     pub metrics: Metrics,
     /// Spans for a collector, where one is named.

@@ -9,9 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::web::{self, ServiceConfig};
+use actix_web::http::{Method, StatusCode};
+use actix_web::web::{self, Bytes, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use podium_serving::snapshot::Snapshot;
@@ -26,7 +26,7 @@ use crate::auth::{Granted, RequiredRole, Role, Viewer, api_keys};
 use crate::idempotency;
 use crate::metrics::Watch;
 use crate::problem::{ApiError, Code};
-use crate::request::{Ctx, finish};
+use crate::request::{Ctx, finish, never_stored};
 use crate::state::SharedState;
 
 pub mod admin;
@@ -124,6 +124,23 @@ impl Route {
         Fut: Future<Output = Answer> + 'static,
     {
         Self::within(Some(REPORT), method, path, handler)
+    }
+
+    /// A report whose answer depends on path and query alone: all who ask for the same at the same time share one reading.
+    pub fn reading<R, F, Fut>(path: &'static str, handler: F) -> Self
+    where
+        R: RequiredRole,
+        F: Fn(Rc<Ctx>, Granted<R>) -> Fut + Clone + 'static,
+        Fut: Future<Output = Result<Bytes, ApiError>> + 'static,
+    {
+        Self::report(Method::GET, path, move |ctx: Rc<Ctx>, granted| {
+            let read = handler(ctx.clone(), granted);
+            async move {
+                let asked = ctx.req.uri().to_string();
+                let body = ctx.state.readings.share(&asked, read).await?;
+                Ok(never_stored(StatusCode::OK, body))
+            }
+        })
     }
 
     /// As [`Route::guarded`], for a handler that reads its body piece by piece and keeps the time itself.

@@ -74,8 +74,8 @@ const TOP: &str = "-- analytics::top
 WITH top AS (
     SELECT key, sum(clicks) AS clicks, sum(purchases) AS purchases, sum(impressions) AS impressions
     FROM variant_dimensions WHERE experiment_id = $1 AND dimension = $2
+      AND (impressions <> 0 OR clicks <> 0 OR add_to_carts <> 0 OR purchases <> 0)
     GROUP BY key
-    HAVING sum(clicks) + sum(purchases) + sum(impressions) + sum(add_to_carts) > 0
     ORDER BY clicks DESC, purchases DESC, impressions DESC, key LIMIT $3)
 SELECT d.key, d.variant_id, d.impressions, d.clicks, d.add_to_carts, d.purchases,
        trim_scale(d.purchase_value)::text AS total_value,

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use actix_web::HttpResponse;
 use actix_web::http::Method;
+use actix_web::web::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 use podium_domain::bandit::ArmType;
 use podium_domain::experiment::ExperimentType;
@@ -29,7 +30,7 @@ use self::detail::AnalysisBody;
 use self::gathered::Read;
 use crate::auth::{Granted, Viewer};
 use crate::problem::{ApiError, Problem};
-use crate::request::{Ctx, admin_json};
+use crate::request::{Ctx, admin_json, success};
 use crate::routes::Route;
 use crate::routes::admin::common::{Answer, experiment as reference, unit as unit_of_path};
 use crate::routes::promotion::bodies::WatchBody;
@@ -52,33 +53,16 @@ mod verdict;
 #[must_use]
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::report(
-            Method::GET,
-            "/api/v1/admin/experiments/{id}/performance",
-            performance,
-        ),
-        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/lift", lift),
-        Route::report(Method::GET, "/api/v1/admin/experiments/{id}/report", report),
-        Route::report(
-            Method::GET,
+        Route::reading("/api/v1/admin/experiments/{id}/performance", performance),
+        Route::reading("/api/v1/admin/experiments/{id}/lift", lift),
+        Route::reading("/api/v1/admin/experiments/{id}/report", report),
+        Route::reading(
             "/api/v1/admin/experiments/{id}/position-analysis",
             position_analysis,
         ),
-        Route::report(
-            Method::GET,
-            "/api/v1/admin/experiments/{id}/time-series",
-            time_series,
-        ),
-        Route::report(
-            Method::GET,
-            "/api/v1/admin/experiments/{id}/top-items",
-            top_items,
-        ),
-        Route::report(
-            Method::GET,
-            "/api/v1/admin/experiments/{id}/top-brands",
-            top_brands,
-        ),
+        Route::reading("/api/v1/admin/experiments/{id}/time-series", time_series),
+        Route::reading("/api/v1/admin/experiments/{id}/top-items", top_items),
+        Route::reading("/api/v1/admin/experiments/{id}/top-brands", top_brands),
         Route::report(
             Method::GET,
             "/api/v1/admin/experiments/{id}/assignments/{unit}",
@@ -141,7 +125,7 @@ async fn read(ctx: &Ctx, experiment: i64) -> Result<Read, ApiError> {
     responses((status = 200, body = Answer<Vec<PerformanceRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
         (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
         (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<Bytes, ApiError> {
     let days = Days {
         from: day(&ctx, "startDate")?,
         to: day(&ctx, "endDate")?,
@@ -159,7 +143,7 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
                 .for_each(|row| row.bandit = Some(arm.clone()));
         }
     }
-    admin_json(200, rows)
+    success(rows)
 }
 
 /// Lift of each treatment against the control.
@@ -168,7 +152,7 @@ pub async fn performance(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
     responses((status = 200, body = Answer<Lift>), (status = 401, content_type = "application/problem+json", body = Problem),
         (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
         (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<Bytes, ApiError> {
     let experiment = found(&ctx).await?;
     let known: Vec<Metric> = podium_domain::report::reported()
         .chain([Metric::P95LatencyMs])
@@ -182,14 +166,11 @@ pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
     })
     .await?;
     let note = "`lift` and `significance` are percents, everything else fractions; top-level figures are two-sided at 95 % with a fixed horizon, those in `anytime` hold at any moment, those in `sequential` count a look in every slot since the start";
-    admin_json(
-        200,
-        Lift {
-            report,
-            bandit,
-            note,
-        },
-    )
+    success(Lift {
+        report,
+        bandit,
+        note,
+    })
 }
 
 /// Everything that a decision needs.
@@ -198,7 +179,7 @@ pub async fn lift(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiE
     responses((status = 200, body = Answer<Report>), (status = 401, content_type = "application/problem+json", body = Problem),
         (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
         (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<Bytes, ApiError> {
     let experiment = found(&ctx).await?;
     let (mut link, id) = (ctx.state.database.report().await?, experiment.id);
     let variants = totals::totals(&mut link, id, Days::default()).await?;
@@ -260,7 +241,7 @@ pub async fn report(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, Ap
         }
     })
     .await?;
-    admin_json(200, report)
+    success(report)
 }
 
 /// Runs a computation of milliseconds where it delays no shopper: a worker thread answers page views.
@@ -278,7 +259,7 @@ async fn compute<T: Send + 'static>(
     responses((status = 200, body = Answer<PositionAnalysis>), (status = 401, content_type = "application/problem+json", body = Problem),
         (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
         (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<Bytes, ApiError> {
     let experiment = found(&ctx).await?;
     let mut link = ctx.state.database.report().await?;
     let rows = dimensions::positions(&mut link, experiment.id).await?;
@@ -291,7 +272,7 @@ pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpR
         tests,
         examination: assemble::examined(&randomised),
     };
-    admin_json(200, analysis)
+    success(analysis)
 }
 
 /// What happened by hour, day or week, and the metric and its lift from the start on with their intervals.
@@ -302,7 +283,7 @@ pub async fn position_analysis(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpR
     responses((status = 200, body = Answer<TimeSeries>), (status = 401, content_type = "application/problem+json", body = Problem),
         (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
         (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<Bytes, ApiError> {
     let bucket = bucket(&ctx)?;
     let experiment = found(&ctx).await?;
     // Latencies are not kept by day.
@@ -326,15 +307,12 @@ pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
         (series, cumulative.rows(days, gathered.rows.clone()))
     })
     .await?;
-    admin_json(
-        200,
-        TimeSeries {
-            group_by: bucket.name(),
-            series,
-            metric: metric.name(),
-            cumulative,
-        },
-    )
+    success(TimeSeries {
+        group_by: bucket.name(),
+        series,
+        metric: metric.name(),
+        cumulative,
+    })
 }
 
 /// Items with the most clicks, then purchases, then impressions.
@@ -343,7 +321,7 @@ pub async fn time_series(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpRespons
     responses((status = 200, body = Answer<Vec<TopRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
         (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
         (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn top_items(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn top_items(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<Bytes, ApiError> {
     top(&ctx, Dimension::Item).await
 }
 
@@ -353,11 +331,11 @@ pub async fn top_items(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse,
     responses((status = 200, body = Answer<Vec<TopRow>>), (status = 401, content_type = "application/problem+json", body = Problem),
         (status = 403, content_type = "application/problem+json", body = Problem), (status = 404, content_type = "application/problem+json", body = Problem),
         (status = 422, content_type = "application/problem+json", body = Problem), (status = 503, content_type = "application/problem+json", body = Problem)))]
-pub async fn top_brands(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<HttpResponse, ApiError> {
+pub async fn top_brands(ctx: Rc<Ctx>, _: Granted<Viewer>) -> Result<Bytes, ApiError> {
     top(&ctx, Dimension::Brand).await
 }
 
-async fn top(ctx: &Ctx, dimension: Dimension) -> Result<HttpResponse, ApiError> {
+async fn top(ctx: &Ctx, dimension: Dimension) -> Result<Bytes, ApiError> {
     let limit = match ctx.query("limit") {
         None => 20,
         Some(text) => text
@@ -380,7 +358,7 @@ async fn top(ctx: &Ctx, dimension: Dimension) -> Result<HttpResponse, ApiError> 
         limit,
     )
     .await?;
-    admin_json(200, Figures::without_sums(&experiment).top(&rows))
+    success(Figures::without_sums(&experiment).top(&rows))
 }
 
 /// What one unit has in an experiment, and why.
