@@ -84,10 +84,17 @@ fn verdict(report: &Value) -> &str {
 async fn what_many_ask_for_is_never_older_than_the_question() {
     let app = experiment(&[(EVEN, [(11, 200, 20), (12, 201, 24)])]).await;
     let over = AtomicBool::new(false);
-    let crowd = join_all((0..8).map(async |_| {
+    let crowd = join_all((0..9).map(async |person| {
         let mut asked = 0;
         while !over.load(Ordering::Relaxed) {
-            report(&app).await;
+            // The same path with two queries, which are two things to ask.
+            match ["", "hour", "day"][person % 3] {
+                "" => drop(report(&app).await),
+                bucket => {
+                    let series = get(&app, &format!("/1/time-series?groupBy={bucket}")).await;
+                    assert_eq!(series.data()["groupBy"], bucket);
+                }
+            }
             asked += 1;
         }
         asked

@@ -1,8 +1,8 @@
 //! Strict JSON: what a body says, with every fault found at once.
 //!
-//! Plain documents have a short way of their own; everything else goes through serde_json, which splits the text; on top of it come the rules that a typed parser does not give: no key twice (in
-//! either spelling), at most 32 levels, no control characters in any string, numbers kept as text so that money
-//! stays exact, and *all* wrong fields reported together.
+//! serde_json splits the text; on top of it come the rules that a typed parser does not give: no key twice (in either
+//! spelling), at most 32 levels, no control characters in any string, numbers kept as text so that money stays exact, and
+//! *all* wrong fields reported together. Plain documents have a short way of their own to the same tree.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -68,7 +68,7 @@ pub fn parse(body: &[u8]) -> Result<Node<'_>, Malformed> {
 }
 
 /// The long way, which takes every document and names what is wrong with one.
-fn strict(body: &[u8]) -> Result<Node<'_>, Malformed> {
+pub(crate) fn strict(body: &[u8]) -> Result<Node<'_>, Malformed> {
     let text = std::str::from_utf8(body).map_err(|_| Malformed::Syntax("invalid UTF-8".into()))?;
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
     match text.as_bytes().first() {

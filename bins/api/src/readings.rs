@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::task::JoinError;
+
 /// Readings under way, by what is read.
 pub struct Readings<T> {
     slots: Mutex<HashMap<String, Weak<Slot<T>>>>,
@@ -16,7 +18,7 @@ pub struct Readings<T> {
 /// Those who want the same. It lives as long as one of them waits.
 struct Slot<T> {
     arrived: AtomicU64,
-    last: tokio::sync::Mutex<Option<Reading<T>>>,
+    last: Arc<tokio::sync::Mutex<Option<Reading<T>>>>,
 }
 
 struct Reading<T> {
@@ -33,23 +35,36 @@ impl<T> Default for Readings<T> {
     }
 }
 
-impl<T: Clone> Readings<T> {
-    /// Reads, or waits for a reading under the same key that begins after this call. A `read` that is dropped half-way
-    /// takes nobody along: the next one reads.
-    pub async fn share(&self, key: &str, read: impl Future<Output = T>) -> T {
+impl<T: Clone + 'static> Readings<T> {
+    /// Reads, or waits for a reading under the same key that begins after this call. A reading that was begun is finished
+    /// for those who wait, also when whoever began it has gone or had no time left: otherwise a queue of people
+    /// without time would read again and again, and none would ever be answered.
+    ///
+    /// Must be called on a thread of actix, or in a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// [`JoinError`] when the reading panicked; those who wait read for themselves then.
+    pub async fn share(
+        &self,
+        key: &str,
+        read: impl Future<Output = T> + 'static,
+    ) -> Result<T, JoinError> {
         let slot = self.slot(key);
         let place = slot.arrived.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut last = slot.last.lock().await;
+        let mut last = slot.last.clone().lock_owned().await;
         if let Some(reading) = last.as_ref().filter(|reading| reading.arrived >= place) {
-            return reading.outcome.clone();
+            return Ok(reading.outcome.clone());
         }
         let arrived = slot.arrived.load(Ordering::Relaxed);
-        let outcome = read.await;
-        *last = Some(Reading {
-            arrived,
-            outcome: outcome.clone(),
+        let reading = tokio::task::spawn_local(async move {
+            let outcome = read.await;
+            *last = Some(Reading {
+                arrived,
+                outcome: outcome.clone(),
+            });
+            outcome
         });
-        outcome
+        reading.await
     }
 
     fn slot(&self, key: &str) -> Arc<Slot<T>> {
@@ -60,7 +75,7 @@ impl<T: Clone> Readings<T> {
         slots.retain(|_, slot| slot.strong_count() > 0);
         let slot = Arc::new(Slot {
             arrived: AtomicU64::new(0),
-            last: tokio::sync::Mutex::new(None),
+            last: Arc::default(),
         });
         slots.insert(key.to_owned(), Arc::downgrade(&slot));
         slot
@@ -74,82 +89,132 @@ mod tests {
     use futures_util::FutureExt;
     use futures_util::future::join_all;
     use tokio::sync::Semaphore;
+    use tokio::task::LocalSet;
 
     use super::*;
 
     /// Counts readings, each of which waits to be let through.
-    #[derive(Default)]
     struct Source {
+        readings: Readings<u64>,
         begun: AtomicU64,
-        gate: Option<Semaphore>,
+        gate: Semaphore,
     }
 
     impl Source {
-        fn closed() -> Self {
-            Self {
-                gate: Some(Semaphore::new(0)),
-                ..Self::default()
-            }
+        fn new() -> Arc<Self> {
+            Arc::new(Self {
+                readings: Readings::default(),
+                begun: AtomicU64::new(0),
+                gate: Semaphore::new(0),
+            })
         }
 
-        fn open(&self) {
-            self.gate.iter().for_each(|gate| gate.add_permits(100));
+        /// Lets so many readings end.
+        fn open(&self, readings: usize) {
+            self.gate.add_permits(readings);
         }
 
-        /// The number of this reading.
-        async fn read(&self) -> u64 {
-            let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-            if let Some(gate) = &self.gate {
-                let _permit = gate.acquire().await;
-            }
-            number
+        /// The number of the reading that was shared.
+        async fn share(self: &Arc<Self>, key: &str) -> u64 {
+            let source = self.clone();
+            let read = async move {
+                let number = source.begun.fetch_add(1, Ordering::Relaxed) + 1;
+                source.gate.acquire().await.unwrap().forget();
+                number
+            };
+            self.readings.share(key, read).await.unwrap()
         }
+    }
+
+    /// Somebody who has asked and waits.
+    async fn waiting<'s>(
+        source: &'s Arc<Source>,
+        key: &'s str,
+    ) -> impl Future<Output = u64> + Unpin + 's {
+        let mut asked = Box::pin(source.share(key));
+        assert!((&mut asked).now_or_never().is_none());
+        // What it began gets its turn.
+        tokio::task::yield_now().await;
+        asked
+    }
+
+    async fn local(test: impl AsyncFnOnce(&Arc<Source>)) {
+        LocalSet::new().run_until(test(&Source::new())).await;
     }
 
     #[tokio::test]
     async fn those_who_come_during_a_reading_share_the_next() {
-        let (readings, source) = (Readings::default(), Source::closed());
-        let mut first = Box::pin(readings.share("a", source.read()));
-        assert!((&mut first).now_or_never().is_none());
-        let mut later: Vec<_> = (0..5)
-            .map(|_| Box::pin(readings.share("a", source.read())))
-            .collect();
-        for one in &mut later {
-            assert!(one.now_or_never().is_none());
-        }
-        source.open();
-        assert_eq!(first.await, 1);
-        assert_eq!(join_all(later).await, [2; 5]);
-        // Nobody waited any more, so this one is read for itself.
-        assert_eq!(readings.share("a", source.read()).await, 3);
+        local(async |source| {
+            let first = waiting(source, "a").await;
+            let mut later = Vec::new();
+            for _ in 0..5 {
+                later.push(waiting(source, "a").await);
+            }
+            source.open(3);
+            assert_eq!(first.await, 1);
+            assert_eq!(join_all(later).await, [2; 5]);
+            // Nobody waited any more, so this one is read for itself.
+            assert_eq!(source.share("a").await, 3);
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn others_do_not_wait() {
-        let (readings, source) = (Readings::default(), Source::default());
-        let mut stuck = Box::pin(readings.share("a", pending::<u64>()));
-        assert!((&mut stuck).now_or_never().is_none());
-        let other = readings.share("b", source.read()).now_or_never();
-        assert_eq!(other, Some(1));
+        local(async |source| {
+            let stuck = source.readings.share("a", pending());
+            let mut stuck = Box::pin(stuck);
+            assert!((&mut stuck).now_or_never().is_none());
+            source.open(1);
+            assert_eq!(source.share("b").await, 1);
+        })
+        .await;
+    }
+
+    /// A reading outlives whoever began it, or people with little time would take turns in vain.
+    #[tokio::test]
+    async fn what_was_begun_is_finished_for_those_who_wait() {
+        local(async |source| {
+            let first = waiting(source, "a").await;
+            let second = waiting(source, "a").await;
+            let third = waiting(source, "a").await;
+            source.open(1);
+            assert_eq!(first.await, 1);
+            // The second begins the next reading and leaves in the middle of it.
+            let mut second = second;
+            assert!((&mut second).now_or_never().is_none());
+            tokio::task::yield_now().await;
+            drop(second);
+            source.open(1);
+            assert_eq!(third.await, 2);
+            assert_eq!(source.begun.load(Ordering::Relaxed), 2);
+        })
+        .await;
     }
 
     #[tokio::test]
-    async fn one_who_leaves_takes_nobody_along() {
-        let (readings, source) = (Readings::default(), Source::default());
-        let mut stuck = Box::pin(readings.share("a", pending()));
-        assert!((&mut stuck).now_or_never().is_none());
-        let mut waiting = Box::pin(readings.share("a", source.read()));
-        assert!((&mut waiting).now_or_never().is_none());
-        drop(stuck);
-        assert_eq!(waiting.await, 1);
+    async fn one_that_panics_takes_nobody_along() {
+        local(async |source| {
+            let failing = source.readings.share("a", async { panic!("as bugs do") });
+            let mut failing = Box::pin(failing);
+            assert!((&mut failing).now_or_never().is_none());
+            let next = waiting(source, "a").await;
+            source.open(1);
+            assert!(failing.await.is_err());
+            assert_eq!(next.await, 1);
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn what_nobody_waits_for_is_forgotten() {
-        let (readings, source) = (Readings::default(), Source::default());
-        for key in 0..100 {
-            readings.share(&key.to_string(), source.read()).await;
-        }
-        assert_eq!(readings.slots.lock().unwrap().len(), 1);
+        local(async |source| {
+            source.open(100);
+            for key in 0..100 {
+                source.share(&key.to_string()).await;
+            }
+            assert_eq!(source.readings.slots.lock().unwrap().len(), 1);
+        })
+        .await;
     }
 }

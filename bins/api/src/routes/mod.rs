@@ -14,6 +14,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
+use futures_util::FutureExt;
 use podium_serving::snapshot::Snapshot;
 use podium_storage::api_keys::{ApiKeyDefinition, Scope};
 use tokio::time::{Instant, timeout_at};
@@ -126,7 +127,8 @@ impl Route {
         Self::within(Some(REPORT), method, path, handler)
     }
 
-    /// A report whose answer depends on path and query alone: all who ask for the same at the same time share one reading.
+    /// A report whose answer depends on path and query alone: all who ask for the same at the same time share one reading. It
+    /// has the time of a report from its beginning; who waits for it has as much from the question on.
     pub fn reading<R, F, Fut>(path: &'static str, handler: F) -> Self
     where
         R: RequiredRole,
@@ -134,10 +136,13 @@ impl Route {
         Fut: Future<Output = Result<Bytes, ApiError>> + 'static,
     {
         Self::report(Method::GET, path, move |ctx: Rc<Ctx>, granted| {
-            let read = handler(ctx.clone(), granted);
+            let read = tokio::time::timeout(REPORT, handler(ctx.clone(), granted));
+            let read = read.map(|read| read.unwrap_or_else(|_| Err(ApiError::unavailable())));
             async move {
                 let asked = ctx.req.uri().to_string();
-                let body = ctx.state.readings.share(&asked, read).await?;
+                let readings = &ctx.state.readings;
+                let body = readings.share(&asked, read.in_current_span()).await;
+                let body = body.map_err(|error| ApiError::internal(&error.to_string()))??;
                 Ok(never_stored(StatusCode::OK, body))
             }
         })

@@ -134,7 +134,7 @@ mod tests {
         let Some(short) = read(body, AGENT) else {
             return Ok(false);
         };
-        let node = json::parse(body).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        let node = json::strict(body).map_err(|e| TestCaseError::fail(e.to_string()))?;
         let long = super::super::assign::read(&node, AGENT);
         let long = long.map_err(|e| TestCaseError::fail(e.detail().to_owned()))?;
         prop_assert_eq!(parts(&short), parts(&long));
