@@ -1,6 +1,7 @@
 //! Reading the members of one object: typed, in either spelling, every fault collected.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use podium_domain::decimal::Decimal4;
 use podium_domain::fault::{Faults, Pointer};
@@ -32,9 +33,36 @@ pub fn spells(key: &str, name: &str) -> bool {
     bytes.next().is_none()
 }
 
-/// The bit of the first letter, which both spellings share.
-fn letter(name: &str) -> u32 {
-    name.bytes().next().map_or(0, |first| 1 << (first & 31))
+/// Where members begin with which letter. A request may have many names, few of which are there: a name is compared with
+/// those members alone that it may be.
+struct Letters {
+    /// For each letter the places from the first member to behind the last one that begin with it.
+    places: [Range<usize>; 32],
+}
+
+impl Letters {
+    fn of(members: &[(Cow<'_, str>, Node<'_>)]) -> Self {
+        let mut places = [const { 0..0 }; 32];
+        for (at, (key, _)) in members.iter().enumerate() {
+            if let Some(places) = places.get_mut(letter(key)) {
+                let is_first = places.end == 0;
+                *places = if is_first { at } else { places.start }..at + 1;
+            }
+        }
+        Self { places }
+    }
+
+    /// Places of the members that `name` may be.
+    fn places(&self, name: &str) -> Range<usize> {
+        self.places.get(letter(name)).cloned().unwrap_or_default()
+    }
+}
+
+/// A number below 32 for the first letter, which both spellings of a name share.
+fn letter(name: &str) -> usize {
+    name.bytes()
+        .next()
+        .map_or(0, |first| usize::from(first & 31))
 }
 
 /// The snake_case spelling of a camelCase name.
@@ -75,8 +103,7 @@ impl Taken {
 /// Reads the members of one object, collecting faults. Names are given in camelCase; both spellings are taken.
 pub struct Fields<'n, 'a> {
     members: &'n [(Cow<'a, str>, Node<'a>)],
-    /// First letters of the members, each a bit: most names that a request may have are not in it, and cost nothing then.
-    letters: u32,
+    letters: Letters,
     taken: Taken,
     pointer: Pointer,
     both_spellings: Option<String>,
@@ -107,12 +134,9 @@ impl<'n, 'a> Fields<'n, 'a> {
             faults.push(pointer.as_str(), "wrong_type", "must be an object");
             &[]
         };
-        let letters = members
-            .iter()
-            .fold(0, |letters, (key, _)| letters | letter(key));
         Self {
             members,
-            letters,
+            letters: Letters::of(members),
             taken: Taken::default(),
             pointer,
             both_spellings: None,
@@ -144,11 +168,11 @@ impl<'n, 'a> Fields<'n, 'a> {
 
     /// The member, also when it is `null`.
     pub fn take_nullable(&mut self, name: &str) -> Option<&'n Node<'a>> {
-        if self.letters & letter(name) == 0 {
-            return None;
-        }
         let mut found = None;
-        for (at, (key, node)) in self.members.iter().enumerate() {
+        for at in self.letters.places(name) {
+            let Some((key, node)) = self.members.get(at) else {
+                break;
+            };
             let is_named = if self.camel_only {
                 key == name
             } else {

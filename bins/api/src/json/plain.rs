@@ -10,17 +10,18 @@ use super::{FEW, MAX_DEPTH, Members, Node};
 /// Reads a plain document; `None` sends it the long way.
 pub(super) fn parse(body: &[u8]) -> Option<Node<'_>> {
     let mut scanner = Scanner::over(body)?;
-    let node = value(&mut scanner, 1)?;
+    let node = value(&mut scanner, &mut Vec::new(), 1)?;
     scanner.end()?;
     Some(node)
 }
 
-/// `depth` is that of the value itself, where it is an object or an array.
-fn value<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Option<Node<'a>> {
+/// `depth` is that of the value itself, where it is an object or an array. `open` holds the members of the objects that
+/// have not ended, so that each object gets memory once and no more than it needs.
+fn value<'a>(scanner: &mut Scanner<'a>, open: &mut Members<'a>, depth: usize) -> Option<Node<'a>> {
     match scanner.peek()? {
         b'"' => Some(Node::String(Cow::Borrowed(scanner.string()?))),
-        b'{' if depth <= MAX_DEPTH => object(scanner, depth),
-        b'[' if depth <= MAX_DEPTH => array(scanner, depth),
+        b'{' if depth <= MAX_DEPTH => object(scanner, open, depth),
+        b'[' if depth <= MAX_DEPTH => array(scanner, open, depth),
         b'n' => scanner.word("null").map(|()| Node::Null),
         b't' => scanner.word("true").map(|()| Node::Bool(true)),
         b'f' => scanner.word("false").map(|()| Node::Bool(false)),
@@ -29,23 +30,24 @@ fn value<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Option<Node<'a>> {
     }
 }
 
-fn object<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Option<Node<'a>> {
-    let from = scanner.here();
-    let mut members = Members::new();
+fn object<'a>(scanner: &mut Scanner<'a>, open: &mut Members<'a>, depth: usize) -> Option<Node<'a>> {
+    let (from, outer) = (scanner.here(), open.len());
     scanner.object(|scanner, key| {
+        let members = open.get(outer..)?;
         if members.len() == FEW || members.iter().any(|(known, _)| known == key) {
             return None;
         }
-        members.push((Cow::Borrowed(key), value(scanner, depth + 1)?));
+        let member = (Cow::Borrowed(key), value(scanner, open, depth + 1)?);
+        open.push(member);
         Some(())
     })?;
-    Some(Node::Object(members, scanner.since(from)?))
+    Some(Node::Object(open.split_off(outer), scanner.since(from)?))
 }
 
-fn array<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Option<Node<'a>> {
+fn array<'a>(scanner: &mut Scanner<'a>, open: &mut Members<'a>, depth: usize) -> Option<Node<'a>> {
     let mut items = Vec::new();
     scanner.array(|scanner| {
-        items.push(value(scanner, depth + 1)?);
+        items.push(value(scanner, open, depth + 1)?);
         Some(())
     })?;
     Some(Node::Array(items))
