@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use crate::error::BenchError;
 use crate::process::{self, Server};
 use crate::wrk::{self, Attack, Outcome};
+use crate::yardstick::Table;
 
 /// Database of the API.
 const MAIN: &str = "podium_bench";
@@ -44,6 +45,7 @@ pub(crate) struct Lab {
     pub(crate) main_settings: ConnectSettings,
     /// Settings of the yardsticks' database.
     pub(crate) yardstick: ConnectSettings,
+    yardstick_url: String,
     runs: AtomicU32,
     ticks_per_second: f64,
     postgres: Option<PrivatePostgres>,
@@ -102,7 +104,8 @@ impl Lab {
                 .await?;
         }
         let main_settings = ConnectSettings::parse(&postgres.url(MAIN))?;
-        let yardstick = ConnectSettings::parse(&postgres.url(YARDSTICK))?;
+        let yardstick_url = postgres.url(YARDSTICK);
+        let yardstick = ConnectSettings::parse(&yardstick_url)?;
         podium_storage::migrate::migrate(&yardstick).await?;
         let secret = ids::secret_key().map_err(BenchError::Secret)?;
         let command = || api_command(program, &postgres.url(MAIN), secret.expose(), plan.workers);
@@ -118,6 +121,7 @@ impl Lab {
             main,
             main_settings,
             yardstick,
+            yardstick_url,
             folder,
             runs,
             ticks_per_second,
@@ -148,15 +152,42 @@ impl Lab {
     /// # Errors
     /// [`BenchError`] when it does not start.
     pub(crate) async fn echo(&self, path: &str, bytes: &[u8]) -> Result<Server, BenchError> {
-        let file = self.folder.0.join("answer.json");
+        self.yardstick_server("echo", path, bytes, &[]).await
+    }
+
+    /// Starts what most would write: an echo that inserts a row for each request and commits it before the answer.
+    ///
+    /// # Errors
+    /// [`BenchError`] when it does not start.
+    pub(crate) async fn inserting(
+        &self,
+        path: &str,
+        bytes: &[u8],
+        table: Table,
+    ) -> Result<Server, BenchError> {
+        let (tag, table) = (self.run_number().to_string(), table.name());
+        let url = self.yardstick_url.as_str();
+        let more = ["--insert", url, "--table", table, "--tag", &tag];
+        self.yardstick_server("inserting", path, bytes, &more).await
+    }
+
+    async fn yardstick_server(
+        &self,
+        name: &str,
+        path: &str,
+        bytes: &[u8],
+        more: &[&str],
+    ) -> Result<Server, BenchError> {
+        let file = self.folder.0.join(format!("{name}.json"));
         std::fs::write(&file, bytes).map_err(BenchError::file(&file))?;
-        let myself = std::env::current_exe().map_err(BenchError::run("echo"))?;
+        let myself = std::env::current_exe().map_err(BenchError::run(name))?;
         let mut command = Command::new(myself);
         command
             .arg("echo")
-            .args(["--workers", &self.plan.workers.to_string(), "--path", path]);
+            .args(["--workers", &self.plan.workers.to_string(), "--path", path])
+            .args(more);
         command.arg("--answer").arg(&file);
-        Server::start(command, &self.folder.0.join("echo.log")).await
+        Server::start(command, &self.folder.0.join(format!("{name}.log"))).await
     }
 
     /// Runs a load against a server and takes its processor time.

@@ -74,11 +74,7 @@ enum Hidden {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Hidden::Echo(args)) = cli.command {
-        return told(
-            actix_web::rt::System::new()
-                .block_on(echo::serve(args))
-                .map_err(BenchError::run("echo")),
-        );
+        return told(actix_web::rt::System::new().block_on(echo::serve(args)));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -10,9 +10,9 @@ use podium_storage::connect::{ConnectSettings, Purpose};
 use podium_storage::events::event_key;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
-use tokio_postgres::Client;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::{Client, Statement};
 
 use crate::error::BenchError;
 use crate::figures::percentile;
@@ -21,10 +21,20 @@ use crate::figures::percentile;
 pub(crate) const INSERT_CONNECTIONS: usize = 64;
 
 /// Which table is filled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Table {
     Assignments,
     Events,
+}
+
+impl Table {
+    /// As the hidden command takes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Assignments => "assignments",
+            Self::Events => "events",
+        }
+    }
 }
 
 const COPY_ASSIGNMENTS: &str = "-- bench::copy_assignments
@@ -264,6 +274,77 @@ pub(crate) async fn copy_with_keys(
 /// Rows of one COPY of [`copy_with_keys`].
 const KEYED_CHUNK: u64 = 20_000;
 
+/// Rows that are written one a commit, on many connections.
+pub(crate) struct Inserts {
+    lines: Vec<(Client, Statement)>,
+    rows: Rows,
+    table: Table,
+    number: AtomicU64,
+}
+
+impl Inserts {
+    /// Connects. Rows of another tag do not collide with these.
+    ///
+    /// # Errors
+    /// [`BenchError::Db`].
+    pub(crate) async fn open(
+        settings: &ConnectSettings,
+        table: Table,
+        tag: u32,
+    ) -> Result<Self, BenchError> {
+        let sql = match table {
+            Table::Assignments => INSERT_ASSIGNMENT,
+            Table::Events => INSERT_EVENT,
+        };
+        let mut lines = Vec::new();
+        for _ in 0..INSERT_CONNECTIONS {
+            let client = settings.connect(Purpose::Maintain).await?;
+            let statement = client.prepare(sql).await?;
+            lines.push((client, statement));
+        }
+        let rows = match lines.first() {
+            Some((client, _)) => Rows::of(client, tag).await?,
+            None => return Err(BenchError::Invalid("no connection".into())),
+        };
+        Ok(Self {
+            lines,
+            rows,
+            table,
+            number: AtomicU64::new(0),
+        })
+    }
+
+    /// Writes the next row on any connection and returns after its commit.
+    ///
+    /// # Errors
+    /// [`BenchError::Db`].
+    pub(crate) async fn write(&self) -> Result<u64, BenchError> {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let line = usize::try_from(number).unwrap_or_default() % self.lines.len();
+        self.write_on(line, number).await
+    }
+
+    async fn write_on(&self, line: usize, number: u64) -> Result<u64, BenchError> {
+        let Some((client, statement)) = self.lines.get(line) else {
+            return Ok(0);
+        };
+        // The transaction id is left to the column's default: a row a commit needs one of its own.
+        let row = self.rows.row(self.table, number);
+        let mut values = self.rows.values(&row);
+        values.pop();
+        Ok(client.execute(statement, &values).await?)
+    }
+
+    async fn write_until(&self, line: usize, until: Instant) -> Result<u64, BenchError> {
+        let mut written = 0;
+        while Instant::now() < until {
+            let number = self.number.fetch_add(1, Ordering::Relaxed);
+            written += self.write_on(line, number).await?;
+        }
+        Ok(written)
+    }
+}
+
 /// Commits a second of many connections that insert one row in each.
 ///
 /// # Errors
@@ -274,27 +355,13 @@ pub(crate) async fn insert(
     tag: u32,
     seconds: u64,
 ) -> Result<f64, BenchError> {
-    let mut clients = Vec::new();
-    for _ in 0..INSERT_CONNECTIONS {
-        clients.push(settings.connect(Purpose::Maintain).await?);
-    }
-    let Some(first) = clients.first() else {
-        return Ok(0.0);
-    };
-    let rows = Arc::new(Rows::of(first, tag).await?);
-    let number = Arc::new(AtomicU64::new(0));
+    let inserts = Arc::new(Inserts::open(settings, table, tag).await?);
     let started = Instant::now();
     let until = started + Duration::from_secs(seconds);
-    let tasks: Vec<_> = clients
-        .into_iter()
-        .map(|client| {
-            tokio::spawn(insert_until(
-                client,
-                table,
-                rows.clone(),
-                number.clone(),
-                until,
-            ))
+    let tasks: Vec<_> = (0..INSERT_CONNECTIONS)
+        .map(|line| {
+            let inserts = inserts.clone();
+            tokio::spawn(async move { inserts.write_until(line, until).await })
         })
         .collect();
     let mut written = 0;
@@ -303,32 +370,6 @@ pub(crate) async fn insert(
     }
     #[expect(clippy::cast_precision_loss, reason = "rows of a few seconds")]
     Ok(written as f64 / started.elapsed().as_secs_f64())
-}
-
-async fn insert_until(
-    client: Client,
-    table: Table,
-    rows: Arc<Rows>,
-    number: Arc<AtomicU64>,
-    until: Instant,
-) -> Result<u64, BenchError> {
-    let statement = client
-        .prepare(if table == Table::Events {
-            INSERT_EVENT
-        } else {
-            INSERT_ASSIGNMENT
-        })
-        .await?;
-    let mut written = 0;
-    while Instant::now() < until {
-        let number = number.fetch_add(1, Ordering::Relaxed);
-        // The transaction id is left to the column's default: a row a commit needs one of its own.
-        let row = rows.row(table, number);
-        let mut values = rows.values(&row);
-        values.pop();
-        written += client.execute(&statement, &values).await?;
-    }
-    Ok(written)
 }
 
 /// The 99th percentile, in milliseconds, of committing a hundred events, one commit after the other.

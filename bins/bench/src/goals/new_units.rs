@@ -3,6 +3,7 @@
 use crate::error::BenchError;
 use crate::figures::{Bar, Line, Lines};
 use crate::lab::{Half, Lab};
+use crate::process::Server;
 use crate::world::{self, ASSIGN};
 use crate::wrk::{Attack, Script};
 use crate::yardstick::{self, Table};
@@ -12,9 +13,12 @@ SELECT count(*) FROM user_experiment_assignments WHERE experiment_id = $1";
 
 struct Pair {
     insert: f64,
+    inserting: Half,
     copy: f64,
     api: Half,
 }
+
+const ANSWER: &[u8] = br#"{"experiment_id":"new-0","variant":"treatment","experiment":1,"variant_id":2,"config":{"model_version":"v3"},"reason":"SPLIT"}"#;
 
 /// Goal 3.
 ///
@@ -25,6 +29,7 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     let Some(id) = experiments.first().map(|experiment| experiment.id) else {
         return Ok(Vec::new());
     };
+    let inserting = lab.inserting(ASSIGN, ANSWER, Table::Assignments).await?;
     let mut lines = Lines::of(3);
     for (session, name, bars) in [
         ("user", "user only", (Bar::AtLeast(4.0), Bar::AtLeast(0.4))),
@@ -36,13 +41,19 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     ] {
         let mut pairs = Vec::with_capacity(lab.plan.pairs);
         for _ in 0..lab.plan.pairs {
-            pairs.push(pair(lab, id, session).await?);
+            pairs.push(pair(lab, &inserting, id, session).await?);
         }
         lines.ratio(
             format!("{name}: rate ÷ one INSERT a commit"),
             bars.0,
             &pairs,
             |p| (p.api.rate, p.insert),
+        );
+        lines.ratio(
+            format!("{name}: rate ÷ one INSERT a request"),
+            bars.0,
+            &pairs,
+            |p| (p.api.rate, p.inserting.rate),
         );
         lines.ratio(format!("{name}: rate ÷ COPY"), bars.1, &pairs, |p| {
             (p.api.rate, p.copy)
@@ -84,6 +95,12 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
             pairs.iter().map(|p| p.insert),
         );
         lines.add(
+            format!("{name}: one INSERT a request"),
+            "/s",
+            Bar::Told,
+            pairs.iter().map(|p| p.inserting.rate),
+        );
+        lines.add(
             format!("{name}: COPY"),
             "rows/s",
             Bar::Told,
@@ -93,7 +110,7 @@ pub(crate) async fn measure(lab: &mut Lab) -> Result<Vec<Line>, BenchError> {
     Ok(lines.done())
 }
 
-async fn pair(lab: &Lab, id: i64, session: &str) -> Result<Pair, BenchError> {
+async fn pair(lab: &Lab, inserting: &Server, id: i64, session: &str) -> Result<Pair, BenchError> {
     let seconds = lab.plan.seconds;
     world::rest(lab).await?;
     let insert = yardstick::insert(
@@ -112,15 +129,16 @@ async fn pair(lab: &Lab, id: i64, session: &str) -> Result<Pair, BenchError> {
     )
     .await?;
     world::checkpoint(lab).await?;
-    let before: i64 = lab.main.query_one(COUNT, &[&id]).await?.get(0);
-    let args = vec![format!("{:03x}", lab.run_number()), session.to_owned()];
     let attack = Attack {
         script: Script::New,
-        args,
+        args: vec![format!("{:03x}", lab.run_number()), session.to_owned()],
         path: ASSIGN.into(),
         connections: 512,
         seconds,
     };
+    let inserting = lab.attack(inserting, &attack).await?;
+    world::checkpoint(lab).await?;
+    let before: i64 = lab.main.query_one(COUNT, &[&id]).await?.get(0);
     let api = lab.attack(&lab.api, &attack).await?;
     let stored = lab.main.query_one(COUNT, &[&id]).await?.get::<_, i64>(0) - before;
     if u64::try_from(stored).unwrap_or_default() < api.requests {
@@ -129,5 +147,10 @@ async fn pair(lab: &Lab, id: i64, session: &str) -> Result<Pair, BenchError> {
             api.requests
         )));
     }
-    Ok(Pair { insert, copy, api })
+    Ok(Pair {
+        insert,
+        inserting,
+        copy,
+        api,
+    })
 }

@@ -14,6 +14,8 @@ struct Pair {
     insert: f64,
     copy: f64,
     both: f64,
+    /// One INSERT a request; only where a request is one event.
+    inserting: Option<Half>,
     echo: Half,
     api: Half,
 }
@@ -106,6 +108,10 @@ async fn pairs(
     let acknowledgement =
         br#"{"success":true,"event_id":"01900000-0000-7000-8000-000000000000","duplicate":false}"#;
     let echo = lab.echo(path, acknowledgement).await?;
+    let inserting = match script {
+        Script::Batch => None,
+        _ => Some(lab.inserting(path, acknowledgement, Table::Events).await?),
+    };
     let warm = Attack {
         seconds: 1,
         ..attack(lab, experiment, script, path, connections)
@@ -118,24 +124,23 @@ async fn pairs(
         let insert =
             yardstick::insert(&lab.yardstick, Table::Events, lab.run_number(), seconds).await?;
         world::checkpoint(lab).await?;
-        let echo = lab
-            .attack(&echo, &attack(lab, experiment, script, path, connections))
-            .await?;
+        let load = || attack(lab, experiment, script, path, connections);
+        let inserting = match &inserting {
+            Some(server) => Some(lab.attack(server, &load()).await?),
+            None => None,
+        };
+        world::checkpoint(lab).await?;
+        let echo = lab.attack(&echo, &load()).await?;
         let copy =
             yardstick::copy(&lab.yardstick, Table::Events, lab.run_number(), seconds).await?;
         world::checkpoint(lab).await?;
         let both = yardstick::copy_with_keys(&lab.yardstick, lab.run_number(), seconds).await?;
         world::checkpoint(lab).await?;
         let rows = if script == Script::Batch { 100 } else { 1 };
-        let api = checked(
-            lab,
-            experiment,
-            &attack(lab, experiment, script, path, connections),
-            rows,
-        )
-        .await?;
+        let api = checked(lab, experiment, &load(), rows).await?;
         pairs.push(Pair {
             insert,
+            inserting,
             copy,
             both,
             echo,
@@ -191,6 +196,13 @@ fn tell(lines: &mut Lines, name: &str, events: f64, pairs: &[Pair], copy: Bar, i
         pairs,
         |p| (p.api.rate * events, p.insert),
     );
+    let requests = |p: &Pair| Some((p.api.rate, p.inserting?.rate));
+    lines.ratio(
+        format!("{name}: events ÷ one INSERT a request"),
+        insert,
+        &pairs.iter().filter_map(requests).collect::<Vec<_>>(),
+        |rates| *rates,
+    );
     lines.add(
         format!("{name}: API"),
         "events/s",
@@ -238,5 +250,11 @@ fn tell(lines: &mut Lines, name: &str, events: f64, pairs: &[Pair], copy: Bar, i
         "rows/s",
         Bar::Told,
         pairs.iter().map(|p| p.insert),
+    );
+    lines.add(
+        format!("{name}: one INSERT a request"),
+        "/s",
+        Bar::Told,
+        pairs.iter().filter_map(|p| Some(p.inserting?.rate)),
     );
 }
