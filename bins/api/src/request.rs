@@ -548,6 +548,7 @@ pub fn success<T: Serialize>(data: T) -> Result<Bytes, ApiError> {
 }
 
 /// JSON text as an answer that caches never store.
+#[must_use]
 pub fn never_stored(status: StatusCode, body: Bytes) -> HttpResponse {
     HttpResponse::build(status)
         .insert_header((

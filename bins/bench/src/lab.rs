@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use podium_private_postgres::{Durability, PrivatePostgres, Settings};
 use podium_settings::ids;
 use podium_storage::connect::{ConnectSettings, Purpose};
@@ -165,8 +167,9 @@ impl Lab {
         bytes: &[u8],
         table: Table,
     ) -> Result<Server, BenchError> {
-        let (tag, table) = (self.run_number().to_string(), table.name());
-        let url = self.yardstick_url.as_str();
+        let (url, tag) = (self.yardstick_url.as_str(), self.run_number().to_string());
+        let table = table.to_possible_value();
+        let table = table.as_ref().map_or("", PossibleValue::get_name);
         let more = ["--insert", url, "--table", table, "--tag", &tag];
         self.yardstick_server("inserting", path, bytes, &more).await
     }

@@ -27,16 +27,6 @@ pub(crate) enum Table {
     Events,
 }
 
-impl Table {
-    /// As the hidden command takes it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Assignments => "assignments",
-            Self::Events => "events",
-        }
-    }
-}
-
 const COPY_ASSIGNMENTS: &str = "-- bench::copy_assignments
 COPY user_experiment_assignments (user_id, experiment_id, variant_id, session_id, epoch, source, is_bot, tx_id) FROM STDIN BINARY";
 

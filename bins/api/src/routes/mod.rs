@@ -14,7 +14,6 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
-use futures_util::FutureExt;
 use podium_serving::snapshot::Snapshot;
 use podium_storage::api_keys::{ApiKeyDefinition, Scope};
 use tokio::time::{Instant, timeout_at};
@@ -136,8 +135,7 @@ impl Route {
         Fut: Future<Output = Result<Bytes, ApiError>> + 'static,
     {
         Self::report(Method::GET, path, move |ctx: Rc<Ctx>, granted| {
-            let read = tokio::time::timeout(REPORT, handler(ctx.clone(), granted));
-            let read = read.map(|read| read.unwrap_or_else(|_| Err(ApiError::unavailable())));
+            let read = from_its_beginning(REPORT, handler(ctx.clone(), granted));
             async move {
                 let asked = ctx.req.uri().to_string();
                 let readings = &ctx.state.readings;
@@ -240,6 +238,16 @@ where
             answer(ctx, door, handler.clone(), watch.clone())
         }))
     })
+}
+
+/// Ends a reading that takes too long. Its time begins when it does, and not when it was asked for: it may have to wait for
+/// another one, and would leave those who wait for it without an answer.
+async fn from_its_beginning<T>(
+    limit: Duration,
+    read: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let read = tokio::time::timeout(limit, read).await;
+    read.unwrap_or_else(|_| Err(ApiError::unavailable()))
 }
 
 /// Ends a handler that takes too long: its client is told to try again, and what it changed stays or goes as a whole. The
@@ -591,6 +599,19 @@ mod tests {
     #[tokio::test]
     async fn a_handler_that_never_ends_is_ended() {
         let ended = limited(SHORT, || (false, Duration::ZERO), std::future::pending()).await;
+        assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
+    }
+
+    /// The time in which a reading waited for its turn is not its own.
+    #[tokio::test]
+    async fn a_reading_has_its_time_from_its_beginning() {
+        let read = from_its_beginning(SHORT, async {
+            tokio::task::yield_now().await;
+            Ok(())
+        });
+        tokio::time::sleep(2 * SHORT).await;
+        assert!(read.await.is_ok());
+        let ended = from_its_beginning(SHORT, std::future::pending::<Result<(), _>>()).await;
         assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
     }
 

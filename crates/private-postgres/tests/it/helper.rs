@@ -82,17 +82,26 @@ pub(crate) fn command(role: &str, dir: &Path) -> Command {
 /// The command of a helper, by a copy of this program.
 pub(crate) fn command_by(program: &Path, role: &str, dir: &Path) -> Command {
     let mut command = Command::new(program);
-    command.args(["helper::play_role", "--exact", "--ignored", "--nocapture"]);
+    command.args([
+        "helper::plays_the_role_that_it_is_given",
+        "--exact",
+        "--nocapture",
+    ]);
     command.env(ROLE, role).env(DIR, dir);
     // As a shell does, so that a signal to the tests' group does not hit it.
     command.process_group(0);
     command
 }
 
+/// The other side of the tests that need further processes. Without a role it is a test of its own: a helper that does not
+/// know its role fails, so that none of those tests waits for one that plays nothing.
 #[test]
-#[ignore = "the other side of the tests that need further processes"]
-fn play_role() {
+fn plays_the_role_that_it_is_given() {
     let Some(dir) = std::env::var_os(DIR) else {
+        let helper = command("nobody", Path::new("")).output().unwrap();
+        assert!(!helper.status.success());
+        let said = String::from_utf8_lossy(&helper.stderr);
+        assert!(said.contains("unknown role nobody"), "{said}");
         return;
     };
     let dir = Path::new(&dir);

@@ -33,24 +33,22 @@ pub(super) struct Beside {
 
 impl Beside {
     pub(super) fn of(ctx: &Ctx) -> Result<Self, ApiError> {
-        let part =
-            |query: &str, header: HeaderName, max: usize| -> Result<Option<String>, ApiError> {
-                let value = match ctx.query_text(query) {
-                    None => ctx.header_text(header),
-                    value => value,
-                };
-                let fault =
-                    |code, detail: String| ApiError::field(&format!("/{query}"), code, detail);
-                let value = value
-                    .transpose()
-                    .map_err(|NotText| fault("invalid_text", "must be UTF-8".into()))?
-                    .filter(|value| !value.is_empty());
-                if let Some(value) = &value {
-                    text::check_text(value, 1, max)
-                        .map_err(|wrong| fault(wrong.code(), wrong.to_string()))?;
-                }
-                Ok(value)
+        let part = |query: &str, header: HeaderName, max: usize| -> Result<_, ApiError> {
+            let value = match ctx.query_text(query) {
+                None => ctx.header_text(header),
+                value => value,
             };
+            let fault = |code, detail: String| ApiError::field(&format!("/{query}"), code, detail);
+            let value = value
+                .transpose()
+                .map_err(|NotText| fault("invalid_text", "must be UTF-8".into()))?
+                .filter(|value| !value.is_empty());
+            if let Some(value) = &value {
+                text::check_text(value, 1, max)
+                    .map_err(|wrong| fault(wrong.code(), wrong.to_string()))?;
+            }
+            Ok(value)
+        };
         Ok(Self {
             experiment: part("experiment_id", EXPERIMENT_ID, KEY)?,
             variant: part("variant_id", VARIANT_ID, KEY)?,
