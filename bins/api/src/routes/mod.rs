@@ -135,7 +135,10 @@ impl Route {
         Fut: Future<Output = Result<Bytes, ApiError>> + 'static,
     {
         Self::report(Method::GET, path, move |ctx: Rc<Ctx>, granted| {
-            let read = from_its_beginning(REPORT, handler(ctx.clone(), granted));
+            // Boxed, because what is moved by value through the layers below is too large for a thread's stack in
+            // builds without optimisation.
+            let read = Box::pin(handler(ctx.clone(), granted));
+            let read = from_its_beginning(REPORT, read);
             async move {
                 let asked = ctx.req.uri().to_string();
                 let readings = &ctx.state.readings;

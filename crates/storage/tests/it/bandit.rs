@@ -437,7 +437,7 @@ fn events_cannot_make_arms_without_end() {
              SELECT item, 'u1', 1, 11, 'impression', item, now() FROM unnest('{b,c,a}'::text[]) AS item",
         )
         .await;
-        fold::fold_once(&db.database).await.unwrap();
+        db.fold_all().await;
         let made = "SELECT string_agg(arm_id, ',') FROM bandit_arms WHERE arm_type = 'item' AND arm_id >= 'a'";
         assert_eq!(
             db.text(made).await,
