@@ -2,7 +2,7 @@
 //!
 //! To add a kind of fault, add its name to [`code`]; names are part of the API and never change.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Names of faults, as they stand in the `errors` of an error answer.
 pub mod code {
@@ -79,7 +79,12 @@ impl Pointer {
     /// The element `index` of the array here.
     #[must_use]
     pub fn element(&self, index: usize) -> Self {
-        Self(format!("{}/{index}", self.0))
+        // A pointer for each event of a batch, of which few are ever shown: one piece of memory, and no `format!`.
+        let mut text = String::with_capacity(self.0.len() + 8);
+        text.push_str(&self.0);
+        // Writing into a string cannot fail.
+        let _ = write!(text, "/{index}");
+        Self(text)
     }
 
     /// The pointer's text.

@@ -1,12 +1,13 @@
 //! What an event is recorded as: for which experiments, under which variant, counted or not.
 
 use std::borrow::Cow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::future::join_all;
+use futures_util::future::{MaybeDone, join_all, maybe_done, poll_immediate};
 use podium_domain::event::{CountRule, EventRefused, EventType};
 use podium_domain::experiment::Status;
 use podium_storage::assignments::{Candidate, Stored, Unavailable};
@@ -190,9 +191,9 @@ impl Serving {
         let prepared = events
             .iter()
             .map(|event| self.prepare(&lookups, event, now));
-        let prepared = join_all(prepared).await;
+        let prepared = join_mostly_ready(prepared).await;
         // All rows go in one job, so that a batch shares one statement; a full queue refuses it as a whole.
-        let mut rows = Vec::new();
+        let mut rows = Vec::with_capacity(prepared.len());
         let mut outcomes = Vec::with_capacity(prepared.len());
         for prepared in prepared {
             outcomes.push(prepared.map(|prepared| {
@@ -365,6 +366,22 @@ impl Request<'_> {
     }
 }
 
+/// All outcomes in order, as [`join_all`] has them, of futures that hardly ever wait: one that does not costs no place in
+/// its queue.
+async fn join_mostly_ready<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut all = Vec::with_capacity(futures.size_hint().0);
+    for future in futures {
+        let mut future = maybe_done(Box::pin(future));
+        poll_immediate(&mut future).await;
+        all.push(future);
+    }
+    let waits = |future: &&mut _| matches!(future, MaybeDone::Future(_));
+    join_all(all.iter_mut().filter(waits)).await;
+    all.iter_mut()
+        .filter_map(|future| Pin::new(future).take_output())
+        .collect()
+}
+
 fn tracked(named: bool, ids: Vec<i64>, rows: &[Recorded]) -> Result<Tracked, TrackError> {
     if rows.contains(&Recorded::Refused) {
         return Err(TrackError::Rejected);
@@ -532,4 +549,44 @@ fn row(
         promotion,
         occurred_at: event.occurred_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn those_that_wait_wait_together_and_keep_their_places() {
+        let meeting = Barrier::new(3);
+        let work = (0..100).map(async |number| {
+            if number % 40 == 5 {
+                meeting.wait().await;
+            }
+            number
+        });
+        let outcomes = join_mostly_ready(work).now_or_never();
+        assert_eq!(outcomes, Some((0..100).collect::<Vec<_>>()));
+    }
+
+    #[test]
+    fn nothing_is_told_before_all_is() {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let mut told = Some(told);
+        let work = (0..3).map(|number| {
+            let told = told.take_if(|_| number == 1);
+            async move {
+                match told {
+                    Some(told) => told.await,
+                    None => Ok(number),
+                }
+            }
+        });
+        let mut outcomes = Box::pin(join_mostly_ready(work));
+        assert_eq!((&mut outcomes).now_or_never(), None);
+        tell.send(7).unwrap();
+        assert_eq!(outcomes.now_or_never(), Some(vec![Ok(0), Ok(7), Ok(2)]));
+    }
 }

@@ -9,8 +9,8 @@ use podium_storage::events::{
 
 use crate::support::{TestDatabase, with_database};
 
-/// More than are inserted by one statement.
-const MANY: usize = 200;
+/// More than are inserted by one statement, and than are copied by one or two.
+const MANY: usize = 600;
 
 /// Rows that differ in everything, with the extremes of every column among them.
 fn row(number: usize, experiment_id: i64) -> EventRow {
@@ -121,8 +121,8 @@ fn an_id_that_was_there_changes_the_manner_and_not_the_outcome() {
             (MANY, 0),
             (MANY + 1, MANY - 1),
             (2, MANY),
-            (300, 101),
-            (600, 0),
+            (3 * MANY / 2, MANY / 2 + 1),
+            (3 * MANY, 0),
         ] {
             let mut jobs = jobs(from);
             // One id of each group stands in it twice.
@@ -145,7 +145,25 @@ fn an_id_that_was_there_changes_the_manner_and_not_the_outcome() {
             .await
             .unwrap();
         let counts: [i64; 3] = [counts.get(0), counts.get(1), counts.get(2)];
-        assert_eq!(counts, [700; 3]);
+        assert_eq!(counts, [i64::try_from(7 * MANY / 2).unwrap(); 3]);
+    });
+}
+
+#[test]
+fn an_id_that_was_there_is_found_in_the_last_part_of_a_group() {
+    with_database(async |db| {
+        let last = (0..MANY).max_by_key(|n| row(*n, 1).key).unwrap();
+        record(db, vec![vec![row(last, 1)]]).await;
+        let jobs = (0..MANY).map(|n| vec![row(n, 1)]).collect();
+        for (number, answer) in record(db, jobs).await.into_iter().enumerate() {
+            let expected = if number == last {
+                Recorded::Duplicate
+            } else {
+                Recorded::New
+            };
+            assert_eq!(answer, Ok(vec![expected]), "{number}");
+        }
+        assert_eq!(recorded(db, 1).await.len(), MANY);
     });
 }
 

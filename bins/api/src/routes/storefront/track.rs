@@ -17,6 +17,9 @@ use crate::problem::{ApiError, Code, Problem};
 use crate::request::{BATCH, Ctx, Media, ONE, json_bytes};
 use crate::routes::check_purchase;
 
+/// About what a recorded event takes in the answer to a batch.
+const RESULT_BYTES: usize = 128;
+
 pub(super) async fn track_typed(ctx: Rc<Ctx>, kind: EventType) -> Result<HttpResponse, ApiError> {
     let body = ctx.body(ONE, Media::Beacon).await?;
     let node = json::parse(&body)?;
@@ -118,11 +121,9 @@ async fn track_batch(
         }
     }
     let answer = BatchAnswer { results };
-    Ok(json_bytes(
-        serde_json::to_vec(&answer)
-            .map_err(|e| ApiError::internal(&e.to_string()))?
-            .into(),
-    ))
+    let mut text = Vec::with_capacity(events.len() * RESULT_BYTES);
+    serde_json::to_writer(&mut text, &answer).map_err(|e| ApiError::internal(&e.to_string()))?;
+    Ok(json_bytes(text.into()))
 }
 
 /// A batch that was read: a result for each event, and the events that can be recorded with their positions.
