@@ -110,10 +110,10 @@ impl Lookups {
 mod tests {
     use std::cell::RefCell;
 
-    use futures_util::future::join_all;
     use podium_storage::assignments::Candidate;
 
     use super::*;
+    use crate::track::join_mostly_ready;
 
     fn lookup(experiment_id: i64, unit: &str) -> Lookup {
         Lookup {
@@ -158,7 +158,7 @@ mod tests {
                 Ok(told)
             })
         });
-        let answers = join_all(answers);
+        let answers = join_mostly_ready(answers);
         let table = async {
             // Everybody has asked by now: both are polled in this order.
             let waiting = waiting.take();

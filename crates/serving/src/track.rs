@@ -192,7 +192,7 @@ impl Serving {
             .iter()
             .map(|event| self.prepare(&lookups, event, now));
         let prepared = join_mostly_ready(prepared).await;
-        // All rows go in one job, so that a batch shares one statement; a full queue refuses it as a whole.
+        // All rows go in one job, so that a batch shares one commit; a full queue refuses it as a whole.
         let mut rows = Vec::with_capacity(prepared.len());
         let mut outcomes = Vec::with_capacity(prepared.len());
         for prepared in prepared {
@@ -368,7 +368,9 @@ impl Request<'_> {
 
 /// All outcomes in order, as [`join_all`] has them, of futures that hardly ever wait: one that does not costs no place in
 /// its queue.
-async fn join_mostly_ready<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(crate) async fn join_mostly_ready<F: Future>(
+    futures: impl Iterator<Item = F>,
+) -> Vec<F::Output> {
     let mut all = Vec::with_capacity(futures.size_hint().0);
     for future in futures {
         let mut future = maybe_done(Box::pin(future));
@@ -571,11 +573,11 @@ mod tests {
         assert_eq!(outcomes, Some((0..100).collect::<Vec<_>>()));
     }
 
-    #[test]
-    fn nothing_is_told_before_all_is() {
+    #[tokio::test]
+    async fn nothing_is_told_before_all_is() {
         let (tell, told) = tokio::sync::oneshot::channel();
         let mut told = Some(told);
-        let work = (0..3).map(|number| {
+        let work = (0..3).map(move |number| {
             let told = told.take_if(|_| number == 1);
             async move {
                 match told {
@@ -586,7 +588,9 @@ mod tests {
         });
         let mut outcomes = Box::pin(join_mostly_ready(work));
         assert_eq!((&mut outcomes).now_or_never(), None);
+        let outcomes = tokio::spawn(outcomes);
+        tokio::task::yield_now().await;
         tell.send(7).unwrap();
-        assert_eq!(outcomes.now_or_never(), Some(vec![Ok(0), Ok(7), Ok(2)]));
+        assert_eq!(outcomes.await.unwrap(), [Ok(0), Ok(7), Ok(2)]);
     }
 }

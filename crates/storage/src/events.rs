@@ -16,7 +16,7 @@ mod copy;
 mod insert;
 
 /// Groups of so many rows are copied. A smaller one is inserted by a single statement, which needs one round trip
-/// instead of four; the rows of a larger one cost PostgreSQL about half when they are copied.
+/// instead of five; the rows of a larger one cost PostgreSQL about half when they are copied.
 const COPY_FROM: usize = 24;
 
 /// One event of one experiment, checked and attributed.

@@ -26,9 +26,12 @@ use crate::rows::column;
 const WARY_GROUPS: u32 = 100;
 
 /// Rows of one COPY. PostgreSQL keeps a reference to the type of each row, up to a thousand, in a table in which equal ones
-/// are looked for one after the other: a row of a thousand costs a sixth more than one of 250, and a statement more less
-/// than that.
+/// are looked for one after the other: a row of a thousand costs a sixth more than one of 250.
 const PART_ROWS: usize = 250;
+
+/// COPYs that a group is divided into at most. Each is waited for, which a job of very many rows on a distant server would
+/// not have the time for.
+const PARTS: usize = 4;
 
 /// How many of the next groups look for ids that are there.
 #[derive(Debug, Default)]
@@ -192,12 +195,17 @@ async fn copy_keys(
         transaction.query_one(&stamp, &[]),
         transaction.copy_in(&copy)
     )?;
-    let mut parts = rows.chunks(PART_ROWS);
+    let mut parts = rows.chunks(part_rows(rows));
     copy_part_of_keys(sink, parts.next().unwrap_or_default()).await?;
     for part in parts {
         copy_part_of_keys(transaction.copy_in(&copy).await?, part).await?;
     }
     Stamp::of(&told)
+}
+
+/// Rows of each COPY but the last.
+fn part_rows(rows: &[&EventRow]) -> usize {
+    rows.len().div_ceil(PARTS).max(PART_ROWS)
 }
 
 async fn copy_part_of_keys(
@@ -219,8 +227,9 @@ async fn copy_rows(
     stamp: &Stamp,
 ) -> Result<(), StorageError> {
     let statement = transaction.prepare_cached(COPY).await?;
-    let (before, last) = rows.split_at(rows.len().saturating_sub(1) / PART_ROWS * PART_ROWS);
-    for part in before.chunks(PART_ROWS) {
+    let part_rows = part_rows(rows);
+    let (before, last) = rows.split_at(rows.len().saturating_sub(1) / part_rows * part_rows);
+    for part in before.chunks(part_rows) {
         let sink = transaction.copy_in(&statement).await?;
         copy_part_of_rows(sink, part, stamp)
             .await?
