@@ -266,7 +266,7 @@ const KEYED_CHUNK: u64 = 20_000;
 
 /// Rows that are written one a commit, on many connections.
 pub(crate) struct Inserts {
-    lines: Vec<(Client, Statement)>,
+    connections: Vec<(Client, Statement)>,
     rows: Rows,
     table: Table,
     number: AtomicU64,
@@ -286,18 +286,18 @@ impl Inserts {
             Table::Assignments => INSERT_ASSIGNMENT,
             Table::Events => INSERT_EVENT,
         };
-        let mut lines = Vec::new();
+        let mut connections = Vec::new();
         for _ in 0..INSERT_CONNECTIONS {
             let client = settings.connect(Purpose::Maintain).await?;
             let statement = client.prepare(sql).await?;
-            lines.push((client, statement));
+            connections.push((client, statement));
         }
-        let rows = match lines.first() {
+        let rows = match connections.first() {
             Some((client, _)) => Rows::of(client, tag).await?,
             None => return Err(BenchError::Invalid("no connection".into())),
         };
         Ok(Self {
-            lines,
+            connections,
             rows,
             table,
             number: AtomicU64::new(0),
@@ -310,12 +310,12 @@ impl Inserts {
     /// [`BenchError::Db`].
     pub(crate) async fn write(&self) -> Result<u64, BenchError> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let line = usize::try_from(number).unwrap_or_default() % self.lines.len();
-        self.write_on(line, number).await
+        let connection = usize::try_from(number).unwrap_or_default() % self.connections.len();
+        self.write_on(connection, number).await
     }
 
-    async fn write_on(&self, line: usize, number: u64) -> Result<u64, BenchError> {
-        let Some((client, statement)) = self.lines.get(line) else {
+    async fn write_on(&self, connection: usize, number: u64) -> Result<u64, BenchError> {
+        let Some((client, statement)) = self.connections.get(connection) else {
             return Ok(0);
         };
         // The transaction id is left to the column's default: a row a commit needs one of its own.
@@ -325,11 +325,11 @@ impl Inserts {
         Ok(client.execute(statement, &values).await?)
     }
 
-    async fn write_until(&self, line: usize, until: Instant) -> Result<u64, BenchError> {
+    async fn write_until(&self, connection: usize, until: Instant) -> Result<u64, BenchError> {
         let mut written = 0;
         while Instant::now() < until {
             let number = self.number.fetch_add(1, Ordering::Relaxed);
-            written += self.write_on(line, number).await?;
+            written += self.write_on(connection, number).await?;
         }
         Ok(written)
     }
@@ -349,9 +349,9 @@ pub(crate) async fn insert(
     let started = Instant::now();
     let until = started + Duration::from_secs(seconds);
     let tasks: Vec<_> = (0..INSERT_CONNECTIONS)
-        .map(|line| {
+        .map(|connection| {
             let inserts = inserts.clone();
-            tokio::spawn(async move { inserts.write_until(line, until).await })
+            tokio::spawn(async move { inserts.write_until(connection, until).await })
         })
         .collect();
     let mut written = 0;

@@ -25,8 +25,9 @@ use crate::rows::column;
 /// Groups that look for ids that are there, after one that met such an id.
 const WARY_GROUPS: u32 = 100;
 
-/// Rows of one COPY. PostgreSQL keeps a reference to the type of each row, up to a thousand, in a table in which equal ones
-/// are looked for one after the other: a row of a thousand costs a sixth more than one of 250.
+/// Rows of one COPY, where a group is not so large that it would be more than [`PARTS`]. PostgreSQL keeps a reference to the
+/// type of each row, up to a thousand, in a table in which equal ones are looked for one after the other: a row of a thousand
+/// costs a sixth more than one of 250.
 const PART_ROWS: usize = 250;
 
 /// COPYs that a group is divided into at most. Each is waited for, which a job of very many rows on a distant server would
@@ -195,7 +196,7 @@ async fn copy_keys(
         transaction.query_one(&stamp, &[]),
         transaction.copy_in(&copy)
     )?;
-    let mut parts = rows.chunks(part_rows(rows));
+    let mut parts = rows.chunks(part_rows(rows.len()));
     copy_part_of_keys(sink, parts.next().unwrap_or_default()).await?;
     for part in parts {
         copy_part_of_keys(transaction.copy_in(&copy).await?, part).await?;
@@ -203,9 +204,9 @@ async fn copy_keys(
     Stamp::of(&told)
 }
 
-/// Rows of each COPY but the last.
-fn part_rows(rows: &[&EventRow]) -> usize {
-    rows.len().div_ceil(PARTS).max(PART_ROWS)
+/// Rows of each COPY but the last, in a group of `rows`.
+fn part_rows(rows: usize) -> usize {
+    rows.div_ceil(PARTS).max(PART_ROWS)
 }
 
 async fn copy_part_of_keys(
@@ -227,7 +228,7 @@ async fn copy_rows(
     stamp: &Stamp,
 ) -> Result<(), StorageError> {
     let statement = transaction.prepare_cached(COPY).await?;
-    let part_rows = part_rows(rows);
+    let part_rows = part_rows(rows.len());
     let (before, last) = rows.split_at(rows.len().saturating_sub(1) / part_rows * part_rows);
     for part in before.chunks(part_rows) {
         let sink = transaction.copy_in(&statement).await?;
@@ -311,4 +312,23 @@ impl ToSql for JsonText<'_> {
     }
 
     to_sql_checked!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_has_few_parts() {
+        for (rows, parts) in [
+            (1_usize, 1),
+            (250, 1),
+            (251, 2),
+            (1_000, 4),
+            (1_001, 4),
+            (40_000, 4),
+        ] {
+            assert_eq!(rows.div_ceil(part_rows(rows)), parts, "{rows}");
+        }
+    }
 }
